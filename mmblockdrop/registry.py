@@ -1,0 +1,56 @@
+"""Child registries of MMEngine.
+
+MMEngine imports exactly this module when it meets a type written
+``mmblockdrop.X``, and ``locations`` then import the package that defines
+``X``. Types are therefore found from any config, whatever its
+``default_scope``, and nothing heavy is imported before it is needed.
+"""
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+DATASETS = Registry(
+    'dataset',
+    parent=MMENGINE_DATASETS,
+    scope='mmblockdrop',
+    locations=['mmblockdrop.data'])
+TRANSFORMS = Registry(
+    'transform',
+    parent=MMENGINE_TRANSFORMS,
+    scope='mmblockdrop',
+    locations=['mmblockdrop.data'])
+MODELS = Registry(
+    'model',
+    parent=MMENGINE_MODELS,
+    scope='mmblockdrop',
+    locations=[
+        'mmblockdrop.blocks', 'mmblockdrop.localize', 'mmblockdrop.distill'
+    ])
+MODEL_WRAPPERS = Registry(
+    'model_wrapper',
+    parent=MMENGINE_MODEL_WRAPPERS,
+    scope='mmblockdrop',
+    locations=['mmblockdrop.rounds'])
+METRICS = Registry(
+    'metric',
+    parent=MMENGINE_METRICS,
+    scope='mmblockdrop',
+    locations=['mmblockdrop.localize'])
+HOOKS = Registry(
+    'hook',
+    parent=MMENGINE_HOOKS,
+    scope='mmblockdrop',
+    locations=['mmblockdrop.rounds'])
+LOOPS = Registry(
+    'loop',
+    parent=MMENGINE_LOOPS,
+    scope='mmblockdrop',
+    locations=['mmblockdrop.rounds'])
+#: Rules that score the candidates of a round.
+SCORERS = Registry(
+    'scorer', scope='mmblockdrop', locations=['mmblockdrop.rounds'])

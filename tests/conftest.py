@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests."""
+import json
+import os
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def golden_folder() -> Path:
+    """Folder of recorded numbers: ``GOLDEN_DIR``, shared, or the copy."""
+    if 'GOLDEN_DIR' in os.environ:
+        return Path(os.environ['GOLDEN_DIR'])
+    shared = ROOT.parent / 'shared' / 'golden'
+    return shared if shared.is_dir() else ROOT / 'tests' / 'data' / 'golden'
+
+
+@pytest.fixture(scope='session')
+def golden() -> Callable[[str], Any]:
+    """Load one file of the golden folder by name."""
+
+    def load(name: str) -> Any:
+        path = golden_folder() / name
+        if path.suffix == '.json':
+            return json.loads(path.read_text())
+        return torch.load(path, weights_only=True)
+
+    return load
