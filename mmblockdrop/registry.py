@@ -29,7 +29,8 @@ MODELS = Registry(
     parent=MMENGINE_MODELS,
     scope='mmblockdrop',
     locations=[
-        'mmblockdrop.blocks', 'mmblockdrop.localize', 'mmblockdrop.distill'
+        'mmblockdrop.blocks.vit', 'mmblockdrop.localize',
+        'mmblockdrop.distill'
     ])
 MODEL_WRAPPERS = Registry(
     'model_wrapper',

@@ -1,0 +1,161 @@
+"""The video transformer of VideoMAE, with LoRA and with blocks missing."""
+from typing import Dict, List, Optional, Sequence, Union
+
+import torch
+import torch.nn.functional as F
+from mmaction.models.backbones.vit_mae import Attention, VisionTransformer
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mmblockdrop.registry import MODELS
+from .lora import add_lora, reset_lora
+from .surgery import BlockStack
+
+
+class ViTAttention(Attention):
+    """Multi-head self-attention that calls ``qkv`` as a module.
+
+    mmaction2's attention reads ``self.qkv.weight`` and so passes by
+    whatever wraps ``qkv``. Names of parameters are the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within each clip.
+
+        Args:
+            x (Tensor): Tokens ``[clips, tokens, C]``.
+
+        Returns:
+            Tensor: Tokens of the same shape.
+        """
+        b, n, _ = x.shape
+        qkv = self.qkv(x)
+        if hasattr(self, 'q_bias'):
+            zeros = torch.zeros_like(self.v_bias)
+            qkv = qkv + torch.cat((self.q_bias, zeros, self.v_bias))
+        qkv = qkv.reshape(b, n, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            dropout_p=self.attn_drop.p if self.training else 0.,
+            scale=self.scale)
+        x = x.transpose(1, 2).reshape(b, n, -1)
+        return self.proj_drop(self.proj(x))
+
+
+@MODELS.register_module()
+class LoRAViT(VisionTransformer):
+    """mmaction2's VideoMAE transformer for the student and the teacher.
+
+    Key names are those of ``mmaction.VisionTransformer``, so its published
+    checkpoints load strictly. One class with arguments covers the full
+    model, the model with LoRA and the model with blocks missing.
+
+    Args:
+        drop_blocks (Sequence[int]): Original numbers of the blocks that are
+            absent. They own no keys; the others keep their names.
+        lora (dict, optional): Arguments of
+            :func:`~mmblockdrop.blocks.lora.add_lora`, e.g.
+            ``dict(rank=96, targets=['qkv', 'proj'])``. Defaults to None,
+            no LoRA.
+        with_cp (bool): Recompute blocks in the backward pass instead of
+            keeping their activations. Defaults to False.
+        return_feat_map (bool): Return ``[clips, C, t, h, w]``. Defaults to
+            True, which a localizer needs.
+        pretrained (str, optional): Checkpoint that ``init_weights`` loads.
+        init_cfg (dict | list[dict], optional): As in mmaction2; ignored
+            when ``pretrained`` is given.
+        **kwargs: Arguments of ``mmaction.VisionTransformer``.
+
+    Raises:
+        ValueError: A number in ``drop_blocks`` does not exist or stands
+            there twice, or no layer is called like a LoRA target.
+    """
+
+    def __init__(self,
+                 *,
+                 drop_blocks: Sequence[int] = (),
+                 lora: Optional[dict] = None,
+                 with_cp: bool = False,
+                 return_feat_map: bool = True,
+                 pretrained: Optional[str] = None,
+                 init_cfg: Optional[Union[Dict, List[Dict]]] = None,
+                 **kwargs) -> None:
+        if pretrained:
+            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
+        if init_cfg is not None:
+            kwargs['init_cfg'] = init_cfg
+        super().__init__(return_feat_map=return_feat_map, **kwargs)
+        self.with_cp = with_cp
+        for block in self.blocks:
+            block.attn = self._called_attention(block.attn)
+        stack = BlockStack(self, 'blocks')
+        for index in drop_blocks:
+            stack.drop(index)
+        if lora is not None:
+            add_lora(self, **lora)
+
+    @staticmethod
+    def _called_attention(attn: Attention) -> ViTAttention:
+        return ViTAttention(
+            attn.embed_dims,
+            num_heads=attn.num_heads,
+            qkv_bias=hasattr(attn, 'q_bias'),
+            qk_scale=attn.scale,
+            attn_drop_rate=attn.attn_drop.p,
+            drop_rate=attn.proj_drop.p)
+
+    def init_weights(self) -> None:
+        """Initialise as mmaction2 does; fresh LoRA stays the identity."""
+        super().init_weights()
+        reset_lora(self)
+
+    def positions(self, h: int, w: int) -> Tensor:
+        """Position codes for a grid of ``h`` by ``w`` tokens.
+
+        Args:
+            h (int): Tokens down.
+            w (int): Tokens across.
+
+        Returns:
+            Tensor: ``[1, t * h * w, C]``; bicubic resize of the stored
+            table, slice of time by slice of time.
+        """
+        if (h, w) == self.grid_size:
+            return self.pos_embed
+        table = self.pos_embed.reshape(-1, *self.grid_size, self.embed_dims)
+        table = F.interpolate(
+            table.permute(0, 3, 1, 2),
+            size=(h, w),
+            mode='bicubic',
+            align_corners=False)
+        return table.permute(0, 2, 3, 1).reshape(1, -1, self.embed_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode clips.
+
+        Args:
+            x (Tensor): Clips ``[clips, 3, frames, H, W]``.
+
+        Returns:
+            Tensor: ``[clips, C, t, h, w]`` if ``return_feat_map``, with
+            ``t`` the number of tubelets; otherwise ``[clips, C]``.
+        """
+        b = x.shape[0]
+        h, w = (size // self.patch_size for size in x.shape[-2:])
+        x = self.patch_embed(x)[0]
+        x = self.pos_drop(x + self.positions(h, w))
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        x = self.norm(x)
+        if self.return_feat_map:
+            x = x.reshape(b, -1, h, w, self.embed_dims)
+            return x.permute(0, 4, 1, 2, 3)
+        if self.fc_norm is not None:
+            return self.fc_norm(x.mean(1))
+        return x[:, 0]
