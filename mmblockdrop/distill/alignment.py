@@ -1,0 +1,193 @@
+"""What of the student is held against what of the teacher.
+
+An alignment names the modules whose outputs it needs and turns the two
+recordings into one scalar. The wrapper runs both models and records.
+"""
+from typing import Any, Dict, List
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmblockdrop.blocks import BlockStack
+from mmblockdrop.blocks.surgery import StackPath
+from mmblockdrop.registry import MODELS
+
+Recording = Dict[str, Any]
+
+
+class Alignment(BaseModule):
+    """Base of all alignments.
+
+    Args:
+        loss (dict): Config of the distance.
+        weight (float): Factor of the loss. Defaults to 1.
+    """
+
+    def __init__(self, loss: dict, weight: float = 1.) -> None:
+        super().__init__()
+        self.loss = MODELS.build(loss)
+        self.weight = weight
+
+    def paths(self, student: nn.Module) -> List[str]:
+        """Dotted paths of the modules to record, in both models.
+
+        Args:
+            student (nn.Module): The student localizer.
+
+        Returns:
+            List[str]: Paths.
+        """
+        raise NotImplementedError
+
+    def forward(self, student_out: Recording, teacher_out: Recording,
+                student: nn.Module, data_samples: list) -> Tensor:
+        """Distance between the two recordings.
+
+        Args:
+            student_out (dict): Path to output, of the student.
+            teacher_out (dict): Path to output, of the teacher.
+            student (nn.Module): The student localizer.
+            data_samples (list): The samples of the batch.
+
+        Returns:
+            Tensor: Scalar, before ``weight``.
+        """
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class BlockAlignment(Alignment):
+    """Outputs of the surviving blocks, matched by original number.
+
+    The loss is the mean over the blocks that are left (paper, feature level
+    alignment).
+
+    Args:
+        stack (str | Sequence[str]): Dotted path of the stack, as of the
+            ``BlockDropHook``.
+        submodule (str): Module inside each block whose output is compared.
+            Defaults to '', the block itself.
+        loss (dict): Defaults to the mean squared error.
+        weight (float): Defaults to 1.
+    """
+
+    def __init__(self,
+                 stack: StackPath = 'backbone.blocks',
+                 submodule: str = '',
+                 loss: dict = dict(type='mmblockdrop.FeatureMSELoss'),
+                 weight: float = 1.) -> None:
+        super().__init__(loss, weight)
+        self.stack, self.submodule = stack, submodule
+
+    def paths(self, student: nn.Module) -> List[str]:
+        """See :meth:`Alignment.paths`."""
+        stack = BlockStack(student, self.stack)
+        tail = f'.{self.submodule}' if self.submodule else ''
+        return [stack.names[i] + tail for i in stack.left]
+
+    def forward(self, student_out: Recording, teacher_out: Recording,
+                student: nn.Module, data_samples: list) -> Tensor:
+        """See :meth:`Alignment.forward`."""
+        paths = self.paths(student)
+        return sum(
+            self.loss(student_out[p], teacher_out[p])
+            for p in paths) / len(paths)
+
+
+@MODELS.register_module()
+class ModuleAlignment(Alignment):
+    """Output of one module, for any localizer.
+
+    Args:
+        module (str): Dotted path; '' is the localizer itself.
+        index (int | str, optional): Entry of a tuple or dict output.
+            Defaults to None, the output as it is.
+        loss (dict): Defaults to the mean squared error.
+        weight (float): Defaults to 1.
+    """
+
+    def __init__(self,
+                 module: str,
+                 index: Any = None,
+                 loss: dict = dict(type='mmblockdrop.FeatureMSELoss'),
+                 weight: float = 1.) -> None:
+        super().__init__(loss, weight)
+        self.module, self.index = module, index
+
+    def paths(self, student: nn.Module) -> List[str]:
+        """See :meth:`Alignment.paths`."""
+        return [self.module]
+
+    def forward(self, student_out: Recording, teacher_out: Recording,
+                student: nn.Module, data_samples: list) -> Tensor:
+        """See :meth:`Alignment.forward`."""
+        s, t = student_out[self.module], teacher_out[self.module]
+        if self.index is not None:
+            s, t = s[self.index], t[self.index]
+        return self.loss(s, t)
+
+
+@MODELS.register_module()
+class ClassAlignment(Alignment):
+    """Class logits at all valid points of all levels (paper, prediction).
+
+    Args:
+        head (str): Dotted path of the anchor-free head.
+        loss (dict): Defaults to KL at temperature 3.5.
+        weight (float): Defaults to 1.
+    """
+
+    def __init__(self,
+                 head: str = 'head',
+                 loss: dict = dict(type='mmblockdrop.ClassKLLoss'),
+                 weight: float = 1.) -> None:
+        super().__init__(loss, weight)
+        self.head = head
+
+    def paths(self, student: nn.Module) -> List[str]:
+        """See :meth:`Alignment.paths`."""
+        return [self.head]
+
+    def forward(self, student_out: Recording, teacher_out: Recording,
+                student: nn.Module, data_samples: list) -> Tensor:
+        """See :meth:`Alignment.forward`."""
+        head = student.get_submodule(self.head)
+        logits, _, valid, _ = head.flatten(student_out[self.head])
+        target = head.flatten(teacher_out[self.head])[0]
+        return self.loss(logits[valid], target[valid])
+
+
+@MODELS.register_module()
+class SegmentAlignment(Alignment):
+    """Segments at the points that lie in an action (paper, prediction).
+
+    Args:
+        head (str): Dotted path of the anchor-free head.
+        loss (dict): A loss on segments ``[N, 2]`` in feature-grid steps.
+            Defaults to GIoU, which the paper names; the published configs
+            use DIoU.
+        weight (float): Defaults to 1.
+    """
+
+    def __init__(self,
+                 head: str = 'head',
+                 loss: dict = dict(type='mmblockdrop.GIoULoss'),
+                 weight: float = 1.) -> None:
+        super().__init__(loss, weight)
+        self.head = head
+
+    def paths(self, student: nn.Module) -> List[str]:
+        """See :meth:`Alignment.paths`."""
+        return [self.head]
+
+    def forward(self, student_out: Recording, teacher_out: Recording,
+                student: nn.Module, data_samples: list) -> Tensor:
+        """See :meth:`Alignment.forward`."""
+        head = student.get_submodule(self.head)
+        preds = student_out[self.head]
+        positive = head.positives(preds, data_samples)
+        segments = head.decode(preds)[0][positive]
+        if not len(segments):
+            return head.flatten(preds)[1].sum() * 0
+        target = head.decode(teacher_out[self.head])[0][positive]
+        return self.loss(segments, target)

@@ -1,0 +1,226 @@
+"""The student and its frozen teacher, as one model."""
+import copy
+from typing import Any, Dict, List, Optional, Union
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner.checkpoint import _load_checkpoint
+from torch import Tensor, nn
+
+from mmblockdrop.blocks import merge_lora, replay
+from mmblockdrop.registry import MODELS
+from .taps import tap
+
+
+@MODELS.register_module()
+class TeacherStudentWrapper(BaseModel):
+    """Trains a localizer to agree with its uncompressed self.
+
+    ``loss`` is the task loss of the student plus one loss per alignment;
+    ``predict`` and ``tensor`` are the student alone. The state dict is the
+    student's, with the names of the plain localizer, so every checkpoint
+    loads into the plain config. The teacher is no submodule: optimizer,
+    DDP, EMA and checkpoints do not see it.
+
+    Args:
+        localizer (dict): Config of the localizer, for both.
+        checkpoint (str, optional): The trained localizer. Student and
+            teacher start from it. Defaults to None, for testing, or when
+            ``load_from`` gives the student's weights and there is no
+            alignment.
+        alignments (dict[str, dict]): Name to alignment. Defaults to the
+            paper's three: block outputs, class logits, segments. An empty
+            dict trains with ground truth only, without teacher.
+        task_weight (float): Factor of the student's own losses.
+        data_preprocessor (dict, optional): Defaults to the localizer's.
+
+    Raises:
+        FileNotFoundError: ``checkpoint`` does not exist.
+        ValueError: The checkpoint does not fit the localizer; the error
+            lists the keys.
+    """
+
+    def __init__(self,
+                 localizer: dict,
+                 checkpoint: Optional[str] = None,
+                 alignments: Optional[Dict[str, dict]] = None,
+                 task_weight: float = 1.,
+                 data_preprocessor: Optional[dict] = None) -> None:
+        student = MODELS.build(localizer)
+        super().__init__(data_preprocessor=data_preprocessor)
+        if data_preprocessor is None:
+            self.data_preprocessor = student.data_preprocessor
+        self.student = student
+        self.checkpoint = checkpoint
+        self.task_weight = task_weight
+        if alignments is None:
+            alignments = dict(
+                block=dict(type='mmblockdrop.BlockAlignment'),
+                cls=dict(type='mmblockdrop.ClassAlignment'),
+                seg=dict(type='mmblockdrop.SegmentAlignment'))
+        self.alignments = nn.ModuleDict(
+            {name: MODELS.build(cfg) for name, cfg in alignments.items()})
+        self.__dict__['teacher'] = None
+        self._register_state_dict_hook(_keep_student_only)
+        self._register_load_state_dict_pre_hook(_accept_student)
+
+    def init_weights(self) -> None:
+        """Load the trained localizer into student and teacher."""
+        super().init_weights()
+        if self.checkpoint is None:
+            if len(self.alignments):
+                raise ValueError(
+                    'model.checkpoint is None: the alignments '
+                    f'{list(self.alignments)} need a trained teacher.')
+            return
+        state, record = read_localizer(self.checkpoint)
+        if record is not None:
+            replay(self.student, record)
+        load_whole(self.student, state, self.checkpoint)
+        if len(self.alignments):
+            self.set_teacher(self.checkpoint)
+
+    def set_teacher(self, checkpoint: str) -> None:
+        """Take the localizer of a checkpoint as teacher.
+
+        Args:
+            checkpoint (str): An uncompressed localizer, or one of an
+                earlier round (dynamic teacher).
+        """
+        state, record = read_localizer(checkpoint)
+        teacher = copy.deepcopy(self.student)
+        merge_lora(teacher)
+        if record is not None:
+            replay(teacher, record)
+        load_whole(teacher, state, checkpoint)
+        teacher.requires_grad_(False)
+        self.__dict__['teacher'] = teacher.eval()
+
+    def forward(self,
+                inputs: Tensor,
+                data_samples: Optional[list] = None,
+                mode: str = 'tensor') -> Union[Dict[str, Tensor], List, Any]:
+        """Run the student, and in training the teacher beside it.
+
+        Args:
+            inputs (Tensor): What the localizer takes.
+            data_samples (list, optional): Samples of the batch.
+            mode (str): 'loss', 'predict' or 'tensor'.
+
+        Returns:
+            Any: What the localizer returns in that mode; for 'loss' with
+            one more entry ``loss_<name>`` per alignment.
+        """
+        if mode != 'loss':
+            return self.student(inputs, data_samples, mode=mode)
+        if not len(self.alignments):
+            return self._task_losses(
+                self.student(inputs, data_samples, mode='loss'))
+        if self.teacher is None:
+            raise RuntimeError('TeacherStudentWrapper has no teacher yet: '
+                               'call init_weights() before training.')
+        paths = {p for a in self.alignments.values()
+                 for p in a.paths(self.student)}
+        with torch.no_grad(), tap(self.teacher, paths) as teacher_out:
+            self.teacher(inputs, data_samples, mode='tensor')
+        with tap(self.student, paths) as student_out:
+            losses = self._task_losses(
+                self.student(inputs, data_samples, mode='loss'))
+        for name, alignment in self.alignments.items():
+            losses[f'loss_{name}'] = alignment.weight * alignment(
+                student_out, teacher_out, self.student, data_samples)
+        return losses
+
+    def _task_losses(self, losses: Dict[str, Any]) -> Dict[str, Any]:
+        """Weigh the student's own losses; other entries are only logged."""
+        if self.task_weight == 1:
+            return losses
+        return {
+            name: value * self.task_weight if 'loss' in name else value
+            for name, value in losses.items()
+        }
+
+    def _apply(self, fn, *args, **kwargs) -> 'TeacherStudentWrapper':
+        """Move the teacher along with the student."""
+        super()._apply(fn, *args, **kwargs)
+        if self.teacher is not None:
+            self.teacher._apply(fn, *args, **kwargs)
+        return self
+
+    def __deepcopy__(self, memo: dict) -> 'TeacherStudentWrapper':
+        """Copy the student; the copies (EMA) share the frozen teacher."""
+        if self.teacher is not None:
+            memo[id(self.teacher)] = self.teacher
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return clone
+
+
+def _keep_student_only(module: nn.Module, state_dict: dict, prefix: str,
+                       *args) -> None:
+    """State dict hook: names of the plain localizer."""
+    for key in [k for k in state_dict if k.startswith(prefix)]:
+        value = state_dict.pop(key)
+        name = key[len(prefix):]
+        if name.startswith('student.'):
+            state_dict[prefix + name[len('student.'):]] = value
+
+
+def _accept_student(state_dict: dict, prefix: str, *args) -> None:
+    """Load hook: names of the plain localizer become the student's."""
+    for key in [k for k in state_dict if k.startswith(prefix)]:
+        name = key[len(prefix):]
+        if not name.startswith('student.'):
+            state_dict[f'{prefix}student.{name}'] = state_dict.pop(key)
+
+
+def read_localizer(checkpoint: str):
+    """Read weights and drop record of a checkpoint.
+
+    Args:
+        checkpoint (str): File written by mmengine.
+
+    Returns:
+        tuple[dict, dict | None]: State dict of the plain localizer and the
+        record of the blocks dropped from it, if any.
+
+    Raises:
+        FileNotFoundError: No such file.
+    """
+    content = _load_checkpoint(checkpoint, map_location='cpu')
+    state = content.get('state_dict', content)
+    state = {
+        key[len('module.'):] if key.startswith('module.') else key: value
+        for key, value in state.items()
+    }
+    return state, content.get('meta', {}).get('blockdrop')
+
+
+def load_whole(model: nn.Module, state: Dict[str, Tensor],
+               source: str) -> None:
+    """Load a state dict and refuse anything missing, extra or reshaped.
+
+    Args:
+        model (nn.Module): Model to load into.
+        state (dict): Its state dict.
+        source (str): Where ``state`` came from, for the error.
+
+    Raises:
+        ValueError: The keys or shapes differ; nothing has been loaded.
+    """
+    own = model.state_dict()
+    problems = {
+        'missing': sorted(set(own) - set(state)),
+        'unexpected': sorted(set(state) - set(own)),
+        'reshaped': sorted(
+            f'{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}'
+            for k in set(own) & set(state) if own[k].shape != state[k].shape)
+    }
+    if any(problems.values()):
+        detail = '; '.join(
+            f'{len(keys)} {kind}: {", ".join(keys[:4])}'
+            f'{", ..." if len(keys) > 4 else ""}'
+            for kind, keys in problems.items() if keys)
+        raise ValueError(f'{source} does not fit the localizer: {detail}')
+    model.load_state_dict(state)
