@@ -159,8 +159,8 @@ def merge_lora(module: nn.Module) -> int:
                 for parameter in base.parameters():
                     parameter.requires_grad = True
                 setattr(parent, name, base)
-    if hasattr(module, 'peft_config'):
-        del module.peft_config
+    for child in module.modules():
+        child.__dict__.pop('peft_config', None)
     if layers:
         print_log(f'Merged LoRA of {len(layers)} layers', 'current')
     return len(layers)

@@ -76,7 +76,10 @@ class TeacherStudentWrapper(BaseModel):
         state, record = read_localizer(self.checkpoint)
         if record is not None:
             replay(self.student, record)
+        if not any('.lora_' in key for key in state):
+            merge_lora(self.student)
         load_whole(self.student, state, self.checkpoint)
+        merge_lora(self.student)
         if len(self.alignments):
             self.set_teacher(self.checkpoint)
 

@@ -1,0 +1,218 @@
+"""Owns the record of what was dropped, when and why."""
+import copy
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmblockdrop.blocks import BlockStack, add_lora, has_lora, replay
+from mmblockdrop.blocks.surgery import StackPath, dropped_blocks
+from mmblockdrop.registry import HOOKS
+from .files import read_json, write_json
+from .rebuild import localizer_of
+
+FILE = 'blockdrop.json'
+
+
+@HOOKS.register_module()
+class BlockDropHook(Hook):
+    """Keeps the record, and makes any model what its checkpoint says.
+
+    Before a checkpoint's weights are loaded, in resuming, testing or
+    fine-tuning, the blocks that its record names are dropped from the fresh
+    model, and LoRA is attached if the checkpoint holds any. The hook runs
+    ahead of ``EMAHook``.
+
+    Args:
+        stack (str | Sequence[str]): Dotted path of the blocks inside the
+            localizer.
+        start_dropped (Sequence[int]): Original numbers of blocks that the
+            localizer has lost before the first round.
+    """
+
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self,
+                 stack: StackPath = 'backbone.blocks',
+                 start_dropped: Sequence[int] = ()) -> None:
+        self.path = stack
+        self.start_dropped = list(start_dropped)
+        self.record: Dict[str, Any] = {}
+        self.lora: Optional[dict] = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Start a record for this model."""
+        stack = self.stack(runner)
+        for index in self.start_dropped:
+            if index in stack.left:
+                stack.drop(index)
+        self.record = dict(
+            version=1,
+            stack=self.path,
+            depth=len(stack),
+            start_dropped=self.start_dropped,
+            rounds=[])
+
+    def stack(self, runner: Runner) -> BlockStack:
+        """Blocks of the runner's localizer.
+
+        Args:
+            runner (Runner): The runner.
+
+        Returns:
+            BlockStack: The blocks.
+        """
+        return BlockStack(localizer_of(runner.model), self.path)
+
+    @property
+    def rounds(self) -> List[Dict[str, Any]]:
+        """List[dict]: One entry per round."""
+        return self.record['rounds']
+
+    @property
+    def current(self) -> Optional[Dict[str, Any]]:
+        """dict, optional: The round that has dropped but not finished."""
+        if self.rounds and self.rounds[-1]['state'] == 'dropped':
+            return self.rounds[-1]
+        return None
+
+    def drop(self, runner: Runner, indices: Sequence[int]) -> None:
+        """Drop blocks from the runner's localizer.
+
+        Args:
+            runner (Runner): The runner.
+            indices (Sequence[int]): Original numbers.
+        """
+        stack = self.stack(runner)
+        for index in indices:
+            stack.drop(index)
+
+    def attach_lora(self, runner: Runner, lora: Optional[dict]) -> None:
+        """Attach fresh LoRA to the blocks that are left.
+
+        Args:
+            runner (Runner): The runner.
+            lora (dict, optional): Arguments of ``add_lora``; None leaves
+                the blocks as they are.
+        """
+        self.lora = lora
+        localizer = localizer_of(runner.model)
+        if lora is not None and not has_lora(localizer):
+            for path in self._paths():
+                add_lora(localizer.get_submodule(path), **lora)
+
+    def _paths(self) -> List[str]:
+        return [self.path] if isinstance(self.path, str) else list(self.path)
+
+    def write(self, runner: Runner) -> None:
+        """Write ``blockdrop.json`` into the work directory.
+
+        Args:
+            runner (Runner): The runner.
+        """
+        if is_main_process():
+            write_json(self.record, Path(runner.work_dir) / FILE)
+
+    def scores_on_disk(self, runner: Runner) -> Dict[str, float]:
+        """Scores that an interrupted run has found for the coming round.
+
+        Args:
+            runner (Runner): The runner.
+
+        Returns:
+            Dict[str, float]: Candidate to score; empty if there are none
+            for exactly this state.
+        """
+        found = read_json(Path(runner.work_dir) / FILE)
+        if found is None or len(found['rounds']) <= len(self.rounds):
+            return {}
+        before = dict(found, rounds=found['rounds'][:len(self.rounds)])
+        if dropped_blocks(before) != dropped_blocks(self.record):
+            return {}
+        return found['rounds'][len(self.rounds)].get('scores', {})
+
+    def before_save_checkpoint(self, runner: Runner,
+                               checkpoint: dict) -> None:
+        """Put the record into the checkpoint."""
+        record = copy.deepcopy(self.record)
+        if self.lora is not None and has_lora(localizer_of(runner.model)):
+            record['lora'] = dict(self.lora)
+        checkpoint['meta']['blockdrop'] = record
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Shape the model as the checkpoint's was.
+
+        Raises:
+            ValueError: The checkpoint does not fit; lists the keys.
+        """
+        record = checkpoint.get('meta', {}).get('blockdrop')
+        if record is not None:
+            record = copy.deepcopy(record)
+            lora = record.pop('lora', None)
+            self.path = record['stack']
+            self.record = record
+            replay(localizer_of(runner.model), record)
+            self.attach_lora(runner, lora)
+            prepare = getattr(runner._train_loop, 'prepare_alignment', None)
+            if runner._resume and self.current and prepare:
+                prepare()
+        self._compare(runner, checkpoint)
+
+    def _compare(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse a checkpoint that leaves blocks unloaded."""
+        own = localizer_of(runner.model).state_dict()
+        given = checkpoint.get('state_dict', checkpoint)
+        given = {k[7:] if k.startswith('module.') else k for k in given}
+        parts = tuple(f'{p}.' for p in self._paths())
+        missing = sorted(k for k in own
+                         if k.startswith(parts) and k not in given
+                         and not _is_fresh(k, given))
+        extra = sorted(k for k in given
+                       if k.startswith(parts) and k not in own
+                       and f'{k.rpartition(".")[0]}.base_layer.'
+                       f'{k.rpartition(".")[2]}' not in own)
+        if missing or extra:
+            raise ValueError(
+                'The checkpoint does not fit the blocks of '
+                f'{self.path!r}: {len(missing)} keys missing '
+                f'{missing[:3]}, {len(extra)} unexpected {extra[:3]}. A '
+                'compressed checkpoint carries its record in '
+                "meta['blockdrop']; this one "
+                f'{"has one" if self._has_record(checkpoint) else "has none"}'
+                '.')
+
+    @staticmethod
+    def _has_record(checkpoint: dict) -> bool:
+        return 'blockdrop' in checkpoint.get('meta', {})
+
+
+def _is_fresh(key: str, given: set) -> bool:
+    """Whether a LoRA key stands over a plain layer of the checkpoint."""
+    for part in ('.base_layer.', '.lora_A.', '.lora_B.'):
+        if part in key:
+            return f'{key.split(part)[0]}.weight' in given
+    return False
+
+
+def find_hook(runner: Runner) -> BlockDropHook:
+    """The ``BlockDropHook`` of a runner.
+
+    Args:
+        runner (Runner): The runner.
+
+    Returns:
+        BlockDropHook: The hook.
+
+    Raises:
+        ValueError: None is registered.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, BlockDropHook):
+            return hook
+    known = sorted(type(h).__name__ for h in runner.hooks)
+    raise ValueError(
+        'DistillationLoop needs custom_hooks = [dict(type='
+        "'mmblockdrop.BlockDropHook', stack='backbone.blocks')]; the run has "
+        f'{known}')

@@ -1,0 +1,130 @@
+"""Build anew what held on to the parameters before surgery."""
+import copy
+import random
+from typing import Any, Dict, Sequence
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import EMAHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+
+def plain_model(model: nn.Module) -> nn.Module:
+    """Take off the distributed wrapper.
+
+    Args:
+        model (nn.Module): ``runner.model``.
+
+    Returns:
+        nn.Module: The model itself.
+    """
+    return model.module if is_model_wrapper(model) else model
+
+
+def localizer_of(model: nn.Module) -> nn.Module:
+    """Find the localizer that is trained and tested.
+
+    Args:
+        model (nn.Module): ``runner.model``.
+
+    Returns:
+        nn.Module: The student of a ``TeacherStudentWrapper``, or the model
+        itself.
+    """
+    model = plain_model(model)
+    return getattr(model, 'student', model)
+
+
+def freeze_except(model: nn.Module, frozen: Sequence[str],
+                  trainable: Sequence[str]) -> int:
+    """Choose what is trained.
+
+    Args:
+        model (nn.Module): The localizer.
+        frozen (Sequence[str]): Dotted paths of the modules that are frozen,
+            apart from what ``trainable`` names. Everything else is trained.
+        trainable (Sequence[str]): Parts of parameter names.
+
+    Returns:
+        int: Number of trained values.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+    for path in frozen:
+        for name, parameter in model.get_submodule(path).named_parameters():
+            parameter.requires_grad = any(part in name for part in trainable)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+class Recipe:
+    """The configs that optimizer and schedulers are built from.
+
+    Must be made before ``Runner.train`` replaces the configs by objects;
+    :class:`~mmblockdrop.rounds.loop.DistillationLoop` does so when it is
+    built.
+
+    Args:
+        runner (Runner): The runner.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.optim_wrapper = copy.deepcopy(runner.optim_wrapper)
+        self.param_schedulers = copy.deepcopy(runner.param_schedulers)
+
+    def rebuild(self, runner: Runner, max_iters: int) -> None:
+        """Wrap the model again; new optimizer, schedulers and EMA.
+
+        Args:
+            runner (Runner): The runner, with the shortened model.
+            max_iters (int): Iterations of the whole run.
+        """
+        runner.model = runner.wrap_model(
+            runner.cfg.get('model_wrapper_cfg'), plain_model(runner.model))
+        runner.optim_wrapper = runner.build_optim_wrapper(
+            copy.deepcopy(self.optim_wrapper))
+        runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+        if self.param_schedulers is not None:
+            runner.param_schedulers = runner.build_param_scheduler(
+                copy.deepcopy(self.param_schedulers))
+        runner.optim_wrapper.initialize_count_status(
+            runner.model, runner.train_loop.iter, max_iters)
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook.before_run(runner)
+
+
+def seed_epoch(runner: Runner, epoch: int) -> None:
+    """Make an epoch draw the same numbers however the run got there.
+
+    Args:
+        runner (Runner): The runner; without a seed nothing is done.
+        epoch (int): Number of the epoch, from zero.
+    """
+    if runner.seed is None:
+        return
+    seed = (runner.seed + 7919 * epoch + 104729 * get_rank()) % 2**32
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def evaluate(model: nn.Module, dataloader: Any,
+             evaluator: Any) -> Dict[str, float]:
+    """Run validation without the hooks of the runner.
+
+    Args:
+        model (nn.Module): Model with ``val_step``, not wrapped.
+        dataloader (DataLoader): Batches.
+        evaluator (Evaluator): Fresh evaluator.
+
+    Returns:
+        Dict[str, float]: Metrics, the same on every process.
+    """
+    model.eval()
+    with torch.no_grad():
+        for batch in dataloader:
+            evaluator.process(model.val_step(batch), batch)
+    return evaluator.evaluate(len(dataloader.dataset))

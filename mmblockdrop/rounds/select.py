@@ -1,0 +1,264 @@
+"""Score the candidates of a round. Proposes, never edits."""
+from abc import ABCMeta, abstractmethod
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor, nn
+
+from mmblockdrop.blocks import BlockStack, SharedPrefix
+from mmblockdrop.registry import SCORERS
+
+Scores = Dict[int, float]
+
+
+class Scorer(metaclass=ABCMeta):
+    """Base of all rules.
+
+    Attributes:
+        higher_is_better (bool): Whether the candidate with the highest
+            score is the one to drop.
+        executions (int): Block executions of the last call.
+    """
+
+    higher_is_better = True
+    executions = 0
+
+    @abstractmethod
+    def __call__(self, model: nn.Module, stack: BlockStack,
+                 candidates: Sequence[int], batches: Any,
+                 new_evaluator: Callable[[], Any]) -> Scores:
+        """Score what the model is without each candidate.
+
+        Args:
+            model (nn.Module): The model, not wrapped, as the runner holds
+                it. It is left as it was.
+            stack (BlockStack): The blocks of the localizer.
+            candidates (Sequence[int]): Original numbers of the candidates.
+            batches (Iterable): The scoring batches; has ``dataset``.
+            new_evaluator (Callable): Gives a fresh evaluator.
+
+        Returns:
+            Dict[int, float]: Candidate to score, the same on every process.
+        """
+
+    def best(self, scores: Scores, count: int = 1) -> List[int]:
+        """Choose the blocks to drop; ties go to the lowest number.
+
+        Args:
+            scores (Dict[int, float]): Candidate to score.
+            count (int): How many.
+
+        Returns:
+            List[int]: Original numbers, the best first.
+        """
+        sign = -1 if self.higher_is_better else 1
+        return sorted(scores, key=lambda i: (sign * scores[i], i))[:count]
+
+
+@SCORERS.register_module()
+class MetricScorer(Scorer):
+    """The metric that is left without the block (paper, section 3.2).
+
+    All candidates see a batch before the next one is read, and share the
+    blocks before the missing one.
+
+    Args:
+        metric (str): Key of the evaluator. Defaults to the mean over tIoU.
+        share_prefix (bool): Compute common blocks once; the scores are the
+            same bit for bit. Defaults to True.
+    """
+
+    def __init__(self,
+                 metric: str = 'tad/mAP',
+                 share_prefix: bool = True) -> None:
+        self.metric = metric
+        self.share_prefix = share_prefix
+
+    def __call__(self, model: nn.Module, stack: BlockStack,
+                 candidates: Sequence[int], batches: Any,
+                 new_evaluator: Callable[[], Any]) -> Scores:
+        """See :meth:`Scorer.__call__`.
+
+        Raises:
+            KeyError: The evaluator gives no such metric; lists those it
+                gives.
+        """
+        evaluators = {i: new_evaluator() for i in candidates}
+
+        def run(index: int, batch: dict) -> None:
+            evaluators[index].process(model.val_step(batch), batch)
+
+        self.executions = for_each_candidate(model, stack, candidates,
+                                             batches, run, self.share_prefix)
+        size = len(batches.dataset)
+        return {
+            i: pick(evaluators[i].evaluate(size), self.metric)
+            for i in candidates
+        }
+
+
+@SCORERS.register_module()
+class LossScorer(Scorer):
+    """The loss that is left without the block; the lowest wins.
+
+    The loss is averaged over batches weighted by their samples, so it
+    depends on the batch size wherever the localizer normalises over a
+    batch.
+
+    Args:
+        with_alignments (bool): Add the losses against the teacher.
+            Defaults to False, the task losses alone.
+        share_prefix (bool): See :class:`MetricScorer`.
+    """
+
+    higher_is_better = False
+
+    def __init__(self,
+                 with_alignments: bool = False,
+                 share_prefix: bool = True) -> None:
+        self.with_alignments = with_alignments
+        self.share_prefix = share_prefix
+
+    def __call__(self, model: nn.Module, stack: BlockStack,
+                 candidates: Sequence[int], batches: Any,
+                 new_evaluator: Callable[[], Any]) -> Scores:
+        """See :meth:`Scorer.__call__`."""
+        scored = model if self.with_alignments else stack.model
+        total = torch.zeros(len(stack) + 1, dtype=torch.float64)
+
+        def run(index: int, batch: dict) -> None:
+            data = model.data_preprocessor(batch, False)
+            losses = scored(**data, mode='loss')
+            loss = sum(_mean(v) for k, v in losses.items() if 'loss' in k)
+            samples = len(data['data_samples'])
+            total[index] += loss.double().cpu() * samples
+            if index == candidates[0]:
+                total[-1] += samples
+
+        self.executions = for_each_candidate(model, stack, candidates,
+                                             batches, run, self.share_prefix)
+        all_reduce(total)
+        return {i: (total[i] / total[-1]).item() for i in candidates}
+
+
+@SCORERS.register_module()
+class BlockChangeScorer(Scorer):
+    """How much a block changes its input; the smallest change goes.
+
+    Mean squared difference of output and input over all elements. One
+    forward pass a batch serves all candidates.
+    """
+
+    higher_is_better = False
+
+    def __call__(self, model: nn.Module, stack: BlockStack,
+                 candidates: Sequence[int], batches: Any,
+                 new_evaluator: Callable[[], Any]) -> Scores:
+        """See :meth:`Scorer.__call__`."""
+        total = torch.zeros(len(stack), 2, dtype=torch.float64)
+
+        def keep(index: int):
+
+            def hook(module, args, output):
+                gap = (output - args[0]).double().square()
+                total[index] += torch.tensor([gap.sum(), gap.numel()]).cpu()
+
+            return hook
+
+        handles = [
+            stack[i].register_forward_hook(keep(i)) for i in candidates
+        ]
+        self.executions = 0
+        try:
+            model.eval()
+            with torch.no_grad():
+                for batch in batches:
+                    model.val_step(batch)
+                    self.executions += len(stack.left)
+        finally:
+            for handle in handles:
+                handle.remove()
+        all_reduce(total)
+        return {i: (total[i, 0] / total[i, 1]).item() for i in candidates}
+
+
+@SCORERS.register_module()
+class RandomScorer(Scorer):
+    """Any block, for comparison.
+
+    Args:
+        seed (int): Seed of the order.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def __call__(self, model: nn.Module, stack: BlockStack,
+                 candidates: Sequence[int], batches: Any,
+                 new_evaluator: Callable[[], Any]) -> Scores:
+        """See :meth:`Scorer.__call__`; looks at nothing."""
+        order = np.random.default_rng(self.seed).random(len(stack))
+        return {i: float(order[i]) for i in candidates}
+
+
+def for_each_candidate(model: nn.Module, stack: BlockStack,
+                       candidates: Sequence[int], batches: Any,
+                       run: Callable[[int, dict], None],
+                       share_prefix: bool) -> int:
+    """Call ``run(candidate, batch)`` with the candidate left out.
+
+    Args:
+        model (nn.Module): Model, put into evaluation mode.
+        stack (BlockStack): Its blocks.
+        candidates (Sequence[int]): Original numbers.
+        batches (Iterable): Batches.
+        run (Callable): What to do with the model.
+        share_prefix (bool): Compute common blocks once.
+
+    Returns:
+        int: Number of block executions.
+    """
+    model.eval()
+    executions = 0
+    with torch.no_grad():
+        for batch in batches:
+            if share_prefix:
+                with SharedPrefix(stack) as prefix:
+                    for index in prefix.candidates(candidates):
+                        run(index, batch)
+                executions += prefix.executions
+            else:
+                for index in candidates:
+                    with stack.skip(index):
+                        run(index, batch)
+                    executions += len(stack.left) - 1
+    return executions
+
+
+def pick(metrics: Dict[str, float], key: str,
+         option: Optional[str] = 'metric') -> float:
+    """Take one metric.
+
+    Args:
+        metrics (Dict[str, float]): What the evaluator gave.
+        key (str): Which one.
+        option (str): Config key, for the error.
+
+    Returns:
+        float: Its value.
+
+    Raises:
+        KeyError: Not among them.
+    """
+    if key not in metrics:
+        raise KeyError(f'{option}={key!r} is not given by the evaluator; it '
+                       f'gives {sorted(metrics)}')
+    return float(metrics[key])
+
+
+def _mean(value: Any) -> Tensor:
+    if isinstance(value, (list, tuple)):
+        return sum(_mean(v) for v in value)
+    return value.mean()
