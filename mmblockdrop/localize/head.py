@@ -38,8 +38,8 @@ class ActionFormerHead(BaseModule):
         label_smoothing: Share of the class target spread over the classes.
         prior_prob: Class probability the head starts with; 0 leaves the
             bias at its random start.
-        loss_cls: Config of the loss on class logits.
-        loss_reg: Config of the loss on segments.
+        loss_cls: Config of the loss on class logits, summed over points.
+        loss_reg: Config of the loss on segments, summed over points.
         reg_weight: Weight of the boundary loss; 0 or below makes it as
             large as the class loss at every step.
         loss_normalizer: Start of the running number of positive points by
@@ -216,11 +216,13 @@ class ActionFormerHead(BaseModule):
 
         smooth = self.label_smoothing
         classes = classes * (1 - smooth) + smooth / (self.num_classes + 1)
-        loss_cls = self.loss_cls(flat.cls_logits[flat.valid],
-                                 classes[flat.valid]) / normalizer
+        loss_cls = self.loss_cls(
+            flat.cls_logits[flat.valid], classes[flat.valid], reduction='sum')
         loss_reg = self.loss_reg(
             segments_at(flat.points, flat.reg_offsets)[positive],
-            segments_at(flat.points, offsets)[positive]) / normalizer
+            segments_at(flat.points, offsets)[positive],
+            reduction='sum')
+        loss_cls, loss_reg = loss_cls / normalizer, loss_reg / normalizer
         weight = self.reg_weight
         if weight <= 0:
             weight = loss_cls.detach() / loss_reg.detach().clamp(min=0.01)

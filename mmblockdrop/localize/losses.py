@@ -1,5 +1,5 @@
 """Losses on class logits and on segments."""
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -104,92 +104,80 @@ def giou_loss(pred: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
     return 1 - (inter / union.clamp(min=eps) - (hull - union) / (hull + eps))
 
 
-@MODELS.register_module()
-class FocalLoss(nn.Module):
-    """Module around :func:`sigmoid_focal_loss`.
+class ReducedLoss(nn.Module):
+    """Base of losses that compare element by element and reduce.
 
     Args:
-        alpha: Weight of positives.
-        gamma: Exponent.
-        reduction: How elements are reduced if the call does not say.
+        reduction: ``'mean'``, ``'sum'`` or ``'none'``.
         loss_weight: Factor on the result.
+    """
+
+    def __init__(self,
+                 reduction: str = 'mean',
+                 loss_weight: float = 1.) -> None:
+        super().__init__()
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+
+    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Loss per element (classes) or per pair (segments)."""
+        raise NotImplementedError
+
+    def forward(self,
+                pred: Tensor,
+                target: Tensor,
+                reduction: Optional[str] = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            pred: Logits of any shape, or starts and ends [..., 2].
+            target: The same shape and unit.
+            reduction: Overrides the reduction of the module.
+
+        Returns:
+            The weighted, reduced loss.
+        """
+        loss = self.compare(pred, target)
+        return self.loss_weight * reduce_loss(loss, reduction
+                                              or self.reduction)
+
+
+@MODELS.register_module()
+class FocalLoss(ReducedLoss):
+    """Focal loss on logits, see :func:`sigmoid_focal_loss`.
+
+    Args:
+        alpha: Weight of positives, negative for no weighting.
+        gamma: Exponent that plays down easy examples.
+        **kwargs: See :class:`ReducedLoss`.
     """
 
     def __init__(self,
                  alpha: float = 0.25,
                  gamma: float = 2.,
-                 reduction: str = 'sum',
-                 loss_weight: float = 1.) -> None:
-        super().__init__()
+                 **kwargs) -> None:
+        super().__init__(**kwargs)
         self.alpha = alpha
         self.gamma = gamma
-        self.reduction = reduction
-        self.loss_weight = loss_weight
 
-    def forward(self,
-                logits: Tensor,
-                targets: Tensor,
-                reduction: str = '') -> Tensor:
-        """Compute the loss.
-
-        Args:
-            logits: Any shape.
-            targets: Targets in [0, 1] of the same shape.
-            reduction: Overrides the module's reduction when not empty.
-
-        Returns:
-            The weighted, reduced loss.
-        """
-        loss = sigmoid_focal_loss(logits, targets, self.alpha, self.gamma)
-        return self.loss_weight * reduce_loss(loss, reduction or
-                                              self.reduction)
-
-
-class _SegmentLoss(nn.Module):
-    """Base of the losses on pairs of segments.
-
-    Args:
-        reduction: How pairs are reduced if the call does not say.
-        loss_weight: Factor on the result.
-    """
-
-    measure = staticmethod(diou_loss)
-
-    def __init__(self,
-                 reduction: str = 'sum',
-                 loss_weight: float = 1.) -> None:
-        super().__init__()
-        self.reduction = reduction
-        self.loss_weight = loss_weight
-
-    def forward(self,
-                pred: Tensor,
-                target: Tensor,
-                reduction: str = '') -> Tensor:
-        """Compute the loss.
-
-        Args:
-            pred: Starts and ends [..., 2].
-            target: Starts and ends [..., 2] in the same unit.
-            reduction: Overrides the module's reduction when not empty.
-
-        Returns:
-            The weighted, reduced loss.
-        """
-        loss = type(self).measure(pred, target)
-        return self.loss_weight * reduce_loss(loss, reduction or
-                                              self.reduction)
+    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See :func:`sigmoid_focal_loss`."""
+        return sigmoid_focal_loss(pred, target, self.alpha, self.gamma)
 
 
 @MODELS.register_module()
-class DIoULoss(_SegmentLoss):
-    """Module around :func:`diou_loss`; see :class:`_SegmentLoss`."""
+class DIoULoss(ReducedLoss):
+    """Distance-IoU loss on segments, see :func:`diou_loss`."""
 
-    measure = staticmethod(diou_loss)
+    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See :func:`diou_loss`."""
+        return diou_loss(pred, target)
 
 
 @MODELS.register_module()
-class GIoULoss(_SegmentLoss):
-    """Module around :func:`giou_loss`; see :class:`_SegmentLoss`."""
+class GIoULoss(ReducedLoss):
+    """Generalized-IoU loss on segments, see :func:`giou_loss`."""
 
-    measure = staticmethod(giou_loss)
+    def compare(self, pred: Tensor, target: Tensor) -> Tensor:
+        """See :func:`giou_loss`."""
+        return giou_loss(pred, target)
