@@ -1,0 +1,191 @@
+"""Which part of a video a sample shows, and which actions lie in it.
+
+Pure rules on numbers: no files, no frames. Two families are kept apart by
+name. ``covering`` is ours. ``published`` repeats the recorded behaviour of
+the published code, for checks of parity: its last window can appear twice,
+and with a small overlap the tail of a video can stay uncovered.
+"""
+import random
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from mmblockdrop.timeline import frames_to_steps
+
+WINDOW_RULES = ('covering', 'published')
+
+
+def sliding_windows(num_steps: int,
+                    window_size: int,
+                    overlap_ratio: float = 0.5,
+                    rule: str = 'covering') -> List[Tuple[int, int]]:
+    """Windows that slide over a video.
+
+    Args:
+        num_steps (int): Steps of the video.
+        window_size (int): Steps of a window.
+        overlap_ratio (float): Share of a window that the next one repeats.
+        rule (str): ``covering``: every step is in a window and no window is
+            repeated. ``published``: see the module's docstring.
+
+    Returns:
+        list[tuple[int, int]]: First step and number of steps of each window.
+        A video shorter than a window has one, as long as the video.
+    """
+    stride = int(window_size * (1 - overlap_ratio))
+    if not 0 <= overlap_ratio < 1 or stride < 1:
+        raise ValueError(
+            f'overlap_ratio={overlap_ratio} leaves windows of {window_size} '
+            'steps where they are; it must be in [0, 1) and leave a stride '
+            'of one step at least')
+    last = max(0, num_steps - window_size)
+    if rule == 'covering':
+        starts = [*range(0, last, stride), last]
+    else:
+        starts = []
+        for index in range(max(1, num_steps // stride)):
+            starts.append(min(index * stride, last))
+            if index * stride + window_size > num_steps:
+                break
+    return [(start, min(window_size, num_steps - start)) for start in starts]
+
+
+def inside_share(segments: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Share of each segment that lies in [low, high].
+
+    Args:
+        segments (ndarray): [N, 2], in the unit of ``low`` and ``high``.
+
+    Returns:
+        ndarray: [N], from 0 to 1.
+    """
+    inside = np.minimum(segments[:, 1], high) - np.maximum(segments[:, 0], low)
+    length = np.maximum(segments[:, 1] - segments[:, 0], 1e-6)
+    return np.clip(inside, 0, None) / length
+
+
+def cut_segments(segments: np.ndarray,
+                 low: float,
+                 high: float,
+                 min_share: float,
+                 strict: bool = False) -> Tuple[np.ndarray, np.ndarray]:
+    """Actions of which enough lies in [low, high], cut to it.
+
+    Args:
+        segments (ndarray): [N, 2], in the unit of ``low`` and ``high``.
+        min_share (float): Share that must lie inside.
+        strict (bool): Whether more than that share is asked for.
+
+    Returns:
+        tuple[ndarray, ndarray]: Cut segments [M, 2], and the mask [N] of
+        those that were kept. ``segments`` is left as it is.
+    """
+    share = inside_share(segments, low, high)
+    keep = share > min_share if strict else share >= min_share
+    return np.clip(segments[keep], low, high), keep
+
+
+def random_window(num_frames: int,
+                  length: int,
+                  segments: np.ndarray,
+                  min_share: float = 0.75,
+                  crop_ratio: Optional[Sequence[float]] = (0.9, 1.0),
+                  rng: Optional[random.Random] = None,
+                  max_trials: int = 200) -> Tuple[int, int]:
+    """A random part of a video that shows an action.
+
+    If the video is not longer than the window, its length is drawn from
+    ``crop_ratio`` times the video first. Then starts are drawn until one
+    action has ``min_share`` inside; after ``max_trials`` draws the last one
+    is used.
+
+    Args:
+        num_frames (int): Frames of the video on the sampled grid.
+        length (int): Frames of a window, same grid.
+        segments (ndarray): Actions [N, 2], same grid.
+        min_share (float): Share of an action that must lie inside.
+        crop_ratio (sequence of 2 floats, optional): None keeps a short video
+            whole.
+        rng (random.Random, optional): Source of the draws. Defaults to
+            Python's global one, which the workers of a data loader seed.
+        max_trials (int): Draws of a start.
+
+    Returns:
+        tuple[int, int]: First frame, and the one after the last.
+    """
+    rng = rng or random
+    if num_frames <= length:
+        length = num_frames
+        if crop_ratio is not None:
+            length = rng.randint(
+                max(round(crop_ratio[0] * num_frames), 1),
+                min(round(crop_ratio[1] * num_frames), num_frames))
+        if length == num_frames:
+            return 0, num_frames
+    for _ in range(max_trials if len(segments) else 1):
+        start = rng.randint(0, num_frames - length)
+        share = inside_share(segments, start, start + length)
+        if (share >= min_share).any():
+            break
+    return start, start + length
+
+
+def unique_actions(segments: np.ndarray,
+                   labels: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Remove actions that repeat both segment and label, in order.
+
+    Args:
+        segments (ndarray): [N, 2].
+        labels (ndarray): [N].
+
+    Returns:
+        tuple[ndarray, ndarray]: [M, 2] and [M].
+    """
+    keys = [(*segment, label)
+            for segment, label in zip(segments.tolist(), labels.tolist())]
+    keep = [index for index, key in enumerate(keys) if key not in keys[:index]]
+    return segments[keep], labels[keep]
+
+
+def sample_indices(length: int, ratio: float, seed: int = 42) -> List[int]:
+    """Indices of a random part of a data set, the same for a seed.
+
+    Args:
+        length (int): Size of the data set.
+        ratio (float): Share to keep, in (0, 1].
+        seed (int): Seed of Python's generator.
+
+    Returns:
+        list[int]: ``int(length * ratio)`` indices, at least one, in the
+        order in which they were drawn.
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f'sample_ratio={ratio} must be in (0, 1]')
+    count = min(length, max(1, int(length * ratio)))
+    return random.Random(seed).sample(list(range(length)), count)
+
+
+def window_actions(action_frames: np.ndarray,
+                   meta: Mapping[str, Any],
+                   steps: float) -> Tuple[np.ndarray, np.ndarray]:
+    """Ground truth of a sliding window.
+
+    Args:
+        action_frames (ndarray): Actions of the video [N, 2], in frames.
+        meta (Mapping): ``window_start_frame``, ``snippet_stride``,
+            ``offset_frames``, ``action_thresh`` and ``window_rule``. By the
+            published rule a window ends at its last snippet, by ours one
+            step later, where that snippet ends.
+        steps (float): Steps of the window that show the video.
+
+    Returns:
+        tuple[ndarray, ndarray]: Segments [M, 2] in steps of the window, and
+        the mask [N] of the actions that were kept.
+    """
+    published = meta['window_rule'] == 'published'
+    shift = meta['offset_frames'] / meta['snippet_stride'] if published else 0
+    segments = frames_to_steps(action_frames, meta) + shift
+    high = steps - 1 if published else steps
+    cut, keep = cut_segments(segments, 0, high, meta['action_thresh'],
+                             published)
+    return cut - shift, keep
