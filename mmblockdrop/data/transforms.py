@@ -219,7 +219,8 @@ class SampleWindow(BaseTransform):
         count = size * results['frames_per_step']
         stride = total / count
         # Every frame shown is at the middle of its share of the video.
-        centres = np.arange(count) * stride + (stride / 2 - 0.5)
+        first = stride / 2 - 0.5
+        centres = np.arange(first, total + first, stride)[:count]
         indices = np.clip(centres, 0, total - 1).round().astype(np.int64)
         return indices, size
 
