@@ -2,13 +2,14 @@
 from .head import ActionFormerHead
 from .localizer import ActionFormer
 from .losses import DIoULoss, FocalLoss, GIoULoss
+from .metric import TADMetric
 from .neck import FPNIdentity
 from .points import DensePredictions, FlatPredictions
+from .postprocess import Segments, nms, vote
 from .projection import ConvTransformerProjection
 
 __all__ = [
     'ActionFormer', 'ActionFormerHead', 'ConvTransformerProjection',
     'DIoULoss', 'DensePredictions', 'FPNIdentity', 'FlatPredictions',
-    'FocalLoss', 'GIoULoss'
+    'FocalLoss', 'GIoULoss', 'Segments', 'TADMetric', 'nms', 'vote'
 ]
-from .postprocess import Segments, nms, vote
