@@ -1,0 +1,133 @@
+"""Run a mend when its module is imported, without importing it early.
+
+``import mmblockdrop`` must stay cheap, and a mend must not drag in the package
+that it mends. A mend therefore waits here until somebody imports its module.
+"""
+import sys
+from collections import defaultdict
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+from typing import Callable, DefaultDict, Dict, List, Optional, Sequence, Tuple
+
+Fill = Callable[[ModuleType], None]
+Rescue = Callable[[ModuleType, ImportError], None]
+
+
+class _StandInLoader(Loader):
+    """Load a module whose contents one function writes.
+
+    Args:
+        fill (Callable): Called with the empty module.
+    """
+
+    def __init__(self, fill: Fill) -> None:
+        self.fill = fill
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill the module."""
+        self.fill(module)
+
+
+class MendFinder(MetaPathFinder):
+    """Find modules as usual and attach the mends that wait for them."""
+
+    def __init__(self) -> None:
+        self.after: DefaultDict[str, List[Fill]] = defaultdict(list)
+        self.rescues: Dict[str, Rescue] = {}
+        self.stand_ins: Dict[str, Tuple[Fill, bool]] = {}
+
+    def find_spec(self,
+                  fullname: str,
+                  path: Optional[Sequence[str]] = None,
+                  target: Optional[ModuleType] = None
+                  ) -> Optional[ModuleSpec]:
+        """Return the module's own spec, its loader extended by the mends."""
+        if fullname in self.stand_ins:
+            spec = self._own_spec(fullname, path, target)
+            if spec is not None:
+                return spec
+            fill, is_package = self.stand_ins[fullname]
+            return spec_from_loader(
+                fullname, _StandInLoader(fill), is_package=is_package)
+        if fullname not in self.after and fullname not in self.rescues:
+            return None
+        spec = self._own_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            # Each spec has a loader of its own, so this reaches no other
+            # module, and tools that ask the loader for source still work.
+            spec.loader.exec_module = self._extended(  # type: ignore
+                fullname, spec.loader.exec_module)
+        return spec
+
+    def _own_spec(self, fullname: str, path: Optional[Sequence[str]],
+                  target: Optional[ModuleType]) -> Optional[ModuleSpec]:
+        """Ask the other finders."""
+        for finder in sys.meta_path:
+            if finder is not self:
+                spec = finder.find_spec(fullname, path, target)
+                if spec is not None:
+                    return spec
+        return None
+
+    def _extended(self, fullname: str, execute: Fill) -> Fill:
+        """Wrap the loader's ``exec_module``."""
+
+        def exec_module(module: ModuleType) -> None:
+            try:
+                execute(module)
+            except ImportError as error:
+                if fullname not in self.rescues:
+                    raise
+                self.rescues[fullname](module, error)
+            for mend in self.after.get(fullname, ()):
+                mend(module)
+
+        return exec_module
+
+
+_FINDER = MendFinder()
+
+
+def _install() -> None:
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+
+
+def after_import(name: str, mend: Fill) -> None:
+    """Call ``mend(module)`` once the module is imported, or now if it is.
+
+    Args:
+        name (str): Full name of the module.
+        mend (Callable): Gets the module.
+    """
+    if name in sys.modules:
+        mend(sys.modules[name])
+        return
+    _FINDER.after[name].append(mend)
+    _install()
+
+
+def on_import_error(name: str, rescue: Rescue) -> None:
+    """Call ``rescue(module, error)`` where importing the module fails.
+
+    Args:
+        name (str): Full name of the module.
+        rescue (Callable): Gets the half-executed module, which then counts as
+            imported, and the ``ImportError``.
+    """
+    _FINDER.rescues[name] = rescue
+    _install()
+
+
+def stand_in(name: str, fill: Fill, is_package: bool = False) -> None:
+    """Provide a module where the installed package has none of that name.
+
+    Args:
+        name (str): Full name of the module. A real one always wins.
+        fill (Callable): Writes the contents into the empty module.
+        is_package (bool): Whether it has submodules. Defaults to False.
+    """
+    _FINDER.stand_ins[name] = (fill, is_package)
+    _install()
