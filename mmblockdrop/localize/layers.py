@@ -126,7 +126,8 @@ class AffineDropPath(nn.Module):
                  drop_prob: float = 0.,
                  init_value: float = 1e-4) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.full((1, channels, 1), init_value))
+        start = torch.full((1, channels, 1), float(init_value))
+        self.scale = nn.Parameter(start)
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def assign_targets(
         class is set.
 
     Raises:
-        ValueError: If a label is not below ``num_classes``.
+        ValueError: If a label is not in [0, K).
     """
     counts = torch.tensor([len(label) for label in labels])
     shape = (len(counts), len(points))
@@ -65,11 +65,11 @@ def assign_targets(
 
 def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """One-hot labels, with an error that names the config key."""
-    worst = int(labels.max())
-    if worst >= num_classes:
-        raise ValueError(f'head.num_classes={num_classes}, but an annotation '
-                         f'has class index {worst}; expected indices from 0 '
-                         f'to {num_classes - 1}')
+    low, high = (int(x) for x in labels.aminmax())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f'head.num_classes={num_classes}, but annotations '
+                         f'have class indices from {low} to {high}; expected '
+                         f'0 to {num_classes - 1}')
     return F.one_hot(labels, num_classes).float()
 
 
