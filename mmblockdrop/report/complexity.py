@@ -1,0 +1,273 @@
+"""Parameters, multiply-accumulates and latency of a localizer.
+
+Two countings stand side by side. ``macs`` counts every multiply-accumulate
+of matrix products and convolutions, attention products included. ``paper``
+repeats the counting of the Progressive Block Drop paper (made with *thop*),
+which leaves out the FFN, the patch embedding, the attention products and
+LoRA, and takes four operations per element of a layer norm.
+"""
+import copy
+import statistics
+import time
+import warnings
+from contextlib import ExitStack, contextmanager
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+#: Operations per element of a layer norm in the paper's counting.
+NORM_OPS = 4
+#: Parts of a module's path that the paper's counting does not see.
+UNSEEN_LINEAR = ('mlp', 'ffn', 'lora_')
+UNSEEN_CONV = ('patch_embed', )
+
+
+class Part(NamedTuple):
+    """Cost of one part of a model.
+
+    Attributes:
+        params (int): Parameters.
+        macs (int): All multiply-accumulates.
+        paper (int): Those the paper counts.
+    """
+    params: int
+    macs: int
+    paper: int
+
+
+def complexity(model: nn.Module,
+               inputs: Tensor,
+               data_samples: Optional[list] = None) -> Dict[str, Part]:
+    """Cost of one forward pass, counted on the meta device.
+
+    Neither memory nor time is spent on the pass, whatever the size of the
+    model; the model itself is not touched.
+
+    Args:
+        model (nn.Module): Localizer, called as ``model(inputs,
+            data_samples, mode='tensor')``; or any module called with the
+            inputs alone.
+        inputs (Tensor): One window on any device; frames [1, 1, 3, F, H, W]
+            or features [1, C, T].
+        data_samples (list, optional): Samples of the inputs.
+
+    Returns:
+        dict[str, Part]: Cost by direct child, in the order of the model,
+        ``'other'`` if something is computed outside, and ``'total'``.
+    """
+    model = on_meta(model).eval()
+    inputs = torch.empty_like(inputs, device='meta')
+    macs: Dict[str, int] = {}
+    paper: Dict[str, int] = {}
+    children = [
+        name for name, child in model.named_children()
+        if name != 'data_preprocessor'
+    ]
+    with torch.no_grad(), _plain_attention(), warnings.catch_warnings():
+        # Hooks of the counter complain about anything they cannot follow.
+        warnings.simplefilter('ignore')
+        with FlopCounterMode(display=False) as counter, ExitStack() as stack:
+            for name in children:
+                child = model.get_submodule(name)
+                stack.enter_context(_counted(child, name, counter, macs))
+                stack.enter_context(_counted_as_paper(child, name, paper))
+            _call(model, inputs, data_samples)
+            total = counter.get_total_flops() // 2
+    parts = {
+        name: Part(
+            sum(p.numel() for p in model.get_submodule(name).parameters()),
+            macs.get(name, 0), paper.get(name, 0))
+        for name in children
+    }
+    parts = {name: part for name, part in parts.items() if any(part)}
+    whole = Part(
+        sum(p.numel() for p in model.parameters()), total,
+        sum(part.paper for part in parts.values()))
+    rest = Part(whole.params - sum(p.params for p in parts.values()),
+                whole.macs - sum(p.macs for p in parts.values()), 0)
+    if any(rest):
+        parts['other'] = rest
+    return dict(parts, total=whole)
+
+
+def latency_ms(model: nn.Module,
+               inputs: Tensor,
+               data_samples: Optional[list] = None,
+               repeats: int = 5,
+               max_seconds: float = 10.) -> float:
+    """Median time of a forward pass after one to warm up.
+
+    Args:
+        model (nn.Module): See :func:`complexity`.
+        inputs (Tensor): One window on the device of the model.
+        data_samples (list, optional): Samples of the inputs.
+        repeats (int): Passes that are timed. Defaults to 5.
+        max_seconds (float): No further pass is begun after this time.
+            Defaults to 10.
+
+    Returns:
+        float: Milliseconds.
+    """
+    times: List[float] = []
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            began = time.perf_counter()
+            for _ in range(repeats + 1):
+                start = time.perf_counter()
+                _call(model, inputs, data_samples)
+                if inputs.is_cuda:
+                    torch.cuda.synchronize(inputs.device)
+                times.append(time.perf_counter() - start)
+                if time.perf_counter() - began > max_seconds:
+                    break
+    finally:
+        model.train(training)
+    return 1e3 * statistics.median(times[1:] or times)
+
+
+def measure(model: nn.Module,
+            inputs: Tensor,
+            data_samples: Optional[list] = None,
+            repeats: int = 5) -> Dict[str, float]:
+    """What the record of a run keeps about the cost of a model.
+
+    Args:
+        model (nn.Module): See :func:`complexity`.
+        inputs (Tensor): One window on the device of the model.
+        data_samples (list, optional): Samples of the inputs.
+        repeats (int): Passes that are timed. Defaults to 5.
+
+    Returns:
+        dict: ``params``, ``macs`` (everything), ``paper_macs`` and
+        ``latency_ms``.
+    """
+    whole = complexity(model, inputs, data_samples)['total']
+    return dict(
+        params=whole.params,
+        macs=whole.macs,
+        paper_macs=whole.paper,
+        latency_ms=latency_ms(model, inputs, data_samples, repeats))
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """Copy a model to the meta device without copying its weights.
+
+    Args:
+        model (nn.Module): Any model.
+
+    Returns:
+        nn.Module: The copy, without values.
+    """
+    memo = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(tensor, device='meta', requires_grad=False)
+        if isinstance(tensor, nn.Parameter):
+            empty = nn.Parameter(empty, requires_grad=False)
+        memo[id(tensor)] = empty
+    return copy.deepcopy(model, memo).to('meta')
+
+
+@contextmanager
+def empty_weights() -> Iterator[None]:
+    """Modules built inside hold parameters without values (meta device).
+
+    Other tensors stay where they are, so that constructors may read them;
+    :func:`on_meta` moves buffers too.
+    """
+    register = nn.Module.register_parameter
+
+    def register_empty(self: nn.Module, name: str,
+                       param: Optional[nn.Parameter]) -> None:
+        if param is not None:
+            param = nn.Parameter(param.to('meta'), param.requires_grad)
+        register(self, name, param)
+
+    nn.Module.register_parameter = register_empty
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
+
+
+def _call(model: nn.Module, inputs: Tensor,
+          data_samples: Optional[list]) -> Any:
+    if hasattr(model, 'data_preprocessor'):
+        return model(inputs, data_samples, mode='tensor')
+    return model(inputs)
+
+
+@contextmanager
+def _counted(module: nn.Module, name: str, counter: FlopCounterMode,
+             macs: Dict[str, int]) -> Iterator[None]:
+    """Add what a module computes to ``macs``, each time it is called."""
+    began: List[int] = []
+
+    def before(*_) -> None:
+        began.append(counter.get_total_flops())
+
+    def after(*_) -> None:
+        spent = counter.get_total_flops() - began.pop()
+        macs[name] = macs.get(name, 0) + spent // 2
+
+    handles = [
+        module.register_forward_pre_hook(before),
+        module.register_forward_hook(after)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _counted_as_paper(module: nn.Module, name: str,
+                      paper: Dict[str, int]) -> Iterator[None]:
+    """Add what the paper's counting sees of a module to ``paper``."""
+
+    def hook(layer: nn.Module, args: tuple, out: Tensor) -> None:
+        if isinstance(layer, nn.LayerNorm):
+            ops = NORM_OPS * args[0].numel()
+        elif isinstance(layer, nn.Linear):
+            ops = out.numel() * layer.in_features
+        else:
+            ops = out.numel() * layer.weight[0].numel()
+        paper[name] = paper.get(name, 0) + ops
+
+    handles = [
+        layer.register_forward_hook(hook)
+        for path, layer in module.named_modules()
+        if _seen_by_paper(f'{name}.{path}', layer)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _seen_by_paper(path: str, layer: nn.Module) -> bool:
+    if isinstance(layer, nn.LayerNorm):
+        return True
+    if isinstance(layer, nn.Linear):
+        return not any(part in path for part in UNSEEN_LINEAR)
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return not any(part in path for part in UNSEEN_CONV)
+    return False
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention as two matrix products, which the counter can see."""
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    except ImportError:  # torch < 2.3
+        with torch.backends.cuda.sdp_kernel(
+                enable_flash=False, enable_mem_efficient=False):
+            yield

@@ -1,0 +1,162 @@
+"""The record of a run as a Markdown table, and the report of a run."""
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+#: Metrics between 0 and 1 that are printed in percent.
+PERCENT = ('mAP', 'AP/', 'AR@', 'AUC', 'acc', 'top')
+
+
+def is_percent(metric: str) -> bool:
+    """Whether a metric is printed in percent.
+
+    Args:
+        metric (str): Key of the metric.
+
+    Returns:
+        bool: True for precision, recall and accuracy.
+    """
+    return any(part in metric for part in PERCENT)
+
+
+def format_metric(value: Optional[float], metric: str) -> str:
+    """Print a metric, in percent where that is customary.
+
+    Args:
+        value (float, optional): None gives a dash.
+        metric (str): Key of the metric.
+
+    Returns:
+        str: The text.
+    """
+    if value is None:
+        return '-'
+    return f'{100 * value:.2f}' if is_percent(metric) else f'{value:.4g}'
+
+
+def format_count(value: Optional[float], unit: float, digits: int = 2) -> str:
+    """Print a number in a unit; None gives a dash.
+
+    Args:
+        value (float, optional): The number.
+        unit (float): What it is divided by.
+        digits (int): Decimals. Defaults to 2.
+
+    Returns:
+        str: The text.
+    """
+    return '-' if value is None else f'{value / unit:.{digits}f}'
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Lay out rows as Markdown with aligned columns.
+
+    Args:
+        rows (Sequence[Mapping]): Text by column; all have the same columns.
+
+    Returns:
+        str: The table, without a final line break.
+    """
+    columns = list(rows[0])
+    width = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
+
+    def line(cells: Sequence[str]) -> str:
+        return '| ' + ' | '.join(cells) + ' |'
+
+    lines = [
+        line([c.rjust(width[c]) for c in columns]),
+        line(['-' * (width[c] - 1) + ':' for c in columns])
+    ]
+    lines += [line([row[c].rjust(width[c]) for c in columns]) for row in rows]
+    return '\n'.join(lines)
+
+
+def round_table(record: Dict[str, Any]) -> str:
+    """One line for the uncompressed model and one for each round.
+
+    Args:
+        record (dict): Content of ``blockdrop.json``, finished or not.
+
+    Returns:
+        str: Markdown. Savings are relative to the uncompressed model;
+        ``GMACs`` counts everything that multiplies and accumulates, for one
+        window.
+    """
+    metric = record.get('metric', 'metric')
+    baseline = record.get('baseline', {})
+    unit = f'{metric} (%)' if is_percent(metric) else metric
+    depth = record.get('depth')
+    rows = [{
+        'round': '0',
+        'dropped': '-',
+        'blocks': str(len(baseline['blocks_left']))
+                  if 'blocks_left' in baseline else str(depth),
+        'score': '-',
+        f'{unit} after drop': '-',
+        f'{unit} after alignment': format_metric(
+            baseline.get('metric'), metric),
+        'best epoch': '-',
+        **_cost(baseline, {}),
+        'min': '-'
+    }]
+    for entry in record.get('rounds', []):
+        rows.append({
+            'round': str(entry['round']),
+            'dropped': ', '.join(map(str, entry.get('dropped', []))) or '-',
+            'blocks': str(len(entry['blocks_left']))
+                      if 'blocks_left' in entry else '-',
+            'score': _score(entry),
+            f'{unit} after drop': format_metric(
+                entry.get('metric_before'), metric),
+            f'{unit} after alignment': format_metric(
+                entry.get('metric_after'), metric),
+            'best epoch': str(entry.get('best_epoch', '-')),
+            **_cost(entry, baseline),
+            'min': format_count(
+                sum(entry.get('seconds', {}).values()) or None, 60, 1)
+        })
+    return markdown_table(rows)
+
+
+def write_report(record: Dict[str, Any], work_dir: Union[str,
+                                                         Path]) -> List[Path]:
+    """Write the table and the pictures of a run into its work directory.
+
+    Args:
+        record (dict): Content of ``blockdrop.json``, finished or not.
+        work_dir (str): The folder.
+
+    Returns:
+        list[Path]: ``blockdrop.md``, ``blockdrop_scores.png`` and
+        ``blockdrop_tradeoff.png``, as far as the record has what they show.
+    """
+    from .figures import draw_scores, draw_tradeoff
+    folder = Path(work_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / 'blockdrop.md']
+    files[0].write_text(round_table(record) + '\n')
+    rounds = record.get('rounds', [])
+    if any(entry.get('scores') for entry in rounds):
+        files.append(draw_scores(record, folder / 'blockdrop_scores.png'))
+    if any('metric_after' in entry for entry in rounds):
+        files.append(draw_tradeoff(record, folder / 'blockdrop_tradeoff.png'))
+    return files
+
+
+def _score(entry: Mapping[str, Any]) -> str:
+    """Score of the chosen block, or blocks."""
+    scores = entry.get('scores', {})
+    chosen = [scores.get(str(i)) for i in entry.get('dropped', [])]
+    return ', '.join(f'{s:.4g}' for s in chosen if s is not None) or '-'
+
+
+def _cost(entry: Mapping[str, Any],
+          baseline: Mapping[str, Any]) -> Dict[str, str]:
+    cells = {}
+    for title, key, unit, digits in (('params (M)', 'params', 1e6, 2),
+                                     ('GMACs', 'macs', 1e9, 2),
+                                     ('latency (ms)', 'latency_ms', 1, 1)):
+        cells[title] = format_count(entry.get(key), unit, digits)
+        if entry.get(key) and baseline.get(key):
+            change = 100 * (entry[key] / baseline[key] - 1)
+            cells[title] += f' ({change:+.0f} %)'
+    return cells
