@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Make .venv beside this folder's parent and install the pinned set into it.
+# Run again, it does nothing unless a pin changed.
+#   bash tools/install.sh
+# PYTHON chooses the interpreter (3.11 or 3.12).
+
+set -euo pipefail
+ROOT=$(cd "$(dirname "$0")/.." && pwd -P)
+VENV=$ROOT/.venv
+PINS=$ROOT/requirements/pinned.txt
+LOG=$VENV/install.log
+CPU_INDEX=https://download.pytorch.org/whl/cpu
+unset PYTHONDONTWRITEBYTECODE  # compiled files make every later start faster
+
+is_supported() {
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+        >/dev/null 2>&1
+}
+
+find_python() {
+    local name
+    for name in ${PYTHON:-python3 python3.11 python3.12 python}; do
+        if is_supported "$name"; then echo "$name"; return; fi
+    done
+    echo "mmblockdrop's pinned set needs Python 3.11 or 3.12, and none of" \
+        "${PYTHON:-python3, python3.11, python3.12, python} is one." \
+        'Name one: PYTHON=/path/to/python3.11 bash tools/install.sh' >&2
+    exit 1
+}
+
+# Run a command with its output in the log, and say every few seconds how far
+# it is: packages unpacked so far, or else the log's last line.
+with_progress() {
+    local what=$1 total started=$SECONDS count line job
+    shift
+    total=$(grep -c == "$PINS")
+    "$@" >>"$LOG" 2>&1 &
+    job=$!
+    trap 'kill "$job" 2>/dev/null' EXIT
+    while kill -0 "$job" 2>/dev/null; do
+        count=$(find "$VENV"/lib -maxdepth 3 -name '*.dist-info' | wc -l)
+        line=$(grep -v WARNING "$LOG" | tail -n 1 | cut -c1-50)
+        if [ "$what" = packages ] && [ "$count" -gt 2 ]; then
+            line="$count of $total unpacked"
+        fi
+        printf '\r  %3d s  %-60s' $((SECONDS - started)) "$line"
+        [ -t 1 ] || echo
+        sleep 3
+    done
+    trap - EXIT
+    if ! wait "$job"; then
+        printf '\n%s failed; the end of %s:\n' "$what" "$LOG" >&2
+        tail -n 15 "$LOG" >&2
+        exit 1
+    fi
+    printf '\r  %3d s  %-60s\n' $((SECONDS - started)) "$what: done"
+}
+
+# Without a GPU, PyTorch's own index has builds that are ten times smaller.
+# Where it does not answer, pip's configured index decides.
+extra_index() {
+    command -v nvidia-smi >/dev/null 2>&1 && return
+    [ "$(uname -s)" = Linux ] || return 0
+    "$VENV/bin/python" - "$CPU_INDEX" <<'EOF' 2>/dev/null || return 0
+import sys
+import urllib.request
+urllib.request.urlopen(sys.argv[1] + '/torch/', timeout=5).read(1)
+EOF
+    echo "--extra-index-url $CPU_INDEX"
+}
+
+BASE=$(find_python)
+STAMP=$(cat "$PINS" "$0" <(echo "$ROOT"; "$BASE" -V) | cksum)
+if [ "$(cat "$VENV/installed" 2>/dev/null)" = "$STAMP" ]; then
+    echo "Environment: $VENV is up to date"
+    exit 0
+fi
+echo "Environment: installing into $VENV with $("$BASE" -V)"
+[ -e "$VENV/installed" ] && rm -rf "$VENV"
+"$BASE" -m venv "$VENV"
+: >"$LOG"
+PIP="$VENV/bin/python -m pip --disable-pip-version-check --no-input"
+# shellcheck disable=SC2046,SC2086
+with_progress packages $PIP install --no-compile --progress-bar off \
+    $(extra_index) -r "$PINS"
+# shellcheck disable=SC2086
+with_progress mmblockdrop $PIP install --no-deps --no-build-isolation \
+    --progress-bar off -e "$ROOT"
+$PIP check
+# Import once what every program imports, so that it is compiled from now on.
+with_progress 'first import' "$VENV/bin/python" -W ignore -c '
+import mmblockdrop, mmaction.models, mmaction.datasets, mmengine.runner
+import decord, matplotlib.pyplot, peft, pytest, torch.distributed.run'
+echo "$STAMP" >"$VENV/installed"

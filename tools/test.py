@@ -1,0 +1,63 @@
+"""Test a checkpoint with the config that it was trained with."""
+import argparse
+from typing import Optional, Sequence
+
+from command_line import add_arguments, build_runner, read_config
+from mmengine.config import Config
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line, which has the arguments of mmaction2's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--work-dir', help='where logs and metrics go')
+    parser.add_argument(
+        '--dump', help='write the predictions into this .pkl file')
+    add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
+    """Write the arguments into the config.
+
+    Args:
+        cfg (Config): Changed in place.
+        args (argparse.Namespace): What ``parse_args`` returned.
+
+    Returns:
+        Config: The same config.
+
+    Raises:
+        ValueError: If ``--dump`` is no pickle file.
+        FileNotFoundError: If the checkpoint is not there.
+    """
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.dump is not None:
+        if not args.dump.endswith(('.pkl', '.pickle')):
+            raise ValueError(f'--dump must end with .pkl or .pickle, but '
+                             f'found {args.dump!r}')
+        evaluators = cfg.test_evaluator
+        if not isinstance(evaluators, (list, tuple)):
+            evaluators = [evaluators]
+        cfg.test_evaluator = [
+            *evaluators,
+            dict(type='DumpResults', out_file_path=args.dump)
+        ]
+    if '://' not in args.checkpoint:
+        from mmblockdrop.data.files import require_path
+        require_path(args.checkpoint, 'checkpoint')
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    return cfg
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Test."""
+    args = parse_args(argv)
+    build_runner(merge_args(read_config(args), args)).test()
+
+
+if __name__ == '__main__':
+    main()

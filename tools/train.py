@@ -1,0 +1,99 @@
+"""Train, or compress, the model of a config."""
+import argparse
+from typing import Optional, Sequence
+
+from command_line import add_arguments, build_runner, read_config
+from mmengine.config import Config
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line, which has the arguments of mmaction2's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where logs and models go')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='resume from this checkpoint; without a value, or with "auto", '
+        'from the latest one in the working directory')
+    parser.add_argument(
+        '--amp', action='store_true', help='train with mixed precision (GPU)')
+    parser.add_argument(
+        '--no-validate', action='store_true', help='skip validation')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size')
+    parser.add_argument('--seed', type=int, help='random seed')
+    parser.add_argument(
+        '--diff-rank-seed',
+        action='store_true',
+        help='give each process a seed of its own')
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='use deterministic algorithms only')
+    add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
+    """Write the arguments into the config.
+
+    Args:
+        cfg (Config): Changed in place.
+        args (argparse.Namespace): What ``parse_args`` returned.
+
+    Returns:
+        Config: The same config.
+
+    Raises:
+        ValueError: If an argument does not fit the config.
+        FileNotFoundError: If ``--resume`` names a file that is not there.
+    """
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        wrapper = cfg.optim_wrapper.setdefault('type', 'OptimWrapper')
+        if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ValueError(
+                f'--amp turns optim_wrapper.type into AmpOptimWrapper, but '
+                f'found {wrapper!r}; expected OptimWrapper')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None
+        if args.resume != 'auto':
+            if '://' not in args.resume:
+                from mmblockdrop.data.files import require_path
+                require_path(args.resume, '--resume')
+            cfg.load_from = args.resume
+    if args.auto_scale_lr:
+        if 'auto_scale_lr' not in cfg:
+            raise ValueError(
+                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...)'
+                f' in the config, but {args.config} has none')
+        cfg.auto_scale_lr.enable = True
+    chosen = dict(
+        seed=args.seed,
+        diff_rank_seed=args.diff_rank_seed or None,
+        deterministic=args.deterministic or None)
+    cfg.randomness = dict(
+        cfg.get('randomness', {}),
+        **{key: value
+           for key, value in chosen.items() if value is not None})
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    return cfg
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Train."""
+    args = parse_args(argv)
+    build_runner(merge_args(read_config(args), args)).train()
+
+
+if __name__ == '__main__':
+    main()
