@@ -48,7 +48,9 @@ class BrokenVideos:
             RuntimeError: If more than ``max_share`` are unreadable.
         """
         self.flags[index] = 1
-        reason = str(error).strip().splitlines()[-1]
+        reason = str(error)
+        if not isinstance(error, UnreadableVideoError):
+            reason = f'its frames cannot be decoded ({reason.splitlines()[0]})'
         self._check(f'video {self.names[index]!r}: {reason}')
 
     def note_missing(self, indices: Sequence[int], message: str) -> None:

@@ -78,6 +78,7 @@ class UntrimmedVideoDataset(BaseDataset):
             to be its ground truth.
         crop_ratio (sequence of 2 floats, optional): Length of a random
             window of a video that is not longer than ``window_size``.
+        windows_per_video (int): Random windows of each video in an epoch.
         split (dict, optional): ``dict(part='train'|'val', ratio=0.15,
             seed=0)`` takes one part of a fixed split of the videos.
         sample_ratio (float): Share of the videos to use, drawn by ``seed``.
@@ -120,6 +121,7 @@ class UntrimmedVideoDataset(BaseDataset):
                  overlap_ratio: float = 0.5,
                  action_thresh: float = 0.75,
                  crop_ratio: Optional[Sequence[float]] = (0.9, 1.0),
+                 windows_per_video: int = 1,
                  split: Optional[Mapping[str, Any]] = None,
                  sample_ratio: float = 1.0,
                  seed: int = 42,
@@ -167,6 +169,7 @@ class UntrimmedVideoDataset(BaseDataset):
             window_rule=window_rule)
         self.subset = subset
         self.overlap_ratio = overlap_ratio
+        self.windows_per_video = windows_per_video
         self.split = split
         self.sample_ratio = sample_ratio
         self.seed = seed
@@ -339,7 +342,9 @@ class UntrimmedVideoDataset(BaseDataset):
                                                    not self.test_mode)
         if filter_empty and not len(record['action_frames']):
             return []
-        if self.geometry['windows'] != 'sliding':
+        if self.geometry['windows'] == 'random':
+            return [record] * self.windows_per_video
+        if self.geometry['windows'] == 'resize':
             return [record]
         stride = self.geometry['snippet_stride']
         samples = []

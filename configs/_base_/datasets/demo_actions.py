@@ -1,0 +1,72 @@
+# Videos written by tools/data/make_demo_data.py: nine actions that show in
+# how an actor moves, 20 to 60 s at 10 frames per second.
+data_root = 'data/demo_actions'
+cache_dir = 'data/cache/demo_actions'
+num_classes = 9
+image_size = 64
+# A step is one tubelet of two frames, 0.2 s. 128 steps are 256 frames, in 16
+# clips of 16.
+window_size = 128
+snippet_stride = 2
+frames_per_step = 2
+
+frames = dict(
+    type='mmblockdrop.CachedFrames',
+    cache_dir=cache_dir,
+    transforms=[
+        dict(type='mmblockdrop.OpenVideo'),
+        dict(type='DecordDecode'),
+        dict(
+            type='Resize', scale=(image_size, image_size), keep_ratio=False),
+    ])
+pipeline = [
+    frames,
+    dict(type='mmblockdrop.SampleWindow'),
+    dict(type='DecordDecode'),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='mmblockdrop.PackTADInputs'),
+]
+
+videos = dict(
+    type='mmblockdrop.UntrimmedVideoDataset',
+    ann_file='annotations.json',
+    data_root=data_root,
+    data_prefix=dict(video='videos'),
+    classes='category_idx.txt',
+    window_size=window_size,
+    snippet_stride=snippet_stride,
+    frames_per_step=frames_per_step,
+    pipeline=pipeline)
+
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(**videos, subset='training'))
+val_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(**videos, subset='validation', test_mode=True))
+test_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(**videos, subset='test', test_mode=True))
+# Training videos on which the candidates of a round are scored.
+score_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        **videos,
+        subset='training',
+        sample_ratio=0.25,
+        test_mode=True))
+
+val_evaluator = dict(
+    type='mmblockdrop.TADMetric', tiou_thresholds=[0.3, 0.4, 0.5, 0.6, 0.7])
+test_evaluator = val_evaluator
