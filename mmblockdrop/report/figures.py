@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
 
 from .table import format_metric, is_percent
 
@@ -49,7 +50,7 @@ def draw_scores(record: Dict[str, Any], path: PathLike) -> Path:
 
     Returns:
         Path: The picture. Blocks that are gone are grey, blocks that were
-        not scored are hatched, the dropped one is framed and crossed.
+        not scored are hatched, the dropped one is framed.
 
     Raises:
         ValueError: If no round of the record has scores.
@@ -74,8 +75,7 @@ def draw_scores(record: Dict[str, Any], path: PathLike) -> Path:
     axes.set_yticklabels([f'round {r["round"]}' for r in rounds])
     axes.set_xlabel('block (number in the uncompressed model)')
     better = 'higher' if rounds[0].get('higher_is_better', True) else 'lower'
-    axes.set_title(f'What is left without the block: {criterion}\n'
-                   f'({better} is better)', fontsize=10)
+    axes.set_title(f'Score of each candidate ({better} is better)')
     bar = figure.colorbar(image, ax=axes, pad=0.02)
     bar.set_label(criterion, fontsize=8)
     handles = [
@@ -121,7 +121,7 @@ def _mark_cells(axes: Axes, values: np.ndarray, record: Dict[str, Any],
                 rounds: Sequence[Dict[str, Any]], image: Any,
                 percent: bool) -> None:
     """Numbers, grey, hatching and frames on the heat map."""
-    size = 8 if values.shape[1] <= 16 else 6
+    size = 8 if values.shape[1] <= 16 else 7
     for row, entry in enumerate(rounds):
         left = _left_before(record, entry)
         for block in range(values.shape[1]):
@@ -332,8 +332,9 @@ def _draw_band(axes: Axes, row: TimelineRow, lanes: Sequence[int],
         for candidate in (text, label):
             if len(candidate) * 0.062 < inches:
                 axes.text((start + end) / 2, height - 0.5 - lane, candidate,
-                          ha='center', va='center', fontsize=7,
-                          clip_on=True)
+                          ha='center', va='center', fontsize=7, clip_on=True,
+                          path_effects=[withStroke(linewidth=2,
+                                                   foreground='white')])
                 break
     axes.set_ylim(0, height)
     axes.set_yticks([])

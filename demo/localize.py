@@ -1,0 +1,144 @@
+"""Localize the actions of one video.
+
+    python demo/localize.py video.mp4 --config CONFIG --checkpoint CHECKPOINT
+
+prints the scored segments in seconds and writes them as JSON, together with
+a picture of them above frames of the video. A compressed checkpoint is
+loaded with the config it was made with.
+"""
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import mmblockdrop  # noqa: F401  (first: it mends the stack)
+from mmblockdrop.apis import (draw_localization, init_localizer,
+                              localize_video, read_actions)
+from mmblockdrop.localize.activitynet import write_detections
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line.
+
+    Args:
+        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+
+    Returns:
+        argparse.Namespace: The arguments.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('video', help='video file')
+    parser.add_argument('--config', required=True, help='config file')
+    parser.add_argument(
+        '--checkpoint', required=True, help='weights, compressed or not')
+    parser.add_argument(
+        '--teacher-checkpoint',
+        help='weights of the uncompressed model, to compare with')
+    parser.add_argument(
+        '--teacher-config',
+        help='config of the uncompressed model; defaults to --config')
+    parser.add_argument(
+        '--ann-file', help='ActivityNet-style annotations, to compare with')
+    parser.add_argument(
+        '--out-dir', default='outputs', help='folder for JSON and picture')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='least score that is shown and written (default: 0.3)')
+    parser.add_argument(
+        '--device', help='such as cpu or cuda:0; default: GPU if there is one')
+    return parser.parse_args(argv)
+
+
+def table(detections: Sequence[Dict[str, Any]]) -> str:
+    """Lay out detections in order of time.
+
+    Args:
+        detections (Sequence[dict]): ``segment`` in seconds, ``label``,
+            ``score``.
+
+    Returns:
+        str: One line for each.
+    """
+    width = max([5, *(len(d['label']) for d in detections)])
+    lines = [f'{"start (s)":>9} {"end (s)":>9}  {"label":<{width}}  score']
+    for d in sorted(detections, key=lambda d: d['segment']):
+        start, end = d['segment']
+        lines.append(f'{start:9.2f} {end:9.2f}  {d["label"]:<{width}}  '
+                     f'{d["score"]:5.3f}')
+    return '\n'.join(lines)
+
+
+def run(args: argparse.Namespace) -> List[Path]:
+    """Localize, print and write.
+
+    Args:
+        args (argparse.Namespace): See :func:`parse_args`.
+
+    Returns:
+        list[Path]: The JSON file and the picture.
+    """
+    truth = None if args.ann_file is None else read_actions(
+        args.ann_file, args.video)
+    model = init_localizer(args.config, args.checkpoint, args.device)
+    found = localize_video(model, args.video)
+    best = max(found['scores'], default=0.)
+    found = above(found, args.score_thr)
+    if found['detections']:
+        print(table(found['detections']))
+    else:
+        print(f'No segment reaches --score-thr {args.score_thr}; the best '
+              f'scores {best:.3f}.')
+    teacher = None
+    if args.teacher_checkpoint is not None:
+        model = init_localizer(args.teacher_config or args.config,
+                               args.teacher_checkpoint, args.device)
+        teacher = above(localize_video(model, args.video), args.score_thr)
+
+    stem = Path(args.video).stem
+    files = [Path(args.out_dir) / f'{stem}.{end}' for end in ('json', 'png')]
+    write_detections(
+        files[0],
+        {stem: (found['segments'], found['scores'], found['labels'])},
+        found['classes'],
+        duration=found['duration'])
+    draw_localization(
+        found, files[1], teacher, truth,
+        'localized' if teacher is None else 'compressed')
+    print('Written:', *files)
+    return files
+
+
+def above(found: Dict[str, Any], score_thr: float) -> Dict[str, Any]:
+    """Keep the detections that reach a score.
+
+    Args:
+        found (dict): What ``localize_video`` returned.
+        score_thr (float): The least score.
+
+    Returns:
+        dict: The same with fewer detections.
+    """
+    keep = found['scores'] >= score_thr
+    kept = {key: found[key][keep] for key in ('segments', 'scores', 'labels')}
+    kept['detections'] = [
+        d for d, k in zip(found['detections'], keep) if k
+    ]
+    return dict(found, **kept)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run; mistakes of the user end in one line instead of a traceback."""
+    try:
+        run(parse_args(argv))
+    except (FileNotFoundError, ValueError) as error:
+        print(f'localize.py: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

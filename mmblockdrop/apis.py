@@ -1,0 +1,121 @@
+"""Use of trained and compressed localizers from Python.
+
+    from mmblockdrop.apis import init_localizer, localize_video
+    model = init_localizer('config.py', 'work_dir/round_2.pth')
+    print(localize_video(model, 'video.mp4')['detections'])
+"""
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmblockdrop.blocks import add_lora, has_lora, merge_lora, replay
+from mmblockdrop.localize.inference import load_localizer, localize_video
+from mmblockdrop.report import draw_timeline
+
+__all__ = [
+    'draw_localization', 'init_localizer', 'localize_video', 'read_actions'
+]
+
+
+def init_localizer(
+        config: Union[str, Config],
+        checkpoint: Optional[str] = None,
+        device: Union[str, torch.device, None] = None) -> nn.Module:
+    """Load a localizer, compressed or not.
+
+    Args:
+        config (str or Config): Config of the baseline or of block drop.
+        checkpoint (str, optional): Weights. Blocks that its record names are
+            dropped, LoRA is merged. None keeps random weights.
+        device (str, optional): Defaults to the GPU if there is one.
+
+    Returns:
+        nn.Module: The localizer, ready for :func:`localize_video`.
+
+    Raises:
+        FileNotFoundError: If config or checkpoint does not exist.
+        ValueError: If the checkpoint is damaged or does not fit.
+    """
+    model = load_localizer(config, checkpoint, device, prepare=_shape_as)
+    merge_lora(model)
+    return model
+
+
+def read_actions(ann_file: str, video: Union[str, Path]) -> Dict[str, Any]:
+    """Annotated actions of one video.
+
+    Args:
+        ann_file (str): ActivityNet-style annotations.
+        video (str): The video; its name without suffix is looked up.
+
+    Returns:
+        dict: ``segments`` in seconds, [N, 2], and ``labels``, N names.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is in another format or lacks the video.
+    """
+    if not Path(ann_file).is_file():
+        raise FileNotFoundError(f'annotations: there is no file {ann_file}')
+    try:
+        database = json.loads(Path(ann_file).read_text())['database']
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{ann_file} is not JSON with a field 'database'"
+                         ) from error
+    name = Path(video).stem
+    if name not in database:
+        raise ValueError(f'{ann_file} has no video {name!r} among its '
+                         f'{len(database)}')
+    actions = database[name].get('annotations', [])
+    return dict(
+        segments=np.array([a['segment'] for a in actions]).reshape(-1, 2),
+        labels=[a['label'] for a in actions])
+
+
+def draw_localization(found: Dict[str, Any],
+                      path: Union[str, Path],
+                      teacher: Optional[Dict[str, Any]] = None,
+                      truth: Optional[Dict[str, Any]] = None,
+                      name: str = 'localized') -> Path:
+    """Picture of ground truth, teacher and localizer above the frames.
+
+    Args:
+        found (dict): What :func:`localize_video` returned.
+        path (str): PNG to write.
+        teacher (dict, optional): The same of the uncompressed model.
+        truth (dict, optional): What :func:`read_actions` returned.
+        name (str): Name of the band of ``found``.
+
+    Returns:
+        Path: The picture.
+    """
+    rows: List[tuple] = []
+    if truth is not None:
+        rows.append(('ground truth', truth['segments'], truth['labels']))
+    for title, result in (('teacher', teacher), (name, found)):
+        if result is not None:
+            labels = [d['label'] for d in result['detections']]
+            rows.append((title, result['segments'], labels, result['scores']))
+    return draw_timeline(found['video'], rows, found['duration'], path,
+                         Path(found['video']).name)
+
+
+def _shape_as(model: nn.Module, checkpoint: dict) -> None:
+    """Drop and adapt what a checkpoint says was dropped and adapted."""
+    record = checkpoint.get('meta', {}).get('blockdrop')
+    state = checkpoint.get('state_dict', checkpoint)
+    adapted = any('.lora_' in key for key in state)
+    if not adapted:
+        merge_lora(model)
+    if record is None:
+        return
+    replay(model, record)
+    if adapted and record.get('lora') and not has_lora(model):
+        stack = record['stack']
+        for part in [stack] if isinstance(stack, str) else stack:
+            add_lora(model.get_submodule(part), **record['lora'])
