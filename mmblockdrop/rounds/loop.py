@@ -13,7 +13,7 @@ from torch import nn
 from mmblockdrop.blocks import has_lora, merge_lora
 from mmblockdrop.distill.wrapper import load_whole, read_localizer
 from mmblockdrop.registry import LOOPS, SCORERS
-from .summary import measure, round_table, write_report
+from mmblockdrop.report import measure, round_table, write_report
 from .files import save_weights
 from .hook import find_hook
 from .rebuild import (Recipe, evaluate, freeze_except, localizer_of,
