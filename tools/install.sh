@@ -31,21 +31,17 @@ find_python() {
 # Run a command with its output in the log, and say every few seconds how far
 # it is: packages unpacked so far, or else the log's last line.
 with_progress() {
-    local what=$1 total started=$SECONDS count line job
+    local what=$1 started=$SECONDS pause=2
+    [ -t 1 ] || pause=10
     shift
-    total=$(grep -c == "$PINS")
     "$@" >>"$LOG" 2>&1 &
-    job=$!
+    job=$!  # global: the trap outlives this function
     trap 'kill "$job" 2>/dev/null' EXIT
     while kill -0 "$job" 2>/dev/null; do
-        count=$(find "$VENV"/lib -maxdepth 3 -name '*.dist-info' | wc -l)
-        line=$(grep -v WARNING "$LOG" | tail -n 1 | cut -c1-50)
-        if [ "$what" = packages ] && [ "$count" -gt 2 ]; then
-            line="$count of $total unpacked"
+        if (((SECONDS - started) % pause == 0)); then
+            say $((SECONDS - started)) "$(how_far "$what")"
         fi
-        printf '\r  %3d s  %-60s' $((SECONDS - started)) "$line"
-        [ -t 1 ] || echo
-        sleep 3
+        sleep 1
     done
     trap - EXIT
     if ! wait "$job"; then
@@ -53,7 +49,26 @@ with_progress() {
         tail -n 15 "$LOG" >&2
         exit 1
     fi
-    printf '\r  %3d s  %-60s\n' $((SECONDS - started)) "$what: done"
+    say $((SECONDS - started)) "$what: done"
+    [ ! -t 1 ] || echo
+}
+
+say() {
+    if [ -t 1 ]; then printf '\r  %3d s  %-66s' "$1" "${2:0:66}"
+    else printf '  %3d s  %s\n' "$1" "${2:0:66}"; fi
+}
+
+how_far() {
+    local total count
+    if [ "$1" != packages ]; then echo "$1"; return; fi
+    total=$(grep -c == "$PINS")
+    count=$(find "$VENV"/lib -maxdepth 3 -name '*.dist-info' \
+        ! -name 'pip-*' ! -name 'setuptools-*' | wc -l)
+    if [ "$count" -gt 0 ]; then
+        echo "packages: $((count < total ? count : total)) of $total unpacked"
+    else
+        { grep -v WARNING "$LOG" || echo packages; } | tail -n 1
+    fi
 }
 
 # Without a GPU, PyTorch's own index has builds that are ten times smaller.
@@ -76,7 +91,11 @@ if [ "$(cat "$VENV/installed" 2>/dev/null)" = "$STAMP" ]; then
     exit 0
 fi
 echo "Environment: installing into $VENV with $("$BASE" -V)"
-[ -e "$VENV/installed" ] && rm -rf "$VENV"
+if [ -e "$VENV" ] && [ ! -e "$LOG" ]; then
+    echo "$VENV exists, but this script did not make it: move it away" >&2
+    exit 1
+fi
+rm -rf "$VENV"  # half an installation is not worth mending
 "$BASE" -m venv "$VENV"
 : >"$LOG"
 PIP="$VENV/bin/python -m pip --disable-pip-version-check --no-input"
