@@ -10,7 +10,8 @@ import logging
 import math
 import os.path as osp
 import random
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence,
+                    Tuple, Union)
 
 import numpy as np
 from mmengine.logging import print_log
@@ -138,6 +139,45 @@ def split_names(names: Sequence[str], part: str, ratio: float = 0.15,
     return [name for name in names if (name in held_out) == (part == 'val')]
 
 
+def read_timing(where: str, entry: Mapping[str, Any], fps: Optional[float],
+                probe: Callable[[], Tuple[int, float]]
+                ) -> Tuple[float, float, int]:
+    """Length and rate of a video.
+
+    Args:
+        where (str): The video, for messages.
+        entry (dict): Its annotation, with ``duration`` (seconds), ``frame``
+            and ``fps`` or some of them.
+        fps (float, optional): Rate that overrides the annotation's.
+        probe (Callable): Gives frames and rate of the file, asked for only
+            where the annotation does not tell.
+
+    Returns:
+        tuple[float, float, int]: Seconds, frames per second, and frames.
+
+    Raises:
+        ValueError: If one of them is not positive.
+    """
+    duration, frames = entry.get('duration'), entry.get('frame')
+    if fps:
+        frames = None if duration is None else int(duration * fps)
+    elif entry.get('fps') is not None:
+        fps = entry['fps']
+    elif duration and frames:
+        fps = frames / duration
+    if fps is None or (duration is None and frames is None):
+        found = probe()
+        frames, fps = frames or found[0], fps or found[1]
+    if duration is None and fps > 0:
+        duration = frames / fps
+    if frames is None:
+        frames = round(duration * fps)
+    if not (duration and duration > 0 and fps > 0 and frames > 0):
+        raise ValueError(f'{where} has duration={duration}, fps={fps}, '
+                         f'frame={frames}; all must be positive')
+    return float(duration), float(fps), int(frames)
+
+
 class ActionReader:
     """Checked actions of one video after another, with a count of defects.
 
@@ -187,9 +227,8 @@ class ActionReader:
                 continue
             if label not in self.index:
                 raise ValueError(
-                    f'{where} has a label that is no class'
-                    f'{nearest(label, self.index)} Labels to leave out belong '
-                    'in drop_labels')
+                    f'{where} has a label that is neither in classes nor in '
+                    f'drop_labels{nearest(label, self.index)}')
             defect = self._defect(action.get('segment'), duration)
             if defect and not self._tolerate(defect, where, duration):
                 continue

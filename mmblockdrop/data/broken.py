@@ -50,7 +50,8 @@ class BrokenVideos:
         self.flags[index] = 1
         reason = str(error)
         if not isinstance(error, UnreadableVideoError):
-            reason = f'its frames cannot be decoded ({reason.splitlines()[0]})'
+            reason = reason.splitlines()[0].rsplit('Check failed: ', 1)[-1]
+            reason = f'its frames cannot be decoded ({reason})'
         self._check(f'video {self.names[index]!r}: {reason}')
 
     def note_missing(self, indices: Sequence[int], message: str) -> None:

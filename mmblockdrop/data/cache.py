@@ -4,7 +4,7 @@ import json
 import os
 import os.path as osp
 import uuid
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform

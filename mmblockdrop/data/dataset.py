@@ -3,8 +3,8 @@ import contextlib
 import os.path as osp
 import random
 from os import listdir
-from typing import (Any, Dict, Iterator, List, Mapping, Optional, Sequence,
-                    Tuple, Union)
+from typing import (Any, Iterator, List, Mapping, Optional, Sequence, Tuple,
+                    Union)
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from mmengine.utils import track_iter_progress
 
 from mmblockdrop.registry import DATASETS
 from .annotations import (ActionReader, load_classes, load_database,
-                          select_subset, split_names)
+                          read_timing, select_subset, split_names)
 from .broken import BrokenVideos, read_errors
 from .files import (FEATURE_SUFFIXES, VIDEO_SUFFIXES, UnreadableVideoError,
                     find_media, nearest, open_video, probe_video,
@@ -183,6 +183,7 @@ class UntrimmedVideoDataset(BaseDataset):
         self.max_broken_share = max_broken_share
         self.frame_rule = frame_rule
         self.video_names: List[str] = []
+        self.filenames: List[str] = []
         self._epoch = torch.full((1, ), -1, dtype=torch.int64).share_memory_()
         self.broken = BrokenVideos([], max_broken_share, test_mode)
         super().__init__(
@@ -230,13 +231,13 @@ class UntrimmedVideoDataset(BaseDataset):
         self.video_names = names
         self.broken = BrokenVideos(names, self.max_broken_share,
                                    self.test_mode)
-        files = self._find_files()
+        self.filenames = self._find_files()
         reader = ActionReader(self._label_names, self.drop_labels,
                               self.bad_segments, self.ann_file)
         samples: List[dict] = []
         for index, name in enumerate(self._progress(names, database)):
-            record = self._record(name, database[name], files[index], reader)
-            samples.extend(self._windows_of(dict(record, video_index=index)))
+            record = self._record(index, database[name], reader)
+            samples.extend(self._windows_of(record))
         reader.report()
         if not samples:
             raise ValueError(
@@ -258,25 +259,27 @@ class UntrimmedVideoDataset(BaseDataset):
             return [''] * len(self.video_names)
         (key, folder), = self.data_prefix.items()
         require_path(folder, f"data_prefix['{key}']")
-        files, missing = [], []
-        for index, name in enumerate(self.video_names):
-            stem = self.filename_tmpl.format(name)
-            path = find_media(folder, stem, self.suffixes)
-            if path is None:
-                missing.append(index)
-                path = osp.join(folder, stem + self.suffixes[0])
-            files.append(path)
+        stems = [self.filename_tmpl.format(name) for name in self.video_names]
+        found = [find_media(folder, stem, self.suffixes) for stem in stems]
+        files = [path or osp.join(folder, stem + self.suffixes[0])
+                 for path, stem in zip(found, stems)]
+        missing = [index for index, path in enumerate(found) if path is None]
         if missing:
+            first = files[missing[0]]
+            hint = nearest(osp.basename(first), sorted(listdir(folder)))
             self.broken.note_missing(
                 missing, f'have no file with a suffix of {self.suffixes}; the '
-                f"first is {files[missing[0]]!r} (data_prefix['{key}']="
-                f'{folder!r}, filename_tmpl={self.filename_tmpl!r}'
-                f'{nearest(osp.basename(files[missing[0]]), listdir(folder))})')
+                f"first is {first!r} (data_prefix['{key}']={folder!r}, "
+                f'filename_tmpl={self.filename_tmpl!r}{hint})')
         return files
 
-    def _record(self, name: str, entry: Mapping[str, Any], filename: str,
+    def _record(self, index: int, entry: Mapping[str, Any],
                 reader: ActionReader) -> dict:
-        duration, fps, frames = self._timing(name, entry, filename)
+        """What all windows of a video share."""
+        name = self.video_names[index]
+        duration, fps, frames = read_timing(
+            f'video {name!r} of {self.ann_file!r}', entry, self.fps,
+            lambda: self._probe(index, entry))
         segments, labels = reader.read(name, entry.get('annotations', ()),
                                        duration)
         if self.class_agnostic:
@@ -290,7 +293,8 @@ class UntrimmedVideoDataset(BaseDataset):
         actions, action_labels = unique_actions(actions[shown], labels[shown])
         return dict(
             video_name=name,
-            filename=filename,
+            video_index=index,
+            filename=self.filenames[index],
             duration=duration,
             fps=fps,
             total_frames=frames,
@@ -299,42 +303,23 @@ class UntrimmedVideoDataset(BaseDataset):
             action_frames=actions,
             action_labels=action_labels)
 
-    def _timing(self, name: str, entry: Mapping[str, Any],
-                filename: str) -> Tuple[float, float, int]:
-        """Duration in seconds, frames per second, frames of a video."""
-        duration, frames = entry.get('duration'), entry.get('frame')
-        fps = self.fps or entry.get('fps')
-        if self.fps:
-            frames = None if duration is None else int(duration * self.fps)
-        elif fps is None and duration and frames:
-            fps = frames / duration
-        if fps is None or (duration is None and frames is None):
-            found = self._probe(name, filename, duration)
-            frames, fps = frames or found[0], fps or found[1]
-        if duration is None:
-            duration = frames / fps
-        if frames is None:
-            frames = round(duration * fps)
-        if not (duration > 0 and fps > 0 and frames > 0):
+    def _probe(self, index: int,
+               entry: Mapping[str, Any]) -> Tuple[int, float]:
+        """Frames and rate of a video file, for what its annotation lacks."""
+        name, filename = self.video_names[index], self.filenames[index]
+        if 'video' not in self.data_prefix:
             raise ValueError(
-                f'video {name!r} of {self.ann_file!r} has duration='
-                f'{duration}, fps={fps}, frame={frames}; all must be positive')
-        return float(duration), float(fps), int(frames)
-
-    def _probe(self, name: str, filename: str,
-               duration: Optional[float]) -> Tuple[int, float]:
-        if 'video' in self.data_prefix:
-            try:
-                return probe_video(filename)
-            except UnreadableVideoError as error:
-                self.broken.note(self.video_names.index(name), error)
-                if duration is not None:  # its windows are black: any rate
-                    return round(duration * 25), 25.
-                raise
-        raise ValueError(
-            f"video {name!r} of {self.ann_file!r} needs 'duration', and "
-            "'frame' or 'fps' (or the argument fps), as there is no video "
-            'file to read them from')
+                f"video {name!r} of {self.ann_file!r} needs 'duration', and "
+                "'frame' or 'fps' (or the argument fps), as there is no video "
+                'file to read them from')
+        try:
+            return probe_video(filename)
+        except UnreadableVideoError as error:
+            # Black at any rate, and long enough for what it should show.
+            self.broken.note(index, error)
+            ends = [action['segment'][1] for action in
+                    entry.get('annotations', ())]
+            return round(25 * entry.get('duration', max(ends, default=1))), 25.
 
     def _windows_of(self, record: dict) -> List[dict]:
         """Samples of one video."""

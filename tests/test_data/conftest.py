@@ -1,8 +1,10 @@
 """Data sets of tiny videos."""
 import json
-from typing import Any, Callable, Dict
+import logging
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
+from mmengine.logging import MMLogger
 from tiny_videos import PIPELINE, write_video
 
 from mmblockdrop.registry import DATASETS
@@ -52,3 +54,15 @@ def build(root) -> Callable[..., Any]:
         return DATASETS.build(cfg)
 
     return make
+
+
+@pytest.fixture
+def logged() -> Iterator[List[str]]:
+    """Messages that reach the log."""
+    messages: List[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)

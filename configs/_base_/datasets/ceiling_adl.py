@@ -1,5 +1,5 @@
-# Falls and daily activities from a ceiling camera, 21 videos of 1 to 4 minutes.
-# The task is the four short changes; lasting states are background.
+# Falls and daily activities from a ceiling camera, 21 videos of 1 to 4
+# minutes. The task is the four short changes; lasting states are background.
 data_root = 'data/ceiling_adl_tad'
 cache_dir = 'data/cache/ceiling_adl'
 classes = ('standup', 'sitdown', 'falling', 'lying')
