@@ -65,7 +65,9 @@ class BlockAlignment(Alignment):
     Args:
         stack (str | Sequence[str]): Dotted path of the stack, as of the
             ``BlockDropHook``.
-        submodule (str): Module inside each block whose output is compared.
+        submodule (str): Module inside each block whose output is compared;
+            ``<name>:input`` compares its input (``norm2:input`` is what
+            attention and its residual leave in a transformer block).
             Defaults to '', the block itself.
         loss (dict): Defaults to the mean squared error.
         weight (float): Defaults to 1.
@@ -99,7 +101,8 @@ class ModuleAlignment(Alignment):
     """Output of one module, for any localizer.
 
     Args:
-        module (str): Dotted path; '' is the localizer itself.
+        module (str): Dotted path in the localizer; ``<path>:input`` for
+            what goes into the module.
         index (int | str, optional): Entry of a tuple or dict output.
             Defaults to None, the output as it is.
         loss (dict): Defaults to the mean squared error.

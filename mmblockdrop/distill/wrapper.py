@@ -1,6 +1,8 @@
 """The student and its frozen teacher, as one model."""
 import copy
-from typing import Any, Dict, List, Optional, Union
+import difflib
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -46,11 +48,12 @@ class TeacherStudentWrapper(BaseModel):
                  alignments: Optional[Dict[str, dict]] = None,
                  task_weight: float = 1.,
                  data_preprocessor: Optional[dict] = None) -> None:
-        student = MODELS.build(localizer)
+        student = MODELS.build(copy.deepcopy(localizer))
         super().__init__(data_preprocessor=data_preprocessor)
         if data_preprocessor is None:
             self.data_preprocessor = student.data_preprocessor
         self.student = student
+        self.localizer = localizer
         self.checkpoint = checkpoint
         self.task_weight = task_weight
         if alignments is None:
@@ -66,20 +69,16 @@ class TeacherStudentWrapper(BaseModel):
 
     def init_weights(self) -> None:
         """Load the trained localizer into student and teacher."""
-        super().init_weights()
         if self.checkpoint is None:
             if len(self.alignments):
                 raise ValueError(
                     'model.checkpoint is None: the alignments '
                     f'{list(self.alignments)} need a trained teacher.')
+            super().init_weights()
             return
-        state, record = read_localizer(self.checkpoint)
-        if record is not None:
-            replay(self.student, record)
-        if not any('.lora_' in key for key in state):
-            merge_lora(self.student)
-        load_whole(self.student, state, self.checkpoint)
-        merge_lora(self.student)
+        for alignment in self.alignments.values():
+            alignment.init_weights()
+        load_localizer(self.student, self.checkpoint)
         if len(self.alignments):
             self.set_teacher(self.checkpoint)
 
@@ -89,15 +88,26 @@ class TeacherStudentWrapper(BaseModel):
         Args:
             checkpoint (str): An uncompressed localizer, or one of an
                 earlier round (dynamic teacher).
+
+        Raises:
+            ValueError: An alignment names a module that is not there.
         """
-        state, record = read_localizer(checkpoint)
-        teacher = copy.deepcopy(self.student)
-        merge_lora(teacher)
-        if record is not None:
-            replay(teacher, record)
-        load_whole(teacher, state, checkpoint)
+        teacher = MODELS.build(copy.deepcopy(self.localizer))
+        load_localizer(teacher, checkpoint)
         teacher.requires_grad_(False)
+        teacher.to(next(self.student.parameters()).device)
+        for model in (teacher, self.student):
+            with tap(model, self._paths()):
+                pass
         self.__dict__['teacher'] = teacher.eval()
+
+    def _paths(self) -> Set[str]:
+        """Paths of the modules that the alignments compare."""
+        return {
+            path
+            for alignment in self.alignments.values()
+            for path in alignment.paths(self.student)
+        }
 
     def forward(self,
                 inputs: Tensor,
@@ -122,8 +132,7 @@ class TeacherStudentWrapper(BaseModel):
         if self.teacher is None:
             raise RuntimeError('TeacherStudentWrapper has no teacher yet: '
                                'call init_weights() before training.')
-        paths = {p for a in self.alignments.values()
-                 for p in a.paths(self.student)}
+        paths = self._paths()
         with torch.no_grad(), tap(self.teacher, paths) as teacher_out:
             self.teacher(inputs, data_samples, mode='tensor')
         with tap(self.student, paths) as student_out:
@@ -178,7 +187,29 @@ def _accept_student(state_dict: dict, prefix: str, *args) -> None:
             state_dict[f'{prefix}student.{name}'] = state_dict.pop(key)
 
 
-def read_localizer(checkpoint: str):
+def load_localizer(model: nn.Module, checkpoint: str) -> None:
+    """Make a fresh localizer what a checkpoint holds, with LoRA merged.
+
+    Args:
+        model (nn.Module): Uncompressed localizer; loses the blocks that the
+            checkpoint has lost.
+        checkpoint (str): File written by mmengine.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It does not fit; lists the keys.
+    """
+    state, record = read_localizer(checkpoint)
+    if record is not None:
+        replay(model, record)
+    if not any('.lora_' in key for key in state):
+        merge_lora(model)
+    load_whole(model, state, checkpoint)
+    merge_lora(model)
+
+
+def read_localizer(
+        checkpoint: str) -> Tuple[Dict[str, Tensor], Optional[dict]]:
     """Read weights and drop record of a checkpoint.
 
     Args:
@@ -191,7 +222,17 @@ def read_localizer(checkpoint: str):
     Raises:
         FileNotFoundError: No such file.
     """
-    content = _load_checkpoint(checkpoint, map_location='cpu')
+    try:
+        content = _load_checkpoint(checkpoint, map_location='cpu')
+    except FileNotFoundError:
+        folder = Path(checkpoint).parent
+        files = [str(path) for path in sorted(folder.glob('*.pth'))]
+        near = difflib.get_close_matches(str(checkpoint), files, n=1)
+        hint = f'Did you mean {near[0]!r}?' if near else (
+            f'{str(folder)!r} holds no similar .pth file.')
+        raise FileNotFoundError(
+            f'The checkpoint {str(checkpoint)!r} does not exist. '
+            f'{hint}') from None
     state = content.get('state_dict', content)
     state = {
         key[len('module.'):] if key.startswith('module.') else key: value

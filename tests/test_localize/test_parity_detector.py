@@ -214,7 +214,13 @@ def wrapped(part, configs, train, dynamic, tmp_path):
             for k, v in teacher.items()
             if not k.startswith(f'backbone.blocks.{index}.')
         }
-    torch.save(dict(state_dict=teacher), tmp_path / 'teacher.pth')
+    record = dict(
+        stack='backbone.blocks',
+        depth=len(stack),
+        rounds=[dict(dropped=dynamic)])
+    torch.save(
+        dict(state_dict=teacher, meta=dict(blockdrop=record)),
+        tmp_path / 'teacher.pth')
     model.set_teacher(str(tmp_path / 'teacher.pth'))
     for index in set(train['drop_idx']) - set(dynamic):
         stack.drop(index)
