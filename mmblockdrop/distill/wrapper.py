@@ -2,7 +2,7 @@
 import copy
 import difflib
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -101,13 +101,13 @@ class TeacherStudentWrapper(BaseModel):
                 pass
         self.__dict__['teacher'] = teacher.eval()
 
-    def _paths(self) -> Set[str]:
+    def _paths(self) -> List[str]:
         """Paths of the modules that the alignments compare."""
-        return {
+        return sorted({
             path
             for alignment in self.alignments.values()
             for path in alignment.paths(self.student)
-        }
+        })
 
     def forward(self,
                 inputs: Tensor,
@@ -122,7 +122,7 @@ class TeacherStudentWrapper(BaseModel):
 
         Returns:
             Any: What the localizer returns in that mode; for 'loss' with
-            one more entry ``loss_<name>`` per alignment.
+            one more entry ``loss_align_<name>`` per alignment.
         """
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode)
@@ -139,7 +139,7 @@ class TeacherStudentWrapper(BaseModel):
             losses = self._task_losses(
                 self.student(inputs, data_samples, mode='loss'))
         for name, alignment in self.alignments.items():
-            losses[f'loss_{name}'] = alignment.weight * alignment(
+            losses[f'loss_align_{name}'] = alignment.weight * alignment(
                 student_out, teacher_out, self.student, data_samples)
         return losses
 
