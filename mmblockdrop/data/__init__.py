@@ -2,9 +2,11 @@
 from .cache import CachedFrames
 from .dataset import UntrimmedVideoDataset
 from .files import UnreadableVideoError
+from .pixels import JitterContrast, ToGray
 from .transforms import (LoadFeatures, OpenVideo, PackTADInputs, SampleWindow)
 
 __all__ = [
-    'CachedFrames', 'LoadFeatures', 'OpenVideo', 'PackTADInputs',
-    'SampleWindow', 'UnreadableVideoError', 'UntrimmedVideoDataset'
+    'CachedFrames', 'JitterContrast', 'LoadFeatures', 'OpenVideo',
+    'PackTADInputs', 'SampleWindow', 'ToGray', 'UnreadableVideoError',
+    'UntrimmedVideoDataset'
 ]

@@ -1,4 +1,5 @@
 """Drop, align, measure, repeated."""
+from .epoch import SeedEpochHook
 from .hook import BlockDropHook
 from .loop import DistillationLoop
 from .select import (BlockChangeScorer, LossScorer, MetricScorer,
@@ -6,5 +7,6 @@ from .select import (BlockChangeScorer, LossScorer, MetricScorer,
 
 __all__ = [
     'BlockChangeScorer', 'BlockDropHook', 'DistillationLoop', 'LossScorer',
-    'MetricScorer', 'RandomScorer', 'Scorer'
+    'MetricScorer', 'RandomScorer', 'Scorer',
+    'SeedEpochHook'
 ]

@@ -14,10 +14,11 @@ from mmblockdrop.blocks import has_lora, merge_lora
 from mmblockdrop.distill.wrapper import load_whole, read_localizer
 from mmblockdrop.registry import LOOPS, SCORERS
 from mmblockdrop.report import measure, round_table, write_report
+from .epoch import seed_epoch
 from .files import save_weights
 from .hook import find_hook
 from .rebuild import (Recipe, evaluate, freeze_except, localizer_of,
-                      plain_model, seed_epoch)
+                      plain_model)
 from .select import pick
 
 PUBLISHED_TRAINABLE = ('lora_', 'norm', 'patch_embed')
@@ -228,7 +229,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         if self._epoch > first:
             self.judge_epoch(self._epoch - first)
         while self._epoch < last:
-            seed_epoch(self.runner, self._epoch)
+            seed_epoch(self.dataloader.dataset, self.runner.seed, self._epoch)
             self.run_epoch()
             self.judge_epoch(self._epoch - first)
         entry['seconds']['align'] = time.perf_counter() - began

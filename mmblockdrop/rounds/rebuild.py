@@ -1,11 +1,8 @@
 """Build anew what held on to the parameters before surgery."""
 import copy
-import random
 from typing import Any, Dict, Sequence
 
-import numpy as np
 import torch
-from mmengine.dist import get_rank
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -94,21 +91,6 @@ class Recipe:
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 hook.before_run(runner)
-
-
-def seed_epoch(runner: Runner, epoch: int) -> None:
-    """Make an epoch draw the same numbers however the run got there.
-
-    Args:
-        runner (Runner): The runner; without a seed nothing is done.
-        epoch (int): Number of the epoch, from zero.
-    """
-    if runner.seed is None:
-        return
-    seed = (runner.seed + 7919 * epoch + 104729 * get_rank()) % 2**32
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def evaluate(model: nn.Module, dataloader: Any,

@@ -1,0 +1,44 @@
+"""Tie the random draws of an epoch to its number."""
+import random
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmblockdrop.registry import HOOKS
+
+
+def seed_epoch(dataset: Any, seed: Optional[int], epoch: int) -> None:
+    """Make an epoch draw the same numbers however the run got there.
+
+    Args:
+        dataset (Any): Training data; told through ``set_epoch`` if it has
+            that.
+        seed (int, optional): Seed of the run; None leaves the generators of
+            the process alone.
+        epoch (int): Number of the epoch, from zero.
+    """
+    if hasattr(dataset, 'set_epoch'):
+        dataset.set_epoch(epoch)
+    if seed is None:
+        return
+    value = (seed + 7919 * epoch + 104729 * get_rank()) % 2**32
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+
+
+@HOOKS.register_module()
+class SeedEpochHook(Hook):
+    """Seed every training epoch, for runs in mmengine's own loops.
+
+    With it a resumed run sees the crops and the dropout of an uninterrupted
+    one. ``DistillationLoop`` does the same by itself.
+    """
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed the epoch that begins."""
+        seed_epoch(runner.train_dataloader.dataset, runner.seed, runner.epoch)
