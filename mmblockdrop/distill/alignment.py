@@ -100,6 +100,9 @@ class BlockAlignment(Alignment):
 class ModuleAlignment(Alignment):
     """Output of one module, for any localizer.
 
+    Where the output is a list (the levels of a pyramid) the loss is the
+    mean over its entries.
+
     Args:
         module (str): Dotted path in the localizer; ``<path>:input`` for
             what goes into the module.
@@ -127,7 +130,9 @@ class ModuleAlignment(Alignment):
         s, t = student_out[self.module], teacher_out[self.module]
         if self.index is not None:
             s, t = s[self.index], t[self.index]
-        return self.loss(s, t)
+        if isinstance(s, Tensor):
+            s, t = [s], [t]
+        return sum(self.loss(a, b) for a, b in zip(s, t)) / len(s)
 
 
 @MODELS.register_module()
