@@ -48,8 +48,7 @@ def siblings(path: Path) -> Set[str]:
     own = path.relative_to(PACKAGE).with_suffix('').parts[0]
     found = {
         name.split('.')[1]
-        for name in imported_modules(path)
-        if name.startswith('mmblockdrop.')
+        for name in imported_modules(path) if name.startswith('mmblockdrop.')
     }
     return found - {own, '__version__'}
 

@@ -3,8 +3,9 @@ import argparse
 import os
 import os.path as osp
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
 from mmengine.config import Config, DictAction
+
+import mmblockdrop  # noqa: F401  (mends the stack)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,9 +44,9 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises:
         FileNotFoundError: If there is no such config, with the nearest name.
     """
-    from mmblockdrop.data.files import require_path
+    require_file(args.config, 'config')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(require_path(args.config, 'config'))
+    cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -53,6 +54,21 @@ def read_config(args: argparse.Namespace) -> Config:
         name = osp.splitext(osp.basename(args.config))[0]
         cfg.work_dir = osp.join('work_dirs', name)
     return cfg
+
+
+def require_file(path: str, argument: str) -> None:
+    """Check that a file given on the command line exists.
+
+    Args:
+        path (str): The file, or a URL, which is not checked.
+        argument (str): Name of the argument.
+
+    Raises:
+        FileNotFoundError: With the nearest name in that folder.
+    """
+    if '://' not in path and not osp.exists(path):
+        from mmblockdrop.data.files import require_path
+        require_path(path, argument)
 
 
 def build_runner(cfg: Config):

@@ -105,6 +105,9 @@ with_progress packages $PIP install --no-compile --progress-bar off \
 # shellcheck disable=SC2086
 with_progress mmblockdrop $PIP install --no-deps --no-build-isolation \
     --progress-bar off -e "$ROOT"
+# mim looks in site-packages, also for an editable installation.
+ln -sfn "$ROOT/mmblockdrop" "$("$VENV/bin/python" -c \
+    'import sysconfig; print(sysconfig.get_path("purelib"))')/mmblockdrop"
 $PIP check
 # Import once what every program imports, so that it is compiled from now on.
 with_progress 'first import' "$VENV/bin/python" -W ignore -c '

@@ -2,7 +2,7 @@
 import argparse
 from typing import Optional, Sequence
 
-from command_line import add_arguments, build_runner, read_config
+from command_line import add_arguments, build_runner, read_config, require_file
 from mmengine.config import Config
 
 
@@ -45,9 +45,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             *evaluators,
             dict(type='DumpResults', out_file_path=args.dump)
         ]
-    if '://' not in args.checkpoint:
-        from mmblockdrop.data.files import require_path
-        require_path(args.checkpoint, 'checkpoint')
+    require_file(args.checkpoint, 'checkpoint')
     cfg.load_from = args.checkpoint
     cfg.resume = False
     return cfg

@@ -2,7 +2,7 @@
 import argparse
 from typing import Optional, Sequence
 
-from command_line import add_arguments, build_runner, read_config
+from command_line import add_arguments, build_runner, read_config, require_file
 from mmengine.config import Config
 
 
@@ -66,9 +66,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None
         if args.resume != 'auto':
-            if '://' not in args.resume:
-                from mmblockdrop.data.files import require_path
-                require_path(args.resume, '--resume')
+            require_file(args.resume, '--resume')
             cfg.load_from = args.resume
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
@@ -76,14 +74,10 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
                 '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...)'
                 f' in the config, but {args.config} has none')
         cfg.auto_scale_lr.enable = True
-    chosen = dict(
-        seed=args.seed,
-        diff_rank_seed=args.diff_rank_seed or None,
-        deterministic=args.deterministic or None)
-    cfg.randomness = dict(
-        cfg.get('randomness', {}),
-        **{key: value
-           for key, value in chosen.items() if value is not None})
+    cfg.randomness = dict(dict(seed=None), **cfg.get('randomness', {}))
+    for key in ('seed', 'diff_rank_seed', 'deterministic'):
+        if getattr(args, key) not in (None, False):
+            cfg.randomness[key] = getattr(args, key)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     return cfg

@@ -61,8 +61,8 @@ def allowed_globals() -> List[Tuple[Callable, str]]:
     """
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
-    make_array, (make_scalar, *_) = (
-        np.empty(0).__reduce__()[0], np.float64(0).__reduce__())
+    make_array = np.empty(0).__reduce__()[0]
+    make_scalar = np.float64(0).__reduce__()[0]
     allowed = [
         (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (statistic_of_history_buffer, 'builtins.getattr'),

@@ -26,10 +26,10 @@ def _init_without_cuda(utils: ModuleType) -> None:
     @functools.wraps(init_on_gpu)
     def _init_dist_pytorch(backend, init_backend='torch', **kwargs) -> None:
         import torch
-        from mmengine.device import get_device
         from mmengine.logging import print_log
-        if (torch.cuda.is_available() or init_backend != 'torch'
-                or get_device() not in ('cpu', 'mps')):
+        if (init_backend != 'torch' or torch.cuda.is_available()
+                or utils.is_mlu_available() or utils.is_npu_available()
+                or utils.is_musa_available()):
             return init_on_gpu(backend, init_backend=init_backend, **kwargs)
         if backend == 'nccl':
             print_log(

@@ -41,8 +41,7 @@ class MendFinder(MetaPathFinder):
     def find_spec(self,
                   fullname: str,
                   path: Optional[Sequence[str]] = None,
-                  target: Optional[ModuleType] = None
-                  ) -> Optional[ModuleSpec]:
+                  target: Optional[ModuleType] = None) -> Optional[ModuleSpec]:
         """Return the module's own spec, its loader extended by the mends."""
         if fullname in self.stand_ins:
             spec = self._own_spec(fullname, path, target)

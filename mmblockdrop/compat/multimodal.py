@@ -32,8 +32,7 @@ def _register_placeholders(module: ModuleType, error: ImportError) -> None:
                 f'{name} of mmaction2 cannot be used here: importing '
                 f'{module.__name__} failed with "{error}". It needs timm and '
                 'the transformers it was written for: '
-                "pip install timm 'transformers==4.28.*'"
-            ) from error
+                "pip install timm 'transformers==4.28.*'") from error
 
         MODELS.register_module(name=name, module=explain, force=True)
 

@@ -1,0 +1,254 @@
+"""The programs under tools, on a model of one weight."""
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import mmengine
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TOY = '''
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, METRICS, MODELS
+from torch import nn
+from torch.utils.data import Dataset
+
+
+@DATASETS.register_module(force=True)
+class ToyNumbers(Dataset):
+    METAINFO = metainfo = dict(classes=('number', ))
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.tensor([float(index)]), data_samples=index)
+
+
+@MODELS.register_module(force=True)
+class ToyModel(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        error = (self.weight * inputs - 2 * inputs)**2
+        if mode == 'loss':
+            return dict(loss=error.mean())
+        return [dict(index=int(index), error=float(value))
+                for index, value in zip(data_samples, error)]
+
+
+@METRICS.register_module(force=True)
+class ToyError(BaseMetric):
+    default_prefix = 'toy'
+
+    def process(self, data_batch, data_samples):
+        self.results += [sample['error'] for sample in data_samples]
+
+    def compute_metrics(self, results):
+        return dict(error=sum(results) / len(results), count=len(results))
+'''
+
+CONFIG = '''
+custom_imports = dict(imports=['toy_numbers'])
+default_scope = 'mmengine'
+model = dict(type='ToyModel')
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    dataset=dict(type='ToyNumbers'),
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=True))
+val_dataloader = test_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    dataset=dict(type='ToyNumbers'),
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_evaluator = test_evaluator = dict(type='ToyError')
+train_cfg = dict(by_epoch=True, max_epochs=3)
+val_cfg = test_cfg = dict()
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.001, momentum=0.9))
+env_cfg = dict(dist_cfg=dict(backend='nccl'))
+log_level = 'WARNING'
+'''
+
+
+def load_tool(name: str):
+    """Import a program without running it."""
+    sys.path.insert(0, str(ROOT / 'tools'))
+    try:
+        spec = importlib.util.spec_from_file_location(
+            f'tool_{name}', ROOT / 'tools' / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.pop(0)
+
+
+train = load_tool('train')
+test = load_tool('test')
+
+
+@pytest.fixture(scope='module')
+def toy(tmp_path_factory):
+    """Folder with the toy's module and config, trained for three epochs."""
+    folder = tmp_path_factory.mktemp('toy')
+    (folder / 'toy_numbers.py').write_text(TOY)
+    (folder / 'toy_config.py').write_text(CONFIG)
+    sys.path.insert(0, str(folder))
+    train.main([
+        str(folder / 'toy_config.py'), '--work-dir',
+        str(folder / 'whole'), '--seed', '1'
+    ])
+    yield folder
+    sys.path.remove(str(folder))
+
+
+def weight(path: Path) -> torch.Tensor:
+    return CheckpointLoader.load_checkpoint(str(path))['state_dict']['weight']
+
+
+def run(*command, toy: Path) -> subprocess.CompletedProcess:
+    """Run a program in a process of its own, in the toy's folder."""
+    done = subprocess.run([str(part) for part in command],
+                          cwd=toy,
+                          env=dict(
+                              os.environ,
+                              PYTHONPATH=os.pathsep.join([str(ROOT),
+                                                          str(toy)]),
+                              PYTHON=sys.executable,
+                              PORT=str(free_port()),
+                              OMP_NUM_THREADS='1'),
+                          stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT,
+                          text=True,
+                          timeout=300)
+    assert done.returncode == 0, done.stdout
+    return done
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
+
+
+def test_training_writes_checkpoints(toy):
+    assert (toy / 'whole' / 'epoch_3.pth').exists()
+    assert 1 < weight(toy / 'whole' / 'epoch_3.pth') < 2.5
+
+
+@pytest.mark.parametrize('resume', ['auto', 'path'])
+def test_resumed_training_equals_uninterrupted(toy, tmp_path, resume):
+    shutil.copy(toy / 'whole' / 'epoch_1.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    how = [] if resume == 'auto' else [str(tmp_path / 'epoch_1.pth')]
+    train.main([
+        str(toy / 'toy_config.py'), '--work-dir',
+        str(tmp_path), '--seed', '1', '--resume', *how
+    ])
+    assert not (tmp_path / 'epoch_0.pth').exists()
+    # The sampler's order depends on the epoch and the seed alone.
+    assert torch.equal(
+        weight(tmp_path / 'epoch_3.pth'), weight(toy / 'whole/epoch_3.pth'))
+
+
+def test_testing_dumps_predictions(toy, tmp_path):
+    test.main([
+        str(toy / 'toy_config.py'),
+        str(toy / 'whole' / 'epoch_3.pth'), '--work-dir',
+        str(tmp_path), '--dump',
+        str(tmp_path / 'predictions.pkl')
+    ])
+    predictions = mmengine.load(tmp_path / 'predictions.pkl')
+    assert [sample['index'] for sample in predictions] == list(range(8))
+    assert list(tmp_path.glob('*/*.json'))  # the metrics
+
+
+def test_two_processes_without_gpu(toy):
+    """Trains on CPU by gloo although the config says nccl, and tests."""
+    config = toy / 'toy_config.py'
+    done = run(
+        'bash',
+        ROOT / 'tools' / 'dist_train.sh',
+        config,
+        2,
+        '--work-dir',
+        toy / 'two',
+        '--cfg-options',
+        'train_cfg.max_epochs=1',
+        'log_level=INFO',
+        toy=toy)
+    assert 'toy/count: 8' in done.stdout  # four from each process
+    assert done.stdout.count('toy/error') == 1  # by the main process alone
+    tested = run(
+        'bash',
+        ROOT / 'tools' / 'dist_test.sh',
+        config,
+        toy / 'two' / 'epoch_1.pth',
+        1,
+        '--cfg-options',
+        'log_level=INFO',
+        toy=toy)
+    error = re.compile(r'toy/error: ([\d.]+)')
+    assert error.findall(tested.stdout) == error.findall(done.stdout)
+
+
+def parsed(*argv: str) -> Config:
+    args = train.parse_args(['config.py', *argv])
+    return train.merge_args(
+        Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD')))), args)
+
+
+def test_arguments_reach_the_config():
+    assert parsed().randomness == dict(seed=None)
+    cfg = parsed('--seed', '3', '--deterministic', '--amp', '--no-validate',
+                 '--resume', '--cfg-options', 'a.b=[1,2]')
+    assert cfg.randomness == dict(seed=3, deterministic=True)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.val_cfg is None and cfg.val_dataloader is None
+    assert cfg.resume is True and cfg.load_from is None
+    assert cfg.a.b == [1, 2]
+
+
+def test_wrong_config_names_the_nearest(toy):
+    with pytest.raises(FileNotFoundError, match="mean 'toy_config.py'"):
+        train.main([str(toy / 'toy_confg.py')])
+
+
+def test_wrong_checkpoint_names_the_nearest(toy):
+    with pytest.raises(FileNotFoundError, match=r"'epoch_\d.pth'"):
+        test.main([str(toy / 'toy_config.py'), str(toy / 'whole/epoch_9.pth')])
+    with pytest.raises(FileNotFoundError, match=r'--resume'):
+        train.main([
+            str(toy / 'toy_config.py'), '--resume',
+            str(toy / 'whole/epoch_9.pth')
+        ])
+
+
+def test_arguments_that_do_not_fit_are_refused(toy):
+    with pytest.raises(ValueError, match='auto_scale_lr=dict'):
+        parsed('--auto-scale-lr')
+    with pytest.raises(ValueError, match="found 'MyWrapper'"):
+        train.merge_args(
+            Config(dict(optim_wrapper=dict(type='MyWrapper'))),
+            train.parse_args(['config.py', '--amp']))
+    with pytest.raises(ValueError, match='--dump must end with'):
+        test.main([
+            str(toy / 'toy_config.py'),
+            str(toy / 'whole/epoch_3.pth'), '--dump', 'predictions.txt'
+        ])
