@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmblockdrop.blocks import BlockStack, add_lora, has_lora, replay
-from mmblockdrop.blocks.surgery import StackPath, dropped_blocks
+from mmblockdrop.blocks.surgery import StackPath
 from mmblockdrop.registry import HOOKS
 from .files import read_json, write_json
 from .rebuild import localizer_of
@@ -40,10 +40,16 @@ class BlockDropHook(Hook):
         self.path = stack
         self.start_dropped = list(start_dropped)
         self.record: Dict[str, Any] = {}
+        self.interrupted: Optional[Dict[str, Any]] = None
         self.lora: Optional[dict] = None
 
     def before_run(self, runner: Runner) -> None:
-        """Start a record for this model."""
+        """Start a record for this model.
+
+        A resumed run keeps what the interrupted one wrote, for its scores.
+        """
+        if runner._resume:
+            self.interrupted = read_json(Path(runner.work_dir) / FILE)
         stack = self.stack(runner)
         for index in self.start_dropped:
             if index in stack.left:
@@ -115,23 +121,23 @@ class BlockDropHook(Hook):
         if is_main_process():
             write_json(self.record, Path(runner.work_dir) / FILE)
 
-    def scores_on_disk(self, runner: Runner) -> Dict[str, float]:
+    def interrupted_scores(self, criterion: str) -> Dict[int, float]:
         """Scores that an interrupted run has found for the coming round.
 
         Args:
-            runner (Runner): The runner.
+            criterion (str): Name of the rule that would score now.
 
         Returns:
-            Dict[str, float]: Candidate to score; empty if there are none
-            for exactly this state.
+            Dict[int, float]: Candidate to score; empty if there are none
+            by this rule for exactly this state.
         """
-        found = read_json(Path(runner.work_dir) / FILE)
+        found = self.interrupted
         if found is None or len(found['rounds']) <= len(self.rounds):
             return {}
-        before = dict(found, rounds=found['rounds'][:len(self.rounds)])
-        if dropped_blocks(before) != dropped_blocks(self.record):
-            return {}
-        return found['rounds'][len(self.rounds)].get('scores', {})
+        entry = found['rounds'][len(self.rounds)]
+        same = entry['criterion'] == criterion and _history(
+            found, len(self.rounds)) == _history(self.record, len(self.rounds))
+        return {int(i): s for i, s in entry['scores'].items()} if same else {}
 
     def before_save_checkpoint(self, runner: Runner,
                                checkpoint: dict) -> None:
@@ -186,6 +192,14 @@ class BlockDropHook(Hook):
     @staticmethod
     def _has_record(checkpoint: dict) -> bool:
         return 'blockdrop' in checkpoint.get('meta', {})
+
+
+def _history(record: Dict[str, Any], rounds: int) -> List[Any]:
+    """What a run was after some rounds, to tell it from other runs."""
+    return [
+        record['start_dropped'], record['baseline']['metrics'],
+        *((r['dropped'], r['metric_after']) for r in record['rounds'][:rounds])
+    ]
 
 
 def _is_fresh(key: str, given: set) -> bool:

@@ -106,7 +106,7 @@ class DistillationLoop(EpochBasedTrainLoop):
             max_epochs=self.n_rounds * epochs_per_round,
             val_begin=val_begin,
             val_interval=val_interval)
-        self.scorer = SCORERS.build(scorer)
+        self.scorer = SCORERS.build(dict(scorer, _scope_='mmblockdrop'))
         self.score_dataloader = score_dataloader
         self.metric, self.sign = metric, 1 if higher_is_better else -1
         self.lora = lora
@@ -167,23 +167,24 @@ class DistillationLoop(EpochBasedTrainLoop):
         began = time.perf_counter()
         stack = self.hook.stack(self.runner)
         scores = self.score()
-        count = min(self.drops_per_round, self.drops - self.dropped)
-        chosen = self.scorer.best(scores, count)
         entry = dict(
             round=self.round + 1,
-            state='dropped',
+            state='scored',
             criterion=type(self.scorer).__name__,
             higher_is_better=self.scorer.higher_is_better,
             scores={str(i): s for i, s in sorted(scores.items())},
             block_executions=self.scorer.executions,
-            dropped=chosen,
             seconds=dict(score=time.perf_counter() - began),
             epochs={})
+        count = min(self.drops_per_round, self.drops - self.dropped)
+        self.hook.rounds.append(entry)
+        self.hook.write(self.runner)
+        chosen = self.scorer.best(scores, count)
         self.hook.drop(self.runner, chosen)
-        entry['blocks_left'] = stack.left
+        entry.update(
+            state='dropped', dropped=chosen, blocks_left=stack.left)
         entry['metric_before'] = pick(self.validate(), self.metric)
         entry.update(self.cost())
-        self.hook.rounds.append(entry)
         self.hook.write(self.runner)
         self.runner.logger.info(
             f'Round {entry["round"]} of {self.n_rounds}: dropped block '
@@ -198,10 +199,10 @@ class DistillationLoop(EpochBasedTrainLoop):
         """
         stack = self.hook.stack(self.runner)
         candidates = [i for i in stack.left if i not in self.protect]
-        found = self.hook.scores_on_disk(self.runner)
-        if sorted(map(int, found)) == candidates:
+        found = self.hook.interrupted_scores(type(self.scorer).__name__)
+        if sorted(found) == candidates:
             self.runner.logger.info('Scores of the interrupted round reused')
-            return {int(i): s for i, s in found.items()}
+            return found
         self.runner.logger.info(
             f'Scoring {len(candidates)} blocks by '
             f'{type(self.scorer).__name__} on {len(self.score_batches)} '
@@ -278,7 +279,7 @@ class DistillationLoop(EpochBasedTrainLoop):
     @property
     def dropped(self) -> int:
         """int: Blocks dropped by the rounds so far."""
-        return sum(len(r['dropped']) for r in self.hook.rounds)
+        return sum(len(r.get('dropped', [])) for r in self.hook.rounds)
 
     @property
     def best_name(self) -> str:
