@@ -89,6 +89,9 @@ class LoRAViT(VisionTransformer):
             kwargs['init_cfg'] = init_cfg
         super().__init__(return_feat_map=return_feat_map, **kwargs)
         self.with_cp = with_cp
+        if return_feat_map and self.fc_norm is not None:
+            # Unused then; DistributedDataParallel would wait for gradients.
+            self.fc_norm.requires_grad_(False)
         for block in self.blocks:
             block.attn = self._called_attention(block.attn)
         stack = BlockStack(self, 'blocks')

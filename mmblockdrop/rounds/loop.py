@@ -17,8 +17,8 @@ from mmblockdrop.report import measure, round_table, write_report
 from .epoch import seed_epoch
 from .files import save_weights
 from .hook import find_hook
-from .rebuild import (Recipe, evaluate, freeze_except, localizer_of,
-                      plain_model)
+from .rebuild import (Recipe, check_paths, evaluate, freeze_except,
+                      localizer_of, plain_model)
 from .select import pick
 
 PUBLISHED_TRAINABLE = ('lora_', 'norm', 'patch_embed')
@@ -95,8 +95,15 @@ class DistillationLoop(EpochBasedTrainLoop):
         self.protect = list(protect)
         stack = self.hook.stack(runner)
         for index in self.protect:
-            stack.check(index)
+            if index not in range(len(stack)):
+                raise ValueError(
+                    f'train_cfg.protect names block {index}; '
+                    f'{stack.path!r} has blocks 0 to {len(stack) - 1}.')
         self.drops = _count_drops(drops, len(stack), len(self.protect))
+        if drops_per_round < 1 or epochs_per_round < 0:
+            raise ValueError(
+                f'train_cfg.drops_per_round={drops_per_round} must be at '
+                f'least 1 and epochs_per_round={epochs_per_round} at least 0.')
         self.drops_per_round = drops_per_round
         self.epochs_per_round = epochs_per_round
         self.n_rounds = math.ceil(self.drops / drops_per_round)
@@ -114,8 +121,21 @@ class DistillationLoop(EpochBasedTrainLoop):
             frozen = [] if lora is None else sorted(
                 {p.split('.')[0] for p in self.hook._paths()})
         self.frozen, self.trainable = frozen, trainable
+        check_paths(self.localizer, frozen, 'train_cfg.frozen')
+        self.fixed = {
+            name
+            for name, parameter in self.localizer.named_parameters()
+            if not parameter.requires_grad
+        }
         self.dynamic_teacher = dynamic_teacher
-        self.recipe = Recipe(runner)
+        if dynamic_teacher and not hasattr(
+                plain_model(runner.model), 'set_teacher'):
+            raise ValueError(
+                'train_cfg.dynamic_teacher needs model.type='
+                "'mmblockdrop.TeacherStudentWrapper', found "
+                f'{type(plain_model(runner.model)).__name__}.')
+        self.recipe = Recipe(runner, epochs_per_round,
+                             epochs_per_round * len(self.dataloader))
 
     @property
     def round(self) -> int:
@@ -149,7 +169,18 @@ class DistillationLoop(EpochBasedTrainLoop):
         self.hook.record['start_dropped'] = [
             i for i in range(len(stack)) if i not in stack.left
         ]
+        candidates = set(stack.left) - set(self.protect)
+        if self.drops > min(len(candidates), len(stack.left) - 1):
+            raise ValueError(
+                f'train_cfg.drops means {self.drops} blocks, but the '
+                f'checkpoint has lost {self.hook.record["start_dropped"]} '
+                f'already and only {sorted(candidates)} may go; one block '
+                'stays.')
         metrics = self.validate()
+        for key, name in ((self.metric, 'metric'),
+                          (getattr(self.scorer, 'metric', self.metric),
+                           'scorer.metric')):
+            pick(metrics, key, f'train_cfg.{name}')
         self.hook.record.update(
             metric=self.metric,
             baseline=dict(
@@ -217,7 +248,8 @@ class DistillationLoop(EpochBasedTrainLoop):
         if self.dynamic_teacher and self.round > 0:
             model.set_teacher(self.path_of(self.round))
         self.hook.attach_lora(self.runner, self.lora)
-        trained = freeze_except(self.localizer, self.frozen, self.trainable)
+        trained = freeze_except(self.localizer, self.frozen, self.trainable,
+                                self.fixed)
         self.runner.logger.info(f'{trained} values are trained')
         self.recipe.rebuild(self.runner, self.max_iters)
 

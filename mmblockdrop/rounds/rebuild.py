@@ -1,6 +1,7 @@
 """Build anew what held on to the parameters before surgery."""
 import copy
-from typing import Any, Dict, Sequence
+import difflib
+from typing import Any, Collection, Dict, Sequence
 
 import torch
 from mmengine.hooks import EMAHook
@@ -35,8 +36,10 @@ def localizer_of(model: nn.Module) -> nn.Module:
     return getattr(model, 'student', model)
 
 
-def freeze_except(model: nn.Module, frozen: Sequence[str],
-                  trainable: Sequence[str]) -> int:
+def freeze_except(model: nn.Module,
+                  frozen: Sequence[str],
+                  trainable: Sequence[str],
+                  fixed: Collection[str] = ()) -> int:
     """Choose what is trained.
 
     Args:
@@ -44,6 +47,8 @@ def freeze_except(model: nn.Module, frozen: Sequence[str],
         frozen (Sequence[str]): Dotted paths of the modules that are frozen,
             apart from what ``trainable`` names. Everything else is trained.
         trainable (Sequence[str]): Parts of parameter names.
+        fixed (Collection[str]): Names of parameters that stay frozen, as
+            the localizer froze them itself.
 
     Returns:
         int: Number of trained values.
@@ -53,7 +58,30 @@ def freeze_except(model: nn.Module, frozen: Sequence[str],
     for path in frozen:
         for name, parameter in model.get_submodule(path).named_parameters():
             parameter.requires_grad = any(part in name for part in trainable)
+    for name, parameter in model.named_parameters():
+        if name in fixed:
+            parameter.requires_grad = False
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def check_paths(model: nn.Module, paths: Sequence[str], key: str) -> None:
+    """Refuse paths that name no module.
+
+    Args:
+        model (nn.Module): The localizer.
+        paths (Sequence[str]): Dotted paths.
+        key (str): Config key they come from.
+
+    Raises:
+        ValueError: Names the path and the nearest one that is there.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    for path in paths:
+        if path not in names:
+            near = difflib.get_close_matches(path, names, n=1, cutoff=0.3)
+            raise ValueError(
+                f'{key} names {path!r}, which {type(model).__name__} does '
+                f'not have; the nearest is {near[0] if near else names[0]!r}.')
 
 
 class Recipe:
@@ -61,15 +89,25 @@ class Recipe:
 
     Must be made before ``Runner.train`` replaces the configs by objects;
     :class:`~mmblockdrop.rounds.loop.DistillationLoop` does so when it is
-    built.
+    built. A scheduler without ``end`` ends with its round.
 
     Args:
         runner (Runner): The runner.
+        epochs (int): Epochs of a round. Without any there are no schedulers.
+        iters (int): Iterations of a round.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, epochs: int, iters: int) -> None:
+        if not epochs:
+            runner.param_schedulers = None
         self.optim_wrapper = copy.deepcopy(runner.optim_wrapper)
         self.param_schedulers = copy.deepcopy(runner.param_schedulers)
+        schedulers = self.param_schedulers or []
+        for cfg in [schedulers] if isinstance(schedulers,
+                                              dict) else schedulers:
+            if 'type' in cfg:
+                by_epoch = cfg.get('by_epoch', True)
+                cfg.setdefault('end', epochs if by_epoch else iters)
 
     def rebuild(self, runner: Runner, max_iters: int) -> None:
         """Wrap the model again; new optimizer, schedulers and EMA.
