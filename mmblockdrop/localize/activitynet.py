@@ -7,7 +7,8 @@ from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
 import numpy as np
 
 from .average_precision import (APTable, Instances, average_precision,
-                                top_recall, unique_annotations)
+                                unique_annotations)
+from .recall import top_recall
 
 JSON = Union[str, Path, Mapping[str, Any]]
 #: What to do with annotations labelled ``Ambiguous``.
@@ -41,7 +42,8 @@ def evaluate_detections(ground_truth: JSON,
                         subset: str = 'validation',
                         blocked: Sequence[str] = (),
                         top_k: Sequence[int] = (),
-                        ambiguous: str = 'ignore') -> Evaluation:
+                        ambiguous: str = 'ignore',
+                        as_annotated: bool = False) -> Evaluation:
     """Score detections against annotations, both in ActivityNet's format.
 
     Args:
@@ -59,6 +61,10 @@ def evaluate_detections(ground_truth: JSON,
             official THUMOS14 evaluation; ``'drop'``: as if it were not
             annotated; ``'class'``: a class like any other, as in the
             published code. Defaults to ``'ignore'``.
+        as_annotated (bool): Whether repeated annotations and those of zero
+            length count, as in the official ActivityNet code, where a
+            detection of zero length finds any annotation of zero length.
+            Defaults to False: they are removed.
 
     Returns:
         Evaluation: The score.
@@ -86,10 +92,14 @@ def evaluate_detections(ground_truth: JSON,
     if ambiguous != 'class':
         rows = [(name, a) for name, a in rows if a['label'] != 'Ambiguous']
     numbers = {name: i for i, name in enumerate([*database, *results])}
-    classes = list(dict.fromkeys(a['label'] for _, a in rows
-                                 if a['segment'][1] > a['segment'][0]))
+    if not as_annotated:
+        rows = [(name, a) for name, a in rows
+                if a['segment'][1] > a['segment'][0]]
+    classes = list(dict.fromkeys(a['label'] for _, a in rows))
     index = {name: i for i, name in enumerate(classes)}
-    gt = unique_annotations(_instances(rows, numbers, index))
+    gt = _instances(rows, numbers, index)
+    if not as_annotated:
+        gt = unique_annotations(gt)
     found = [(name, d) for name, detections in results.items()
              if name not in blocked for d in detections]
     det = _instances(found, numbers, index, scored=True)
@@ -97,7 +107,7 @@ def evaluate_detections(ground_truth: JSON,
         ambiguous == 'ignore') else None
 
     table = average_precision(gt, det.select(det.labels < len(classes)),
-                              tiou_thresholds, ignored)
+                              tiou_thresholds, ignored, as_annotated)
     by_threshold = table.ap.mean(1)
     metrics = dict(average_mAP=float(by_threshold.mean()))
     for tiou, value in zip(tiou_thresholds, by_threshold):

@@ -1,4 +1,4 @@
-"""Average precision and recall of temporal detections.
+"""Average precision of temporal detections.
 
 The rules are those of the ActivityNet evaluation: detections are visited by
 falling score, each takes the free instance of its class and video that it
@@ -104,7 +104,8 @@ def average_precision(
         gt: Instances,
         det: Instances,
         tiou_thresholds: Sequence[float],
-        ignored: Optional[Instances] = None) -> APTable:
+        ignored: Optional[Instances] = None,
+        empty_fits_empty: bool = False) -> APTable:
     """Interpolated average precision of every class that is annotated.
 
     A class without detections counts 0. Detections of a class that is not
@@ -118,6 +119,9 @@ def average_precision(
         ignored (Instances, optional): Stretches that neither reward nor
             punish, such as THUMOS14's *Ambiguous*: a detection that touches
             one, whatever its class, is not counted as false.
+        empty_fits_empty (bool): Whether two segments of zero length always
+            overlap fully, as in the official ActivityNet code, which divides
+            zero by zero and takes the result for a hit. Defaults to False.
 
     Returns:
         APTable: Average precision by threshold and class.
@@ -125,12 +129,12 @@ def average_precision(
     thresholds = np.asarray(tiou_thresholds, np.float64)
     classes, num_gt = np.unique(gt.labels, return_counts=True)
     det = det.select(np.isin(det.labels, classes))
-    det = det.select(_by_score(det))
-    hit = _assign(gt, det, thresholds)
+    det = det.select(by_score(det))
+    hit = _assign(gt, det, thresholds, empty_fits_empty)
     spared = np.zeros(len(det.labels), bool)
     if ignored is not None and len(ignored.labels):
-        index, _, _ = _overlaps(ignored.videos, ignored.segments, det.videos,
-                                det.segments, 0.)
+        index, _, _ = overlaps(ignored.videos, ignored.segments, det.videos,
+                               det.segments, 0.)
         spared[index] = True
 
     ap = np.zeros((len(thresholds), len(classes)))
@@ -143,80 +147,52 @@ def average_precision(
     return APTable(ap, classes, num_gt, num_det)
 
 
-def average_recall(gt: Instances, det: Instances,
-                   tiou_thresholds: Sequence[float],
-                   max_proposals: int) -> np.ndarray:
-    """Recall against the average number of proposals, whatever the class.
+def by_score(det: Instances) -> np.ndarray:
+    """Order of falling score.
 
-    As in the ActivityNet proposal task: the ``n``-th point keeps the same
-    share of every video's detections, so that ``n`` are kept on average.
+    Of equal scores the later comes first, as in the official evaluation.
 
     Args:
-        gt (Instances): Annotations.
         det (Instances): Detections.
-        tiou_thresholds (Sequence[float]): Thresholds to average over.
-        max_proposals (int): Last point of the curve.
 
     Returns:
-        ndarray: Average recall at 1, 2, ... proposals, shape
-        (max_proposals, ).
+        ndarray: Indices, shape (D, ).
     """
-    det = det.select(_by_score(det))
-    if not len(gt.labels) or not len(det.labels):
-        return np.zeros(max_proposals)
-    found, counts = np.unique(det.videos, return_counts=True)
-    num_videos = len(np.union1d(found, gt.videos))
-    share = max_proposals * num_videos / len(det.videos)
-    share = np.arange(1, max_proposals + 1) / max_proposals * share
-    first = _first_hit(gt.videos, gt, det.videos, det, tiou_thresholds)
-    mine = np.zeros(len(gt.videos))
-    known = np.isin(gt.videos, found)
-    mine[known] = counts[np.searchsorted(found, gt.videos[known])]
-    kept = np.minimum(np.floor(mine[:, None] * share), mine[:, None])
-    return (first[:, :, None] < kept).mean((0, 1))
-
-
-def top_recall(gt: Instances, det: Instances, tiou_thresholds: Sequence[float],
-               multiples: Sequence[int]) -> np.ndarray:
-    """Recall of the best ``k * n`` detections of a video and class, where
-    ``n`` is the number of its annotations; mean over classes.
-
-    Args:
-        gt (Instances): Annotations.
-        det (Instances): Detections.
-        tiou_thresholds (Sequence[float]): Thresholds, shape (T, ).
-        multiples (Sequence[int]): Values of ``k``, shape (R, ).
-
-    Returns:
-        ndarray: Shape (T, R).
-    """
-    det = det.select(_by_score(det))
-    gt_keys, det_keys = _keys(gt, det)
-    first = _first_hit(gt_keys, gt, det_keys, det, tiou_thresholds)
-    _, inverse, counts = np.unique(
-        gt_keys, return_inverse=True, return_counts=True)
-    reach = counts[inverse][:, None] * np.asarray(multiples)
-    hit = first[:, :, None] < reach
-    return np.mean(
-        [hit[:, gt.labels == k].mean(1) for k in np.unique(gt.labels)], 0)
-
-
-def _by_score(det: Instances) -> np.ndarray:
-    """Falling score; of equal scores the later comes first, as in the
-    official evaluation."""
     return np.argsort(det.scores, kind='stable')[::-1]
 
 
-def _keys(gt: Instances, det: Instances) -> Tuple[np.ndarray, np.ndarray]:
-    """One number for each video and class."""
+def video_class_keys(gt: Instances,
+                     det: Instances) -> Tuple[np.ndarray, np.ndarray]:
+    """One number for each video and class.
+
+    Args:
+        gt (Instances): Annotations.
+        det (Instances): Detections.
+
+    Returns:
+        tuple[ndarray, ndarray]: Numbers of the annotations and detections.
+    """
     width = int(max(gt.labels.max(initial=0), det.labels.max(initial=0))) + 1
     return gt.videos * width + gt.labels, det.videos * width + det.labels
 
 
-def _overlaps(gt_keys: np.ndarray, gt_segments: np.ndarray,
-              det_keys: np.ndarray, det_segments: np.ndarray,
-              floor: float) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def overlaps(
+    gt_keys: np.ndarray,
+    gt_segments: np.ndarray,
+    det_keys: np.ndarray,
+    det_segments: np.ndarray,
+    floor: float,
+    empty_fits_empty: bool = False
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of equal key whose IoU is positive and reaches ``floor``.
+
+    Args:
+        gt_keys (ndarray): Number of the group of each annotation, (N, ).
+        gt_segments (ndarray): Shape (N, 2).
+        det_keys (ndarray): Number of the group of each detection, (D, ).
+        det_segments (ndarray): Shape (D, 2).
+        floor (float): Least IoU.
+        empty_fits_empty (bool): See :func:`average_precision`.
 
     Returns:
         tuple: Index of the detection, of the annotation, and their IoU,
@@ -242,8 +218,11 @@ def _overlaps(gt_keys: np.ndarray, gt_segments: np.ndarray,
         s, e = gt_segments[index, 0], gt_segments[index, 1]
         ds, de = det_segments[part, 0, None], det_segments[part, 1, None]
         inter = np.maximum(np.minimum(e, de) - np.maximum(s, ds), 0)
-        iou = inter / np.maximum((e - s) + (de - ds) - inter, 1e-8)
-        row, col = np.nonzero(real & (inter > 0) & (iou >= floor))
+        union = (e - s) + (de - ds) - inter
+        iou = inter / np.maximum(union, 1e-8)
+        if empty_fits_empty:
+            iou[union == 0] = np.inf
+        row, col = np.nonzero(real & (iou > 0) & (iou >= floor))
         found.append((part[row], index[row, col], iou[row, col]))
     det, gt, iou = (np.concatenate(x) for x in zip(
         *found)) if found else (np.zeros(0, int), np.zeros(0, int),
@@ -252,30 +231,38 @@ def _overlaps(gt_keys: np.ndarray, gt_segments: np.ndarray,
     return det[order], gt[order], iou[order]
 
 
-def _count_within(values: np.ndarray) -> np.ndarray:
-    """Position of every element within its run of equal values."""
+def count_within(values: np.ndarray) -> np.ndarray:
+    """Position of every element within its run of equal values.
+
+    Args:
+        values (ndarray): Shape (N, ), equal ones next to each other.
+
+    Returns:
+        ndarray: 0, 1, ... within each run, shape (N, ).
+    """
     start = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
     length = np.diff(np.append(start, len(values)))
     return np.arange(len(values)) - np.repeat(start, length)
 
 
-def _assign(gt: Instances, det: Instances,
-            thresholds: np.ndarray) -> np.ndarray:
+def _assign(gt: Instances, det: Instances, thresholds: np.ndarray,
+            empty_fits_empty: bool) -> np.ndarray:
     """Greedy assignment of detections, which come by falling score.
 
     Returns:
         ndarray: Whether a detection is a hit, bool, shape (T, D).
     """
     hit = np.zeros((len(thresholds), len(det.labels)), bool)
-    gt_keys, det_keys = _keys(gt, det)
-    index, partner, iou = _overlaps(gt_keys, gt.segments, det_keys,
-                                    det.segments, thresholds.min())
+    gt_keys, det_keys = video_class_keys(gt, det)
+    index, partner, iou = overlaps(gt_keys, gt.segments, det_keys,
+                                   det.segments, thresholds.min(),
+                                   empty_fits_empty)
     if not len(index):
         return hit
     # Row: a detection that overlaps something; column: its instances, the
     # best overlap first; the last instance is a dummy that nothing fits.
     rows, row = np.unique(index, return_inverse=True)
-    column = _count_within(index)
+    column = count_within(index)
     options = np.full((len(rows), column.max() + 1), len(gt.labels))
     quality = np.full(options.shape, -1.)
     options[row, column], quality[row, column] = partner, iou
@@ -283,7 +270,7 @@ def _assign(gt: Instances, det: Instances,
     # The n-th detection of every video and class is one step.
     order = np.argsort(det_keys[rows], kind='stable')
     turn = np.zeros(len(rows), np.int64)
-    turn[order] = _count_within(det_keys[rows][order])
+    turn[order] = count_within(det_keys[rows][order])
     by_turn = np.argsort(turn, kind='stable')
     each_threshold = np.arange(len(thresholds))[:, None]
     for now in np.split(by_turn, np.cumsum(np.bincount(turn))[:-1]):
@@ -305,20 +292,3 @@ def _interpolated(hit: np.ndarray, spared: np.ndarray,
     precision = true / np.maximum(counted, 1)
     precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
     return (precision * hit).sum(1) / num_gt
-
-
-def _first_hit(gt_keys: np.ndarray, gt: Instances, det_keys: np.ndarray,
-               det: Instances, tiou_thresholds: Sequence[float]) -> np.ndarray:
-    """Rank, among the detections of its key, of the best scored one that
-    reaches each annotation; infinite if there is none. Shape (T, N)."""
-    thresholds = np.asarray(tiou_thresholds, np.float64)
-    order = np.argsort(det_keys, kind='stable')
-    rank = np.zeros(len(order), np.int64)
-    rank[order] = _count_within(det_keys[order])
-    index, partner, iou = _overlaps(gt_keys, gt.segments, det_keys,
-                                    det.segments, thresholds.min())
-    first = np.full((len(thresholds), len(gt_keys)), np.inf)
-    for t, threshold in enumerate(thresholds):
-        enough = iou >= threshold
-        np.minimum.at(first[t], partner[enough], rank[index[enough]])
-    return first

@@ -10,8 +10,9 @@ from mmengine.logging import print_log
 from mmblockdrop.registry import METRICS
 from .activitynet import write_detections
 from .average_precision import (APTable, Instances, average_precision,
-                                average_recall, unique_annotations)
+                                unique_annotations)
 from .postprocess import Segments, nms
+from .recall import average_recall
 
 #: Suppression of ActionFormer.
 DEFAULT_NMS = dict(

@@ -1,10 +1,11 @@
 """What a run cost and what came out: numbers, tables and pictures."""
 from .complexity import complexity, empty_weights, latency_ms, measure
-from .figures import draw_scores, draw_timeline, draw_tradeoff
+from .figures import draw_scores, draw_tradeoff
 from .table import markdown_table, round_table, write_report
+from .timeline import TimelineRow, draw_timeline
 
 __all__ = [
-    'complexity', 'draw_scores', 'draw_timeline', 'draw_tradeoff',
+    'TimelineRow', 'complexity', 'draw_scores', 'draw_timeline', 'draw_tradeoff',
     'empty_weights', 'latency_ms', 'markdown_table', 'measure', 'round_table',
     'write_report'
 ]

@@ -13,8 +13,9 @@ from mmengine.structures import InstanceData
 from mmblockdrop.localize import TADMetric
 from mmblockdrop.localize.activitynet import (evaluate_detections,
                                               write_detections)
-from mmblockdrop.localize.average_precision import (Instances, average_recall,
+from mmblockdrop.localize.average_precision import (Instances,
                                                     unique_annotations)
+from mmblockdrop.localize.recall import average_recall
 from mmblockdrop.registry import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -283,3 +284,23 @@ def test_parity_of_average_precision(golden):
         assert set(by_class) == set(expected['per_class_ap'])
         for name, values in expected['per_class_ap'].items():
             assert by_class[name] == pytest.approx(values, abs=1e-9)
+
+
+@pytest.mark.parity
+def test_parity_with_the_official_evaluator():
+    """On an excerpt, and on the whole files where they are at hand."""
+    excerpt = ROOT / 'tests/data/activitynet13'
+    shared = ROOT.parent / 'shared/data/activitynet13'
+    known = json.loads((excerpt / 'known.json').read_text())
+    cases = [(excerpt, known['excerpt'])]
+    if shared.is_dir():
+        cases.append((shared, known['full']))
+    for folder, expected in cases:
+        metrics = evaluate_detections(
+            folder / 'activitynet_13_train_val.json',
+            folder / 'sample_detection_prediction.json',
+            np.linspace(0.5, 0.95, 10),
+            as_annotated=True).metrics
+        assert len(metrics) == 11
+        for value in metrics.values():
+            assert value == pytest.approx(expected, abs=1e-7)
