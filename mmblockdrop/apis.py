@@ -14,7 +14,8 @@ from mmengine.config import Config
 from torch import nn
 
 from mmblockdrop.blocks import add_lora, has_lora, merge_lora, replay
-from mmblockdrop.localize.inference import load_localizer, localize_video
+from mmblockdrop.localize.inference import localize_video
+from mmblockdrop.localize.loading import build_localizer
 from mmblockdrop.report import draw_timeline
 
 __all__ = [
@@ -41,7 +42,7 @@ def init_localizer(
         FileNotFoundError: If config or checkpoint does not exist.
         ValueError: If the checkpoint is damaged or does not fit.
     """
-    model = load_localizer(config, checkpoint, device, prepare=_shape_as)
+    model = build_localizer(config, checkpoint, device, prepare=_shape_as)
     merge_lora(model)
     return model
 

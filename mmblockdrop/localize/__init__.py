@@ -5,8 +5,9 @@ from .losses import DIoULoss, FocalLoss, GIoULoss
 from .metric import TADMetric
 from .neck import FPNIdentity
 from .points import DensePredictions, FlatPredictions
-from .postprocess import Segments, nms, vote
+from .postprocess import Segments, nms
 from .projection import ConvTransformerProjection
+from .voting import vote
 
 __all__ = [
     'ActionFormer', 'ActionFormerHead', 'ConvTransformerProjection',

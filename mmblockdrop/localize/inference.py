@@ -4,100 +4,31 @@ The video is read window by window with the test pipeline of the config, so
 memory does not grow with its length.
 """
 import json
-import logging
 import os.path as osp
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Union
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, init_default_scope
-from mmengine.runner.checkpoint import _load_checkpoint
+from mmengine.registry import DATASETS
 from mmengine.utils import ProgressBar
 from torch import nn
 
-from mmblockdrop.registry import METRICS, MODELS
+from mmblockdrop.registry import METRICS
 from .activitynet import as_rows
+from .loading import last_line, require_file
 from .metric import TADMetric
 
 #: A bar is shown if the rest takes longer than this many seconds.
 PATIENCE = 5.
-WRAPPER = 'TeacherStudentWrapper'
 #: Settings of a data set that choose its videos, not how they are read.
 CHOICE_OF_VIDEOS = ('split', 'sample_ratio', 'indices', 'subset', 'data_root',
                     'filename_tmpl', 'suffixes', 'drop_labels')
-
-Prepare = Callable[[nn.Module, dict], None]
-
-
-def localizer_config(cfg: Config) -> dict:
-    """Config of the localizer, also from a config that wraps it.
-
-    Args:
-        cfg (Config): A whole config.
-
-    Returns:
-        dict: ``model``, or ``model.localizer`` of a teacher and student.
-
-    Raises:
-        ValueError: If the config has no model.
-    """
-    if 'model' not in cfg:
-        raise ValueError(f'{cfg.filename} has no model; it has {list(cfg)}')
-    model = cfg.model
-    if str(model.get('type')).rsplit('.', 1)[-1] == WRAPPER:
-        model = model.localizer
-    return model
-
-
-def load_localizer(config: Union[str, Config],
-                   checkpoint: Optional[str],
-                   device: Union[str, torch.device, None] = None,
-                   prepare: Optional[Prepare] = None) -> nn.Module:
-    """Build a localizer and load its weights.
-
-    Args:
-        config (str or Config): Config that trains or tests it.
-        checkpoint (str, optional): Its weights. None keeps random ones.
-        device (str, optional): Defaults to the GPU if there is one.
-        prepare (Callable, optional): Called with the model and the content of
-            the checkpoint before the weights are loaded; see
-            :func:`mmblockdrop.apis.init_localizer`, which drops the blocks
-            that a compressed checkpoint lacks.
-
-    Returns:
-        nn.Module: The localizer in evaluation mode, with ``cfg`` and
-        ``dataset_meta`` as attributes.
-
-    Raises:
-        FileNotFoundError: If config or checkpoint does not exist.
-        ValueError: If the checkpoint is damaged or does not fit.
-    """
-    if not isinstance(config, Config):
-        _require_file(config, 'config')
-        config = Config.fromfile(config)
-    init_default_scope(config.get('default_scope', 'mmaction'))
-    model_cfg = localizer_config(config)
-    if isinstance(model_cfg.get('backbone'), dict):
-        model_cfg.backbone.pop('pretrained', None)
-    model = MODELS.build(model_cfg)
-    meta: dict = {}
-    if checkpoint is not None:
-        content = _read_checkpoint(checkpoint)
-        if prepare is not None:
-            prepare(model, content)
-        _load_strictly(model, content, checkpoint)
-        meta = content.get('meta', {}).get('dataset_meta') or {}
-    model.cfg = config
-    model.dataset_meta = meta or _meta_of_config(config)
-    if device is None:
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return model.to(device).eval()
 
 
 def localize_video(model: nn.Module,
@@ -107,7 +38,7 @@ def localize_video(model: nn.Module,
     """Find the actions of one video.
 
     Args:
-        model (nn.Module): What :func:`load_localizer` returned.
+        model (nn.Module): What :func:`mmblockdrop.apis.init_localizer` gave.
         video (str): The video.
         score_thr (float): Segments of a lower score are left out. Defaults
             to 0, all that the metric would keep.
@@ -160,14 +91,14 @@ def probe(video: Union[str, Path]) -> tuple:
         ValueError: If the file is not a video, or is damaged.
     """
     import decord
-    _require_file(video, 'video')
+    require_file(video, 'video')
     try:
         reader = decord.VideoReader(str(video), num_threads=1)
         frames, fps = len(reader), float(reader.get_avg_fps())
     except Exception as error:  # decord raises RuntimeError or DECORDError
         raise ValueError(
             f'{video} cannot be read as a video: it is damaged, cut off or '
-            f'something else ({_last_line(error)})') from error
+            f'something else ({last_line(error)})') from error
     if frames == 0 or not fps > 0:
         raise ValueError(f'{video} has {frames} frames at {fps} per second')
     return frames, fps
@@ -284,64 +215,3 @@ def _track(count: int, progress: bool) -> Iterator[int]:
                 bar = ProgressBar(count - i - 1)
     if bar is not None:
         bar.file.write('\n')
-
-
-def _require_file(path: Union[str, Path], what: str) -> None:
-    path = Path(path)
-    if path.is_file():
-        return
-    import difflib
-    there = [p.name for p in path.parent.iterdir()] if (
-        path.parent.is_dir()) else []
-    near = difflib.get_close_matches(path.name, there, 1)
-    hint = f'; did you mean {path.parent / near[0]}?' if near else ''
-    raise FileNotFoundError(f'{what}: there is no file {path}{hint}')
-
-
-def _read_checkpoint(path: str) -> dict:
-    if '://' not in str(path):
-        _require_file(path, 'checkpoint')
-    try:
-        return _load_checkpoint(str(path), map_location='cpu')
-    except Exception as error:
-        raise ValueError(f'checkpoint {path} cannot be read: '
-                         f'{_last_line(error)}') from error
-
-
-def _load_strictly(model: nn.Module, content: dict, path: str) -> None:
-    state = content.get('state_dict', content)
-    state = {k[7:] if k.startswith('module.') else k: v
-             for k, v in state.items()}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        recorded = 'has a' if 'blockdrop' in content.get('meta',
-                                                         {}) else 'has no'
-        raise ValueError(
-            f'checkpoint {path} does not fit the localizer of the config (it '
-            f'{recorded} record of dropped blocks). {error}') from error
-
-
-def _meta_of_config(cfg: Config) -> dict:
-    """Class names as far as the config's data set can give them."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    classes = dataset.get('classes')
-    if isinstance(classes, str):
-        path = Path(dataset.get('data_root', '')) / classes
-        classes = None
-        if path.is_file() and path.suffix == '.txt':
-            classes = [x.strip() for x in path.read_text().splitlines()
-                       if x.strip()]
-    if classes is None:
-        print_log(
-            'The names of the classes are neither in the checkpoint nor in '
-            'the config; numbers are shown instead.',
-            logger='current',
-            level=logging.WARNING)
-        return {}
-    return dict(classes=list(classes))
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Suppression and voting for temporal segments, in plain NumPy.
+"""Suppression of temporal segments, in plain NumPy.
 
 All classes of a video are suppressed in lock-step: every step takes the best
 remaining segment of each class and decays what it overlaps, as array
@@ -9,6 +9,8 @@ from typing import Callable, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
 import numpy as np
 import torch
+
+from .voting import vote_in_groups
 
 ArrayLike = Union[np.ndarray, torch.Tensor]
 T = TypeVar('T', np.ndarray, torch.Tensor)
@@ -120,58 +122,13 @@ def nms(segments: T,
     index, kept_scores = index[order], kept_scores[order]
     kept = segs[index]
     if voting_thresh > 0 and (class_agnostic or vote_per_class):
-        kept = _vote_in_groups(kept, groups[index], segs, conf, groups,
+        kept = vote_in_groups(kept, groups[index], segs, conf, groups,
                                voting_thresh)
     result = Segments(kept, kept_scores, classes[index])
     if as_tensor:
         result = Segments(*(torch.from_numpy(np.ascontiguousarray(x))
                             for x in result))
     return result
-
-
-def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray,
-         iou_threshold: float) -> np.ndarray:
-    """Move segments to the weighted mean of the candidates around them.
-
-    Args:
-        kept (ndarray): Segments to refine, shape (K, 2).
-        segments (ndarray): All candidates, shape (N, 2).
-        scores (ndarray): Their weights, shape (N, ).
-        iou_threshold (float): Overlap from which a candidate has a voice.
-
-    Returns:
-        ndarray: Refined segments, shape (K, 2). A segment that no candidate
-        overlaps (one of zero length) stays where it is.
-    """
-    refined = kept.copy()
-    rows = max(1, 2_000_000 // max(len(segments), 1))
-    length = segments[:, 1] - segments[:, 0]
-    for first in range(0, len(kept), rows):
-        part = kept[first:first + rows]
-        inter = np.minimum(part[:, None, 1], segments[:, 1]) - np.maximum(
-            part[:, None, 0], segments[:, 0])
-        inter = np.maximum(inter, 0)
-        union = (part[:, 1] - part[:, 0])[:, None] + length - inter
-        # Two segments of zero length have neither overlap nor union.
-        iou = inter / np.where(union > 0, union, 1)
-        weight = np.where(iou >= iou_threshold, scores, 0)
-        total = weight.sum(1, keepdims=True)
-        voted = total[:, 0] > 0
-        refined[first:first + rows][voted] = (
-            weight[voted] / total[voted]) @ segments
-    return refined
-
-
-def _vote_in_groups(kept: np.ndarray, kept_groups: np.ndarray,
-                    segments: np.ndarray, scores: np.ndarray,
-                    groups: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Apply :func:`vote` within every group of classes."""
-    refined = kept.copy()
-    for group in np.unique(kept_groups):
-        mine, all_ = kept_groups == group, groups == group
-        refined[mine] = vote(kept[mine], segments[all_], scores[all_],
-                             iou_threshold)
-    return refined
 
 
 #: (scores, iou, length of the better segment) -> lowered scores, all

@@ -5,7 +5,7 @@ from .table import markdown_table, round_table, write_report
 from .timeline import TimelineRow, draw_timeline
 
 __all__ = [
-    'TimelineRow', 'complexity', 'draw_scores', 'draw_timeline', 'draw_tradeoff',
-    'empty_weights', 'latency_ms', 'markdown_table', 'measure', 'round_table',
-    'write_report'
+    'TimelineRow', 'complexity', 'draw_scores', 'draw_timeline',
+    'draw_tradeoff', 'empty_weights', 'latency_ms', 'markdown_table',
+    'measure', 'round_table', 'write_report'
 ]

@@ -45,8 +45,8 @@ def draw_timeline(video_path: Optional[PathLike],
     Args:
         video_path (str, optional): The video; None leaves out the frames.
         rows (Sequence): One :class:`TimelineRow`, or tuple of its entries,
-            per band. Overlapping segments are put on several lanes; the
-            higher the score the stronger the colour.
+            per band. Overlapping segments are put on up to six lanes, best
+            scores first; the higher the score the stronger the colour.
         duration (float): Length of the video in seconds.
         path (str): PNG to write.
         title (str, optional): Title of the picture.
@@ -62,7 +62,7 @@ def draw_timeline(video_path: Optional[PathLike],
     if not duration > 0:
         raise ValueError(f'duration must be positive, found {duration}')
     rows = [_named(TimelineRow(*row), classes) for row in rows]
-    lanes = [_lanes(row.segments) for row in rows]
+    lanes = [_lanes(row) for row in rows]
     heights = [max(1, 1 + max(lane, default=0)) for lane in lanes]
     frames = [] if video_path is None else sample_frames(
         video_path, num_frames)
@@ -120,18 +120,23 @@ def _named(row: TimelineRow,
         labels=labels, segments=np.asarray(row.segments).reshape(-1, 2))
 
 
-def _lanes(segments: np.ndarray) -> List[int]:
-    """Lane of each segment so that none overlaps within a lane."""
-    ends: List[float] = []
-    lanes = [0] * len(segments)
-    for i in np.argsort(segments[:, 0], kind='stable'):
-        start, end = segments[i]
-        free = [k for k, e in enumerate(ends) if e <= start]
-        lane = free[0] if free else len(ends)
-        if not free:
-            ends.append(end)
-        ends[lane] = end
-        lanes[i] = lane
+def _lanes(row: TimelineRow) -> List[int]:
+    """Lane of each segment so that none overlaps within a lane.
+
+    The best scored choose first; -1 where :data:`MAX_LANES` are full.
+    """
+    order = np.argsort(row.segments[:, 0], kind='stable')
+    if row.scores is not None:
+        order = np.argsort(-np.asarray(row.scores, float), kind='stable')
+    taken: List[List[np.ndarray]] = [[] for _ in range(MAX_LANES)]
+    lanes = [-1] * len(order)
+    for i in order:
+        start, end = row.segments[i]
+        for lane, others in enumerate(taken):
+            if all(end <= s or e <= start for s, e in others):
+                others.append(row.segments[i])
+                lanes[i] = lane
+                break
     return lanes
 
 
@@ -141,6 +146,8 @@ def _draw_band(axes: Axes, row: TimelineRow, lanes: Sequence[int],
     scores = row.scores if row.scores is not None else [None] * len(lanes)
     for (start, end), label, score, lane in zip(row.segments, row.labels,
                                                 scores, lanes):
+        if lane < 0:
+            continue
         color, hatch = colors[label]
         strength = 0.9 if score is None else 0.25 + 0.65 * float(score)
         axes.add_patch(Rectangle(
@@ -157,7 +164,10 @@ def _draw_band(axes: Axes, row: TimelineRow, lanes: Sequence[int],
                 break
     axes.set_ylim(0, height)
     axes.set_yticks([])
-    axes.set_ylabel(row.name, rotation=0, ha='right', va='center')
+    more = sum(lane < 0 for lane in lanes)
+    axes.set_ylabel(
+        row.name + (f'\n({more} lower ones\nnot shown)' if more else ''),
+        rotation=0, ha='right', va='center')
     axes.tick_params(labelbottom=False, bottom=False)
     if not len(lanes):
         axes.text(duration / 2, 0.5, 'nothing', ha='center', va='center',
