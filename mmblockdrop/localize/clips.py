@@ -35,16 +35,22 @@ def split_clips(frames: Tensor, clip_frames: int) -> Tensor:
     return clips.transpose(1, 2).flatten(0, 1).contiguous()
 
 
-def join_clips(feats: Tensor, batch_size: int, window_size: int) -> Tensor:
-    """Average over space and put the clips of a window one after another.
+def join_clips(feats: Tensor,
+               batch_size: int,
+               window_size: int,
+               pooling: str = 'mean') -> Tensor:
+    """Pool over space and put the clips of a window one after another.
 
     Args:
         feats: Map [N, C, t', h, w], sequence [N, C, t'] or vector [N, C].
         batch_size: B; N is a multiple of it.
         window_size: T, steps of the result.
+        pooling: 'mean' averages over space; 'concat' keeps the places apart,
+            side by side as channels.
 
     Returns:
-        Features [B, C, T], interpolated linearly in time, float32.
+        Features [B, C, T], or [B, C * h * w, T] with 'concat', interpolated
+        linearly in time, float32.
 
     Raises:
         ValueError: If the features have another number of axes.
@@ -55,7 +61,9 @@ def join_clips(feats: Tensor, batch_size: int, window_size: int) -> Tensor:
             '[N, C, t, h, w], [N, C, t] or [N, C] (mmaction ViTs: set '
             'model.backbone.return_feat_map=True)')
     feats = feats.float()
-    if feats.dim() == 5:
+    if feats.dim() == 5 and pooling == 'concat':
+        feats = feats.permute(0, 1, 3, 4, 2).flatten(1, 3)
+    elif feats.dim() == 5:
         feats = feats.mean((-2, -1))
     if feats.dim() == 2:
         feats = feats.unsqueeze(-1)

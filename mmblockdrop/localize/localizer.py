@@ -32,14 +32,17 @@ class ActionFormer(BaseModel):
         clip_chunk: Clips the encoder sees at once where no gradients are
             computed, None for all; bounds the memory. Anything that listens
             to the encoder then hears it several times per batch.
+        pooling: How a clip's map becomes one vector per step: 'mean' over
+            space, or 'concat', which keeps the places apart (C * h * w
+            channels go to the projection), for small maps.
         test_cfg: ``score_thr``, least score of a detection, and
             ``pre_nms_topk``, detections kept per window.
         data_preprocessor: Config of the preprocessor.
         init_cfg: MMEngine's initialization config.
 
     Raises:
-        ValueError: If the levels of projection, neck and head differ, or
-            ``test_cfg`` has an unknown key.
+        ValueError: If the levels of projection, neck and head differ,
+            ``test_cfg`` has an unknown key, or ``pooling`` is unknown.
     """
 
     def __init__(self,
@@ -50,6 +53,7 @@ class ActionFormer(BaseModel):
                  neck: Optional[dict] = None,
                  clip_frames: int = 16,
                  clip_chunk: Optional[int] = None,
+                 pooling: str = 'mean',
                  test_cfg: Optional[dict] = None,
                  data_preprocessor: Union[dict, nn.Module, None] = None,
                  init_cfg: Union[dict, List[dict], None] = None) -> None:
@@ -61,6 +65,10 @@ class ActionFormer(BaseModel):
         self.window_size = window_size
         self.clip_frames = clip_frames
         self.clip_chunk = clip_chunk
+        if pooling not in ('mean', 'concat'):
+            raise ValueError(f'model.pooling is {pooling!r}, expected '
+                             "'mean' or 'concat'")
+        self.pooling = pooling
         self.test_cfg = dict(score_thr=0.001, pre_nms_topk=2000)
         unknown = set(test_cfg or ()) - set(self.test_cfg)
         if unknown:
@@ -96,7 +104,8 @@ class ActionFormer(BaseModel):
         """
         if self.backbone is not None:
             feats = self._encode(split_clips(inputs, self.clip_frames))
-            feats = join_clips(feats, len(inputs), self.window_size)
+            feats = join_clips(feats, len(inputs), self.window_size,
+                               self.pooling)
         elif inputs.dim() == 3:
             missing = max(self.window_size - inputs.size(-1), 0)
             feats = F.pad(inputs.float(), (0, missing))

@@ -12,19 +12,31 @@ snippet_stride = 2
 frames_per_step = 2
 val_split = dict(ratio=0.15, seed=0)
 
+# Kept a little larger than what the model sees, for random crops; grey.
 frames = dict(
     type='mmblockdrop.CachedFrames',
     cache_dir=cache_dir,
     transforms=[
         dict(type='mmblockdrop.OpenVideo'),
         dict(type='DecordDecode'),
-        dict(
-            type='Resize', scale=(image_size, image_size), keep_ratio=False),
+        dict(type='Resize', scale=(54, 54), keep_ratio=False),
+        dict(type='mmblockdrop.ToGray'),
     ])
-pipeline = [
+train_pipeline = [
     frames,
     dict(type='mmblockdrop.SampleWindow'),
     dict(type='DecordDecode'),
+    dict(type='RandomCrop', size=image_size),
+    dict(type='Flip', flip_ratio=0.5),
+    dict(type='mmblockdrop.JitterContrast'),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='mmblockdrop.PackTADInputs'),
+]
+test_pipeline = [
+    frames,
+    dict(type='mmblockdrop.SampleWindow'),
+    dict(type='DecordDecode'),
+    dict(type='CenterCrop', crop_size=image_size),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='mmblockdrop.PackTADInputs'),
 ]
@@ -37,8 +49,7 @@ videos = dict(
     classes='category_idx.txt',
     window_size=window_size,
     snippet_stride=snippet_stride,
-    frames_per_step=frames_per_step,
-    pipeline=pipeline)
+    frames_per_step=frames_per_step)
 
 train_dataloader = dict(
     batch_size=4,
@@ -46,7 +57,10 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        **videos, subset='training', split=dict(part='train', **val_split)))
+        **videos,
+        subset='training',
+        split=dict(part='train', **val_split),
+        pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=4,
     num_workers=1,
@@ -56,13 +70,15 @@ val_dataloader = dict(
         **videos,
         subset='training',
         split=dict(part='val', **val_split),
+        pipeline=test_pipeline,
         test_mode=True))
 test_dataloader = dict(
     batch_size=4,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**videos, subset='test', test_mode=True))
+    dataset=dict(
+        **videos, subset='test', pipeline=test_pipeline, test_mode=True))
 # Training videos on which the candidates of a round are scored.
 score_dataloader = dict(
     batch_size=4,
@@ -73,6 +89,7 @@ score_dataloader = dict(
         subset='training',
         split=dict(part='train', **val_split),
         sample_ratio=0.25,
+        pipeline=test_pipeline,
         test_mode=True))
 
 val_evaluator = dict(
