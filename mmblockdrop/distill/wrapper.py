@@ -97,12 +97,16 @@ class TeacherStudentWrapper(BaseModel):
         teacher.requires_grad_(False)
         teacher.to(next(self.student.parameters()).device)
         for model in (teacher, self.student):
-            with tap(model, self._paths()):
+            with tap(model, self.alignment_paths()):
                 pass
         self.__dict__['teacher'] = teacher.eval()
 
-    def _paths(self) -> List[str]:
-        """Paths of the modules that the alignments compare."""
+    def alignment_paths(self) -> List[str]:
+        """Paths of the modules that the alignments compare.
+
+        Returns:
+            List[str]: Dotted paths in the localizer, without repetition.
+        """
         return sorted({
             path
             for alignment in self.alignments.values()
@@ -132,7 +136,7 @@ class TeacherStudentWrapper(BaseModel):
         if self.teacher is None:
             raise RuntimeError('TeacherStudentWrapper has no teacher yet: '
                                'call init_weights() before training.')
-        paths = self._paths()
+        paths = self.alignment_paths()
         with torch.no_grad(), tap(self.teacher, paths) as teacher_out:
             self.teacher(inputs, data_samples, mode='tensor')
         with tap(self.student, paths) as student_out:

@@ -110,7 +110,8 @@ class LossScorer(Scorer):
     Args:
         with_alignments (bool): Add the losses against the teacher.
             Defaults to False, the task losses alone.
-        share_prefix (bool): See :class:`MetricScorer`.
+        share_prefix (bool): See :class:`MetricScorer`. Without effect where
+            an alignment compares modules inside the blocks.
     """
 
     higher_is_better = False
@@ -138,9 +139,19 @@ class LossScorer(Scorer):
                 total[-1] += samples
 
         self.executions = for_each_candidate(model, stack, candidates,
-                                             batches, run, self.share_prefix)
+                                             batches, run,
+                                             self._shares(model, stack))
         all_reduce(total)
         return {i: (total[i] / total[-1]).item() for i in candidates}
+
+
+    def _shares(self, model: nn.Module, stack: BlockStack) -> bool:
+        """Whether no alignment listens inside a block that would not run."""
+        paths = getattr(model, 'alignment_paths', list)()
+        blocks = tuple(f'{name}.' for name in stack.names)
+        return self.share_prefix and not (
+            self.with_alignments and any(
+                path.startswith(blocks) for path in paths))
 
 
 @SCORERS.register_module()

@@ -6,47 +6,10 @@ import pytest
 import torch
 import toy
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.logging import MMLogger
+from rounds_kit import sharpen, train
 
 from mmblockdrop.registry import MODELS
-
-#: Fine enough for every candidate to have a score of its own.
-EVALUATOR = dict(
-    type='mmblockdrop.TADMetric',
-    tiou_thresholds=[0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-
-
-def sharpen(cfg: Config) -> Config:
-    """Let validation and scoring tell the candidates apart.
-
-    Args:
-        cfg: Config of a toy run.
-
-    Returns:
-        The same config.
-    """
-    cfg.val_evaluator = cfg.test_evaluator = EVALUATOR
-    cfg.val_dataloader.dataset.length = 9
-    cfg.test_dataloader.dataset.length = 9
-    if 'score_dataloader' in cfg.train_cfg:
-        cfg.train_cfg.score_dataloader.dataset.length = 8
-        cfg.optim_wrapper.optimizer.lr = 1e-3
-    return cfg
-
-
-def train(cfg: Config) -> Runner:
-    """Run a config.
-
-    Args:
-        cfg: Config.
-
-    Returns:
-        The runner, after training.
-    """
-    cfg.experiment_name = Path(cfg.work_dir).name + str(id(cfg))
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    return runner
 
 
 @pytest.fixture(scope='session')
@@ -79,3 +42,18 @@ def block_drop(trained) -> Callable[..., Config]:
         return sharpen(toy.block_drop(work_dir, trained, **overrides))
 
     return make
+
+
+@pytest.fixture(scope='session')
+def finished(block_drop, tmp_path_factory) -> Path:
+    """Work directory of a finished run of two rounds."""
+    cfg = block_drop(tmp_path_factory.mktemp('finished'))
+    train(cfg)
+    return Path(cfg.work_dir)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _quiet() -> None:
+    """One thread, and only errors on the terminal."""
+    torch.set_num_threads(1)
+    MMLogger.get_instance('mmengine', log_level='ERROR')
