@@ -16,6 +16,8 @@ COLORS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9',
 HATCHES = ('', '///', '...', 'xx', '--', '++', 'oo', '||')
 #: Lanes of a band; what fits in none is counted, not drawn.
 MAX_LANES = 6
+#: Shorter segments are drawn as long as this share of the video.
+MIN_SHARE = 0.002
 
 
 class TimelineRow(NamedTuple):
@@ -73,7 +75,8 @@ def draw_timeline(video_path: Optional[PathLike],
 
     width, strip = 13., 0.
     if frames:
-        strip = 11.3 / len(frames) * frames[0].shape[0] / frames[0].shape[1]
+        # A little more than the frames need at the full width of the axes.
+        strip = 12.6 / len(frames) * frames[0].shape[0] / frames[0].shape[1]
     band = [0.12 + 0.27 * h for h in heights]
     legend = 0.25 * math.ceil(len(names) / 9) + 0.1
     figure = canvas(width, sum(band) + strip + legend + 1.15)
@@ -150,8 +153,9 @@ def _draw_band(axes: Axes, row: TimelineRow, lanes: Sequence[int],
             continue
         color, hatch = colors[label]
         strength = 0.9 if score is None else 0.25 + 0.65 * float(score)
+        length = max(end - start, MIN_SHARE * duration)
         axes.add_patch(Rectangle(
-            (start, height - 1 - lane + 0.08), end - start, 0.84, lw=0.6,
+            (start, height - 1 - lane + 0.08), length, 0.84, lw=0.6,
             facecolor=color, alpha=strength, hatch=hatch, edgecolor='white'))
         text = label if score is None else f'{label} {score:.2f}'
         inches = (end - start) / duration * width * 0.86
@@ -180,6 +184,9 @@ def _draw_strip(axes: Axes, frames: Sequence[np.ndarray],
     for i, frame in enumerate(frames):
         axes.imshow(frame, extent=((i + 0.01) * step, (i + 0.99) * step, 0, 1),
                     aspect='auto')
+    height, width = frames[0].shape[:2]
+    axes.set_box_aspect(height / width / len(frames))
+    axes.set_anchor('N')
     axes.set_ylim(0, 1)
     axes.set_yticks([])
     axes.tick_params(labelbottom=True, bottom=True)
