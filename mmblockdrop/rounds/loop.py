@@ -158,6 +158,8 @@ class DistillationLoop(EpochBasedTrainLoop):
                 self.prepare_alignment()
             self.align()
             self.finish_round()
+        self.hook.record['finished'] = True
+        self.hook.write(self.runner)
         self.runner.call_hook('after_train')
         return self.runner.model
 

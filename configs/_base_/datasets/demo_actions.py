@@ -10,6 +10,7 @@ window_size = 128
 snippet_stride = 2
 frames_per_step = 2
 
+# Grey: colour says nothing about how an actor moves.
 frames = dict(
     type='mmblockdrop.CachedFrames',
     cache_dir=cache_dir,
@@ -18,6 +19,7 @@ frames = dict(
         dict(type='DecordDecode'),
         dict(
             type='Resize', scale=(image_size, image_size), keep_ratio=False),
+        dict(type='mmblockdrop.ToGray'),
     ])
 pipeline = [
     frames,

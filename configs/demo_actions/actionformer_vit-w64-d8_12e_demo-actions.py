@@ -1,0 +1,49 @@
+# ActionFormer on eight blocks of width 64, from raw grey pixels, from scratch.
+_base_ = [
+    '../_base_/models/actionformer_vit-w96-d8.py',
+    '../_base_/datasets/demo_actions.py', '../_base_/default_runtime.py'
+]
+model = dict(
+    data_preprocessor=dict(mean=[110.], std=[25.]),
+    backbone=dict(
+        img_size=64,
+        patch_size=16,
+        in_channels=1,
+        embed_dims=64,
+        use_mean_pooling=False,
+        init_cfg=[
+            dict(type='Xavier', layer='Linear', distribution='uniform'),
+            dict(type='Constant', layer='LayerNorm', val=1., bias=0.)
+        ]),
+    pooling='concat',  # where an actor is matters: 16 places of 64 channels
+    window_size=128,
+    # Actions last 0.6 to 6 s, 3 to 30 steps.
+    projection=dict(
+        in_channels=16 * 64, arch=(2, 1, 3), window_size=19, path_drop=0.),
+    neck=dict(num_levels=4),
+    head=dict(num_classes=9, strides=[1, 2, 4, 8]),
+    test_cfg=dict(score_thr=0.005, pre_nms_topk=1000))
+
+max_epochs = 12
+train_dataloader = dict(batch_size=2)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=4)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.),
+    clip_grad=dict(max_norm=1.))
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=0.01,
+        end=1,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        begin=1,
+        end=max_epochs,
+        T_max=max_epochs - 1,
+        eta_min_ratio=0.01,
+        convert_to_iter_based=True)
+]

@@ -1,0 +1,175 @@
+"""Derive the configs of the quickstart for someone's own videos."""
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+from mmengine.config import Config
+
+TUBELET = 2  # frames of one step, as the backbone's tubelet_size
+CLIP_STEPS = 8
+SPLIT = dict(ratio=0.15, seed=0)
+
+
+def write_configs(data: Path, work: Path, baseline: str,
+                  block_drop: str) -> Tuple[Path, Path]:
+    """Write ``baseline.py`` and ``blockdrop.py`` for a folder of videos.
+
+    Steps are as long as the short actions need, levels as many as the long
+    ones need; the rest is the demonstration's. The files are complete and
+    can be changed and run by themselves.
+
+    Args:
+        data (Path): Holds ``annotations.json`` and ``videos``.
+        work (Path): Where the configs go.
+        baseline (str): Config to start from.
+        block_drop (str): Config of its compression.
+
+    Returns:
+        tuple[Path, Path]: The two files.
+
+    Raises:
+        SystemExit: The annotations lack what is needed.
+    """
+    database = read_database(data)
+    subsets = sorted({v['subset'] for v in database.values()})
+    roles = choose_subsets(subsets, data)
+    lengths = np.array([
+        a['segment'][1] - a['segment'][0] for v in database.values()
+        for a in v.get('annotations', [])
+    ])
+    labels = sorted({
+        a['label']
+        for v in database.values() for a in v.get('annotations', [])
+    })
+    if not labels:
+        raise SystemExit(f'{data}/annotations.json holds no annotation')
+    fps = frame_rate(data, database)
+    stride = max(
+        TUBELET,
+        TUBELET * int(np.quantile(lengths, 0.1) * fps / 2 / TUBELET))
+    longest = np.quantile(lengths, 0.95) * fps / stride
+    levels = int(np.clip(np.ceil(np.log2(max(longest / 4, 1))) + 1, 3, 6))
+    durations = [v['duration'] for v in database.values()]
+    steps = np.median(durations) * fps / stride
+    window = int(np.clip(np.ceil(steps / CLIP_STEPS), 4, 24)) * CLIP_STEPS
+
+    cfg = Config.fromfile(baseline)
+    common = dict(
+        data_root=str(data),
+        classes=labels,
+        window_size=window,
+        snippet_stride=stride,
+        frames_per_step=TUBELET,
+        bad_segments='drop')
+    for name, role in (('train', 'train'), ('val', 'val'), ('test', 'test'),
+                       ('score', 'train')):
+        dataset = cfg[f'{name}_dataloader'].dataset
+        dataset.update(common, **roles[role])
+        dataset.pipeline[0].cache_dir = str(work / 'cache')
+    cfg.model.window_size = window
+    cfg.model.projection.arch = (2, 1, levels - 1)
+    cfg.model.neck.num_levels = levels
+    cfg.model.head.num_classes = len(labels)
+    cfg.model.head.strides = [2**i for i in range(levels)]
+    files = work / 'baseline.py', work / 'blockdrop.py'
+    cfg.dump(str(files[0]))
+    drop = Config.fromfile(block_drop)
+    for key in ('train', 'val', 'test', 'score'):
+        drop[f'{key}_dataloader'] = cfg[f'{key}_dataloader']
+    drop.train_cfg.score_dataloader = cfg.score_dataloader
+    drop.model.localizer = cfg.model
+    drop.dump(str(files[1]))
+    print(f'{len(database)} videos, {len(labels)} classes, {fps:.1f} frames '
+          f'per second; a step is {stride / fps:.2f} s, a window {window} '
+          f'steps, {levels} levels. Configs: {files[0]}, {files[1]}')
+    return files
+
+
+def read_database(data: Path) -> Dict[str, Any]:
+    """Annotated videos of a folder.
+
+    Args:
+        data (Path): Holds ``annotations.json``.
+
+    Returns:
+        dict: Name to entry.
+
+    Raises:
+        SystemExit: The file is absent or in another format.
+    """
+    path = data / 'annotations.json'
+    if not path.is_file() or not (data / 'videos').is_dir():
+        raise SystemExit(f'--data {data}: expected annotations.json and a '
+                         'folder videos in it')
+    try:
+        database = json.loads(path.read_text())['database']
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise SystemExit(f'{path} is not in ActivityNet\'s format, '
+                         f'{{"database": {{...}}}}: {error!r}') from None
+    for name, entry in database.items():
+        for key in ('subset', 'duration', 'annotations'):
+            if key not in entry:
+                raise SystemExit(f'{path}: video {name!r} has no {key!r}')
+    return database
+
+
+def choose_subsets(subsets: List[str], data: Path) -> Dict[str, Any]:
+    """Which videos train, choose the epoch, and test.
+
+    Args:
+        subsets (list[str]): Names in the annotations.
+        data (Path): For the error.
+
+    Returns:
+        dict: 'train', 'val', 'test' to dataset arguments. Without a
+        validation subset beside a test subset, a part of the training
+        videos chooses the epoch.
+
+    Raises:
+        SystemExit: There is no training or no other subset.
+    """
+    found = {}
+    for role in ('train', 'val', 'test'):
+        found[role] = next(
+            (s for s in subsets if s.lower().startswith(role)), None)
+    if not found['train'] or not (found['val'] or found['test']):
+        raise SystemExit(
+            f'{data}/annotations.json has the subsets {subsets}; expected '
+            "'training', and 'validation' or 'test' or both")
+    if found['val'] and found['test']:
+        return {role: dict(subset=name) for role, name in found.items()}
+    return dict(
+        train=dict(
+            subset=found['train'], split=dict(part='train', **SPLIT)),
+        val=dict(subset=found['train'], split=dict(part='val', **SPLIT)),
+        test=dict(subset=found['test'] or found['val']))
+
+
+def frame_rate(data: Path, database: Dict[str, Any]) -> float:
+    """Median frame rate of some of the videos.
+
+    Args:
+        data (Path): Folder of the data.
+        database (dict): Annotated videos.
+
+    Returns:
+        float: Frames per second.
+
+    Raises:
+        SystemExit: No video can be read.
+    """
+    from decord import VideoReader
+    rates = []
+    for name in sorted(database):
+        for path in (data / 'videos').glob(f'{name}.*'):
+            try:
+                rates.append(VideoReader(str(path)).get_avg_fps())
+            except Exception:  # decord raises its own kind for bad files
+                continue
+        if len(rates) == 5:
+            break
+    if not rates:
+        raise SystemExit(f'{data}/videos: none of the annotated videos can '
+                         'be read')
+    return float(np.median(rates))

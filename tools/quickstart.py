@@ -1,0 +1,218 @@
+"""Train, compress, test and localize, from videos to table and pictures.
+
+    python tools/quickstart.py [--data ROOT] [--work-dir DIR]
+
+Without ``--data`` it generates demonstration videos. ``ROOT`` holds
+``annotations.json`` in ActivityNet's format and a folder ``videos``. What is
+finished is reused; an interrupted step goes on from its last epoch.
+"""
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+HERE = Path(__file__).resolve().parent
+DEMO = 'configs/demo_actions/'
+BASELINE = DEMO + 'actionformer_vit-w64-d8_12e_demo-actions.py'
+BLOCK_DROP = DEMO + 'blockdrop_vit-w64-d8_2x2e_demo-actions.py'
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--data', type=Path, help='folder with annotations.json and videos/')
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        help='where results go (default: work_dirs/quickstart, with --data '
+        'work_dirs/quickstart_<name of the folder>)')
+    return parser.parse_args(argv)
+
+
+def step(number: int, what: str, command: Sequence[str],
+         done: Callable[[], bool] = lambda: False) -> None:
+    """Run one program, unless its result is there.
+
+    Args:
+        number (int): For the headline.
+        what (str): For the headline.
+        command (Sequence[str]): Program of this project and arguments.
+        done (Callable): Tells whether its result is there already.
+
+    Raises:
+        SystemExit: The program failed; what is finished stays.
+    """
+    print(f'\n=== {number}/6 {what}', flush=True)
+    if done():
+        print('Finished before: reused', flush=True)
+        return
+    began = time.perf_counter()
+    code = subprocess.call([sys.executable, '-W', 'ignore', *command])
+    if code:
+        sys.exit(f'{what}: failed with status {code}. Run the same command '
+                 'again to go on from here.')
+    print(f'{what}: {time.perf_counter() - began:.0f} s', flush=True)
+
+
+def is_finished(report: Path) -> bool:
+    """Whether a block-drop run has ended.
+
+    Args:
+        report (Path): Its ``blockdrop.json``.
+
+    Returns:
+        bool: Whether the file is there and says so.
+    """
+    return report.exists() and json.loads(report.read_text()).get(
+        'finished', False)
+
+
+def test(config: str, checkpoint: Path, out: Path) -> List[str]:
+    """Command that tests a checkpoint and keeps the metrics."""
+    return [
+        str(HERE / 'test.py'), config,
+        str(checkpoint), '--work-dir',
+        str(out)
+    ]
+
+
+def read_metrics(folder: Path) -> Dict[str, float]:
+    """Metrics that ``tools/test.py`` wrote last into a work directory.
+
+    Args:
+        folder (Path): Its ``--work-dir``.
+
+    Returns:
+        Dict[str, float]: The metrics.
+
+    Raises:
+        FileNotFoundError: None were written.
+    """
+    files = sorted(folder.glob('*/*.json'))
+    if not files:
+        raise FileNotFoundError(f'{folder} holds no metrics of tools/test.py')
+    return json.loads(files[-1].read_text().splitlines()[-1])
+
+
+def results_table(record: Dict[str, Any], teacher: Dict[str, float],
+                  compressed: Dict[str, float]) -> str:
+    """Lay out what was there before and what is left.
+
+    Args:
+        record (dict): Content of ``blockdrop.json``.
+        teacher (dict): Test metrics of the full model.
+        compressed (dict): Test metrics of the compressed model.
+
+    Returns:
+        str: Markdown.
+    """
+    last = record['rounds'][-1]
+    rows = [('full', record['baseline'], teacher), ('compressed', last,
+                                                    compressed)]
+    lines = [
+        '| model | blocks | params (M) | GMACs | latency (ms) | test mAP@0.5 '
+        '| test mAP |', '| --- | --- | --- | --- | --- | --- | --- |'
+    ]
+    for name, entry, metrics in rows:
+        lines.append(
+            f'| {name} | {len(entry["blocks_left"])} '
+            f'| {entry["params"] / 1e6:.2f} | {entry["macs"] / 1e9:.2f} '
+            f'| {entry["latency_ms"]:.0f} '
+            f'| {100 * metrics["tad/mAP@0.50"]:.1f} '
+            f'| {100 * metrics["tad/mAP"]:.1f} |')
+    return '\n'.join(lines)
+
+
+def unseen_video(data: Path) -> Path:
+    """First test video that can be read and holds an action.
+
+    Args:
+        data (Path): Folder of the data.
+
+    Returns:
+        Path: The video.
+
+    Raises:
+        SystemExit: There is none.
+    """
+    database = json.loads((data / 'annotations.json').read_text())['database']
+    for name, entry in sorted(database.items()):
+        if entry['subset'].lower().startswith(
+                ('test', 'val')) and entry['annotations']:
+            for path in (data / 'videos').glob(f'{name}.*'):
+                return path
+    sys.exit(f'{data}/annotations.json has no test video in {data}/videos')
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run all steps."""
+    args = parse_args(argv)
+    if args.data is None:
+        data = Path('data/demo_actions')
+        work = args.work_dir or Path('work_dirs/quickstart')
+    else:
+        data = args.data.resolve()
+        work = args.work_dir or Path(f'work_dirs/quickstart_{data.name}')
+    work.mkdir(parents=True, exist_ok=True)
+    baseline, drop = BASELINE, BLOCK_DROP
+    if args.data is None:
+        step(1, 'Demonstration videos',
+             [str(HERE / 'data/make_demo_data.py'),
+              str(data)])
+    else:
+        print(f'\n=== 1/6 Videos: {data}', flush=True)
+        from own_videos import write_configs
+        baseline, drop = map(
+            str, write_configs(data, work, BASELINE, BLOCK_DROP))
+
+    full = work / 'full'
+    epochs = _epochs(baseline)
+    weights = full / f'epoch_{epochs}.pth'
+    step(2, 'Training the full detector', [
+        str(HERE / 'train.py'), baseline, '--work-dir',
+        str(full), '--resume', 'auto'
+    ], weights.exists)
+    compress = work / 'blockdrop'
+    report = compress / 'blockdrop.json'
+    step(3, 'Progressive block drop', [
+        str(HERE / 'train.py'), drop, '--work-dir',
+        str(compress), '--resume', 'auto', '--cfg-options',
+        f'model.checkpoint={weights}'
+    ], lambda: is_finished(report))
+    record = json.loads(report.read_text())
+    short = compress / record['rounds'][-1]['checkpoint']
+    step(4, 'Testing the full detector', test(drop, weights, work / 'test'))
+    teacher = read_metrics(work / 'test')
+    step(5, 'Testing the compressed detector', test(drop, short,
+                                                    work / 'test_short'))
+    compressed = read_metrics(work / 'test_short')
+    step(6, 'Localizing one unseen video', [
+        'demo/localize.py',
+        str(unseen_video(data)), '--config', drop, '--checkpoint',
+        str(short), '--teacher-checkpoint',
+        str(weights), '--ann-file',
+        str(data / 'annotations.json'), '--out-dir',
+        str(work)
+    ])
+    text = results_table(record, teacher, compressed)
+    (work / 'results.md').write_text(text + '\n')
+    pictures = sorted([*compress.glob('*.png'), *work.glob('*.png')])
+    print('\n' + text)
+    print('\nTable:', work / 'results.md')
+    print('Rounds:', compress / 'blockdrop.md')
+    print('Pictures:', *pictures, sep='\n  ')
+
+
+def _epochs(config: str) -> int:
+    from mmengine.config import Config
+    return Config.fromfile(config).train_cfg.max_epochs
+
+
+if __name__ == '__main__':
+    main()
