@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Callable, DefaultDict, Dict, List, Optional, Sequence, Tuple
 
 Fill = Callable[[ModuleType], None]
-Rescue = Callable[[ModuleType, ImportError], None]
+Rescue = Callable[[ModuleType, Exception], None]
 
 
 class _StandInLoader(Loader):
@@ -76,7 +76,7 @@ class MendFinder(MetaPathFinder):
         def exec_module(module: ModuleType) -> None:
             try:
                 execute(module)
-            except ImportError as error:
+            except Exception as error:
                 if fullname not in self.rescues:
                     raise
                 self.rescues[fullname](module, error)
@@ -108,13 +108,13 @@ def after_import(name: str, mend: Fill) -> None:
     _install()
 
 
-def on_import_error(name: str, rescue: Rescue) -> None:
+def on_failed_import(name: str, rescue: Rescue) -> None:
     """Call ``rescue(module, error)`` where importing the module fails.
 
     Args:
         name (str): Full name of the module.
         rescue (Callable): Gets the half-executed module, which then counts as
-            imported, and the ``ImportError``.
+            imported, and the exception, of whatever type.
     """
     _FINDER.rescues[name] = rescue
     _install()

@@ -4,8 +4,9 @@ Defect: mmaction2 1.2.0 imports its multimodal models (VindLU) wherever
 transformers>=4.28 is installed. They need a name that transformers 5 (and
 already 4.57) no longer has, ``apply_chunking_to_forward`` in
 ``transformers.modeling_utils``, and timm, which mmaction2 does not ask for.
-peft brings transformers along, so
-``import mmaction.models`` fails as a whole for models nobody asked for.
+(On torch below 2.6 transformers 5 fails with a NameError.) peft brings
+transformers along, so ``import mmaction.models`` fails as a whole for models
+nobody asked for.
 
 Mend: where that import fails, mmaction2's own placeholders are registered, as
 it does itself without transformers. Where it succeeds nothing changes.
@@ -15,12 +16,12 @@ or follows its version 5. None is published; 1.2.0 is the newest.
 """
 from types import ModuleType
 
-from .importing import on_import_error
+from .importing import on_failed_import
 
 NAMES = ('VindLUVQA', 'VindLURetrievalMC', 'VindLURetrieval')
 
 
-def _register_placeholders(module: ModuleType, error: ImportError) -> None:
+def _register_placeholders(module: ModuleType, error: Exception) -> None:
     """Register models that say, when built, why they are unavailable."""
     from mmaction.registry import MODELS
 
@@ -39,5 +40,5 @@ def _register_placeholders(module: ModuleType, error: ImportError) -> None:
 
 def mend() -> None:
     """Wait for the package to fail."""
-    on_import_error('mmaction.models.multimodal.vindlu',
-                    _register_placeholders)
+    on_failed_import('mmaction.models.multimodal.vindlu',
+                     _register_placeholders)
