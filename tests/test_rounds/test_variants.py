@@ -1,0 +1,155 @@
+"""Runs with other rules, other budgets and other starts."""
+import pytest
+import torch
+import toy
+from rounds_kit import (blocks_in, metric_of, read_record, read_weights,
+                        train)
+
+from mmblockdrop.blocks import BlockStack
+
+
+@pytest.mark.parametrize('kind', [
+    'LossScorer', 'BlockChangeScorer', 'RandomScorer',
+])
+def test_other_rules(block_drop, tmp_path, kind):
+    cfg = block_drop(
+        tmp_path,
+        drops='50%',
+        epochs_per_round=1,
+        scorer=dict(type=f'mmblockdrop.{kind}'))
+    train(cfg)
+    record = read_record(tmp_path)
+    assert len(record['rounds']) == 2
+    first = record['rounds'][0]
+    sign = 1 if first['higher_is_better'] else -1
+    scores = {int(k): sign * v for k, v in first['scores'].items()}
+    assert first['criterion'] == kind
+    assert first['dropped'] == [max(scores, key=lambda i: (scores[i], -i))]
+    assert first['higher_is_better'] == (kind == 'RandomScorer')
+
+
+def test_two_blocks_at_once(block_drop, tmp_path):
+    train(block_drop(tmp_path, drops=3, drops_per_round=2,
+                     epochs_per_round=1))
+    first, second = read_record(tmp_path)['rounds']
+    scores = {int(k): v for k, v in first['scores'].items()}
+    assert first['dropped'] == sorted(
+        scores, key=lambda i: (-scores[i], i))[:2]
+    assert len(second['dropped']) == 1 and len(second['blocks_left']) == 1
+    state, _ = read_weights(tmp_path / 'round_2.pth')
+    assert blocks_in(state) == second['blocks_left']
+
+
+def test_drop_without_training(block_drop, tmp_path, trained):
+    runner = train(block_drop(tmp_path, epochs_per_round=0))
+    start = read_weights(trained)[0]
+    rounds = read_record(tmp_path)['rounds']
+    for entry in rounds:
+        assert entry['metric_after'] == entry['metric_before']
+        assert entry['best_epoch'] == 0
+    state, _ = read_weights(tmp_path / 'round_2.pth')
+    assert blocks_in(state) == rounds[-1]['blocks_left']
+    for name, value in state.items():
+        torch.testing.assert_close(value, start[name])
+    assert runner.iter == 0
+    assert not list(tmp_path.glob('epoch_*.pth'))
+
+
+def test_protected_blocks_stay(block_drop, tmp_path, finished):
+    protect = read_record(finished)['rounds'][0]['dropped']
+    train(block_drop(tmp_path, protect=protect, epochs_per_round=0))
+    for entry in read_record(tmp_path)['rounds']:
+        assert str(protect[0]) not in entry['scores']
+        assert entry['dropped'] != protect
+        assert protect[0] in entry['blocks_left']
+
+
+def test_teacher_of_the_round_before(block_drop, tmp_path):
+    runner = train(
+        block_drop(tmp_path, dynamic_teacher=True, epochs_per_round=1))
+    teacher = runner.model.teacher
+    assert BlockStack(teacher, 'backbone.blocks').left == read_record(
+        tmp_path)['rounds'][0]['blocks_left']
+    merged, _ = read_weights(tmp_path / 'round_1.pth')
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, merged[name]), name
+
+
+def test_start_from_a_compressed_checkpoint(finished, block_drop, tmp_path):
+    cfg = block_drop(tmp_path, drops=1, epochs_per_round=1)
+    cfg.model.checkpoint = str(finished / 'round_1.pth')
+    train(cfg)
+    before = read_record(finished)['rounds'][0]
+    record = read_record(tmp_path)
+    assert record['start_dropped'] == before['dropped']
+    assert record['baseline']['blocks_left'] == before['blocks_left']
+    assert record['baseline']['metric'] == pytest.approx(
+        before['metric_after'], abs=1e-6)
+    entry, = record['rounds']
+    assert sorted(map(int, entry['scores'])) == before['blocks_left']
+    state, meta = read_weights(tmp_path / 'round_1.pth')
+    assert blocks_in(state) == entry['blocks_left']
+    assert len(entry['blocks_left']) == toy.DEPTH - 2
+    dropped = before['dropped'] + entry['dropped']
+    assert metric_of(state, cfg, dropped) == pytest.approx(
+        entry['metric_after'], abs=1e-6)
+
+
+def test_plain_localizer_with_ground_truth_only(block_drop, tmp_path,
+                                                trained):
+    """Any localizer can be shortened without teacher and wrapper."""
+    cfg = block_drop(tmp_path, drops=1, epochs_per_round=1, lora=None)
+    cfg.model = toy.localizer()
+    cfg.load_from = trained
+    train(cfg)
+    record = read_record(tmp_path)
+    entry, = record['rounds']
+    state, _ = read_weights(tmp_path / 'round_1.pth')
+    assert blocks_in(state) == entry['blocks_left']
+    assert entry['metric_after'] > 0
+
+
+def test_averaged_weights_are_evaluated_and_kept(block_drop, tmp_path):
+    """With ``EMAHook`` the best epoch is one of the averaged weights."""
+    ema = [
+        dict(type='mmblockdrop.BlockDropHook'),
+        dict(type='EMAHook', momentum=0.3)
+    ]
+    cfg = block_drop(tmp_path, custom_hooks=ema)
+    runner = train(cfg)
+    assert BlockStack(runner.model.teacher,
+                      'backbone.blocks').left == list(range(toy.DEPTH))
+    rounds = read_record(tmp_path)['rounds']
+    for entry in rounds:
+        state, _ = read_weights(tmp_path / entry['checkpoint'])
+        dropped = sorted(set(range(toy.DEPTH)) - set(entry['blocks_left']))
+        assert metric_of(state, cfg, dropped) == pytest.approx(
+            entry['metric_after'], abs=1e-6)
+    content = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)
+    average, live = content['state_dict'], content['ema_state_dict']
+    assert live['steps'] == 4
+    lora = [k for k in average if 'lora_B' in k]
+    assert lora and all(
+        not torch.equal(average[k], live[f'module.{k}']) for k in lora)
+
+
+def test_epochs_that_are_evaluated(block_drop, tmp_path):
+    cfg = block_drop(
+        tmp_path, drops=1, epochs_per_round=4, val_begin=2, val_interval=3)
+    runner = train(cfg)
+    content = torch.load(tmp_path / 'epoch_4.pth', weights_only=False)
+    entry = content['meta']['blockdrop']['rounds'][0]
+    assert list(entry['epochs']) == ['3']
+    assert read_record(tmp_path)['rounds'][0]['best_epoch'] in (3, 4)
+    assert runner.epoch == 4
+
+
+def test_lower_can_be_better(block_drop, tmp_path):
+    cfg = block_drop(
+        tmp_path, drops=1, epochs_per_round=3, higher_is_better=False)
+    cfg.optim_wrapper.optimizer.lr = 0.05
+    train(cfg)
+    entry, = read_record(tmp_path)['rounds']
+    content = torch.load(tmp_path / 'epoch_3.pth', weights_only=False)
+    seen = content['meta']['blockdrop']['rounds'][0]['epochs']
+    assert entry['metric_after'] <= min(seen.values())
