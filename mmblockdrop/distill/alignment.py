@@ -141,7 +141,8 @@ class ClassAlignment(Alignment):
 
     Args:
         head (str): Dotted path of the anchor-free head.
-        loss (dict): Defaults to KL at temperature 3.5.
+        loss (dict): Defaults to KL at temperature 3.5. A loss with the
+            attribute ``needs_targets`` is given the positive classes too.
         weight (float): Defaults to 1.
     """
 
@@ -160,9 +161,14 @@ class ClassAlignment(Alignment):
                 student: nn.Module, data_samples: list) -> Tensor:
         """See :meth:`Alignment.forward`."""
         head = student.get_submodule(self.head)
-        logits, _, valid, _ = head.flatten(student_out[self.head])
+        preds = student_out[self.head]
+        logits, _, valid, _ = head.flatten(preds)
         target = head.flatten(teacher_out[self.head])[0]
-        return self.loss(logits[valid], target[valid])
+        pair = logits[valid], target[valid]
+        if getattr(self.loss, 'needs_targets', False):
+            return self.loss(*pair, head.targets(preds,
+                                                 data_samples)[0][valid])
+        return self.loss(*pair)
 
 
 @MODELS.register_module()

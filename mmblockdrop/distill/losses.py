@@ -120,6 +120,8 @@ class ClassDKDLoss(nn.Module):
         temperature (float): As in :class:`ClassKLLoss`.
     """
 
+    needs_targets = True
+
     def __init__(self,
                  alpha: float = 1.,
                  beta: float = 6.,

@@ -28,8 +28,8 @@ class BlockDropHook(Hook):
     Args:
         stack (str | Sequence[str]): Dotted path of the blocks inside the
             localizer.
-        start_dropped (Sequence[int]): Original numbers of blocks that the
-            localizer has lost before the first round.
+        start_dropped (Sequence[int]): Original numbers of blocks that go
+            before the first round, after the trained weights are loaded.
     """
 
     priority = 'ABOVE_NORMAL'
@@ -50,15 +50,11 @@ class BlockDropHook(Hook):
         """
         if runner._resume:
             self.interrupted = read_json(Path(runner.work_dir) / FILE)
-        stack = self.stack(runner)
-        for index in self.start_dropped:
-            if index in stack.left:
-                stack.drop(index)
         self.record = dict(
             version=1,
             stack=self.path,
-            depth=len(stack),
-            start_dropped=self.start_dropped,
+            depth=len(self.stack(runner)),
+            start_dropped=[],
             rounds=[])
 
     def stack(self, runner: Runner) -> BlockStack:

@@ -10,7 +10,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from mmblockdrop.blocks import has_lora, merge_lora
+from mmblockdrop.blocks import merge_lora
 from mmblockdrop.distill.wrapper import load_whole, read_localizer
 from mmblockdrop.registry import LOOPS, SCORERS
 from mmblockdrop.report import measure, round_table, write_report
@@ -31,7 +31,8 @@ class DistillationLoop(EpochBasedTrainLoop):
     A round scores every remaining block, drops the best candidate, builds
     optimizer, schedulers, EMA and the distributed wrapper anew, trains the
     student for ``epochs_per_round`` epochs against the teacher, takes the
-    best evaluated epoch, folds LoRA into the weights and writes
+    best evaluated epoch (epoch 0, the student as it was dropped, included),
+    folds LoRA into the weights and writes
     ``round_<n>.pth`` and the record. ``param_scheduler`` describes one
     round: its epochs count from the start of the round.
 
@@ -168,6 +169,9 @@ class DistillationLoop(EpochBasedTrainLoop):
         """Record the localizer as it comes in."""
         merge_lora(self.localizer)
         stack = self.hook.stack(self.runner)
+        for index in self.hook.start_dropped:
+            if index in stack.left:
+                stack.drop(index)
         self.hook.record['start_dropped'] = [
             i for i in range(len(stack)) if i not in stack.left
         ]
@@ -218,6 +222,9 @@ class DistillationLoop(EpochBasedTrainLoop):
             state='dropped', dropped=chosen, blocks_left=stack.left)
         entry['metric_before'] = pick(self.validate(), self.metric)
         entry.update(self.cost())
+        entry['epochs']['0'] = entry['metric_before']
+        self.recipe.rebuild(self.runner, self.max_iters)
+        save_weights(self.runner, self.best_name)
         self.hook.write(self.runner)
         self.runner.logger.info(
             f'Round {entry["round"]} of {self.n_rounds}: dropped block '
@@ -281,8 +288,7 @@ class DistillationLoop(EpochBasedTrainLoop):
                 due or epoch == self.epochs_per_round):
             return
         value = pick(self.runner.val_loop.run(), self.metric)
-        best = max((self.sign * v for v in entry['epochs'].values()),
-                   default=-math.inf)
+        best = max(self.sign * v for v in entry['epochs'].values())
         entry['epochs'][str(epoch)] = value
         if self.sign * value > best:
             save_weights(self.runner, self.best_name)
@@ -291,16 +297,14 @@ class DistillationLoop(EpochBasedTrainLoop):
     def finish_round(self) -> None:
         """Go on with the best epoch: merge, measure, write, report."""
         entry = self.hook.current
-        epochs = entry.pop('epochs')
-        if epochs:
-            best = max(epochs, key=lambda e: (self.sign * epochs[e], -int(e)))
-            path = f'{self.runner.work_dir}/{self.best_name}'
-            load_whole(self.localizer, read_localizer(path)[0], path)
-            entry.update(best_epoch=int(best), metric_after=epochs[best])
-        else:
-            entry.update(best_epoch=0, metric_after=entry['metric_before'])
-        if has_lora(self.localizer):
+        epochs = entry['epochs']
+        best = max(epochs, key=lambda e: (self.sign * epochs[e], -int(e)))
+        entry.update(best_epoch=int(best), metric_after=epochs[best])
+        path = f'{self.runner.work_dir}/{self.best_name}'
+        if best == '0':  # written before LoRA was attached
             merge_lora(self.localizer)
+        load_whole(self.localizer, read_localizer(path)[0], path)
+        merge_lora(self.localizer)
         self.hook.lora = None
         entry.update(state='aligned', **self.cost())
         entry['checkpoint'] = f'round_{entry["round"]}.pth'
