@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmblockdrop.registry import MODELS
 from .lora import add_lora, reset_lora
+from .stem import ConvStem
 from .surgery import BlockStack
 
 
@@ -60,6 +61,10 @@ class LoRAViT(VisionTransformer):
             :func:`~mmblockdrop.blocks.lora.add_lora`, e.g.
             ``dict(rank=96, targets=['qkv', 'proj'])``. Defaults to None,
             no LoRA.
+        stem (dict, optional): Arguments of
+            :class:`~mmblockdrop.blocks.stem.ConvStem`, which then stands for
+            the patch embedding; for training from scratch. Defaults to None,
+            the projection of VideoMAE.
         with_cp (bool): Recompute blocks in the backward pass instead of
             keeping their activations. Defaults to False.
         return_feat_map (bool): Return ``[clips, C, t, h, w]``. Defaults to
@@ -78,6 +83,7 @@ class LoRAViT(VisionTransformer):
                  *,
                  drop_blocks: Sequence[int] = (),
                  lora: Optional[dict] = None,
+                 stem: Optional[dict] = None,
                  with_cp: bool = False,
                  return_feat_map: bool = True,
                  pretrained: Optional[str] = None,
@@ -89,6 +95,10 @@ class LoRAViT(VisionTransformer):
             kwargs['init_cfg'] = init_cfg
         super().__init__(return_feat_map=return_feat_map, **kwargs)
         self.with_cp = with_cp
+        if stem is not None:
+            self.patch_embed = ConvStem(
+                kwargs.get('in_channels', 3), self.embed_dims,
+                self.patch_size, kwargs.get('tubelet_size', 2), **stem)
         if return_feat_map and self.fc_norm is not None:
             # Unused then; DistributedDataParallel would wait for gradients.
             self.fc_norm.requires_grad_(False)

@@ -75,7 +75,7 @@ def window_shape(cfg: Config) -> Tuple[int, ...]:
         cfg (Config): A whole config.
 
     Returns:
-        tuple[int]: (1, 1, 3, frames, height, width), or (1, channels, steps)
+        tuple[int]: (1, 1, colours, frames, height, width), or (1, channels, steps)
         for features.
 
     Raises:
@@ -92,7 +92,7 @@ def window_shape(cfg: Config) -> Tuple[int, ...]:
             'Resize or CenterCrop of a fixed size: give --shape FRAMES '
             'HEIGHT WIDTH')
     frames = dataset['window_size'] * dataset.get('frames_per_step', 1)
-    return 1, 1, 3, frames, *size
+    return 1, 1, model.backbone.get('in_channels', 3), frames, *size
 
 
 def image_size(pipeline: Sequence[dict]) -> Optional[Tuple[int, int]]:

@@ -1,0 +1,65 @@
+"""Convolutions in front of a video transformer."""
+from typing import Sequence, Tuple
+
+from torch import Tensor, nn
+
+
+class ConvStem(nn.Module):
+    """Tokens from a few 3 x 3 x 3 convolutions instead of one projection.
+
+    A transformer trained from scratch on little data does not find motion
+    in raw patches; convolutions show it to the first block (Xiao et al.,
+    Early Convolutions Help Transformers See Better, arXiv 2106.14881). Each
+    convolution, with batch normalisation and ReLU, halves height and width, the first one divides time by
+    ``tubelet_size``; a last projection covers what is left of the patch.
+
+    Args:
+        in_channels (int): Channels of the frames.
+        embed_dims (int): Width of the tokens.
+        patch_size (int): Pixels of a token's side.
+        tubelet_size (int): Frames of a token.
+        channels (Sequence[int]): Width of each convolution.
+
+    Raises:
+        ValueError: ``patch_size`` is no multiple of 2 to the number of
+            convolutions.
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 embed_dims: int,
+                 patch_size: int,
+                 tubelet_size: int,
+                 channels: Sequence[int] = (16, 32, 64)) -> None:
+        super().__init__()
+        rest, odd = divmod(patch_size, 2**len(channels))
+        if odd or not rest:
+            raise ValueError(
+                f'backbone.patch_size={patch_size} must be a multiple of '
+                f'{2**len(channels)} for a stem of {len(channels)} '
+                'convolutions')
+        layers = []
+        for i, width in enumerate(channels):
+            stride = (tubelet_size if i == 0 else 1, 2, 2)
+            layers += [
+                nn.Conv3d(in_channels, width, 3, stride, 1, bias=False),
+                nn.BatchNorm3d(width),
+                nn.ReLU(inplace=True)
+            ]
+            in_channels = width
+        self.convs = nn.Sequential(*layers)
+        self.projection = nn.Conv3d(in_channels, embed_dims, (1, rest, rest),
+                                    (1, rest, rest))
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tuple[int, ...]]:
+        """Turn clips into tokens, as mmcv's ``PatchEmbed`` does.
+
+        Args:
+            x (Tensor): Clips ``[clips, channels, frames, H, W]``.
+
+        Returns:
+            tuple[Tensor, tuple]: Tokens ``[clips, t * h * w, C]`` and their
+            grid ``(t, h, w)``.
+        """
+        x = self.projection(self.convs(x))
+        return x.flatten(2).transpose(1, 2), tuple(x.shape[2:])
