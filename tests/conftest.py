@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Callable
 
+import mmblockdrop  # noqa: F401  (first: it mends the stack)
 import pytest
 import torch
 
