@@ -169,8 +169,9 @@ class DistillationLoop(EpochBasedTrainLoop):
         """Record the localizer as it comes in."""
         merge_lora(self.localizer)
         stack = self.hook.stack(self.runner)
+        gone = set(range(len(stack))) - set(stack.left)
         for index in self.hook.start_dropped:
-            if index in stack.left:
+            if index not in gone:
                 stack.drop(index)
         self.hook.record['start_dropped'] = [
             i for i in range(len(stack)) if i not in stack.left
@@ -256,6 +257,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         model = plain_model(self.runner.model)
         if self.dynamic_teacher and self.round > 0:
             model.set_teacher(self.path_of(self.round))
+        seed_epoch(self.dataloader.dataset, self.runner.seed, self._epoch)
         self.hook.attach_lora(self.runner, self.lora)
         trained = freeze_except(self.localizer, self.frozen, self.trainable,
                                 self.fixed)
