@@ -4,22 +4,19 @@ _base_ = [
     '../_base_/datasets/demo_actions.py', '../_base_/default_runtime.py'
 ]
 model = dict(
-    data_preprocessor=dict(mean=[110.], std=[25.]),
+    data_preprocessor=dict(mean=[121.], std=[30.]),
     backbone=dict(
         img_size=64,
         patch_size=16,
         in_channels=1,
         embed_dims=64,
-        use_mean_pooling=False,
-        init_cfg=[
-            dict(type='Xavier', layer='Linear', distribution='uniform'),
-            dict(type='Constant', layer='LayerNorm', val=1., bias=0.)
-        ]),
-    pooling='concat',  # where an actor is matters: 16 places of 64 channels
+        num_heads=2,
+        use_learnable_pos_emb=True,
+        stem=dict(channels=[16, 32, 64])),
     window_size=128,
     # Actions last 0.6 to 6 s, 3 to 30 steps.
     projection=dict(
-        in_channels=16 * 64, arch=(2, 1, 3), window_size=19, path_drop=0.),
+        in_channels=64, arch=(2, 1, 3), window_size=19, path_drop=0.),
     neck=dict(num_levels=4),
     head=dict(num_classes=9, strides=[1, 2, 4, 8]),
     test_cfg=dict(score_thr=0.005, pre_nms_topk=1000))

@@ -8,11 +8,8 @@ model = dict(
     backbone=dict(
         img_size=48,
         in_channels=1,
-        use_mean_pooling=False,
-        init_cfg=[
-            dict(type='Xavier', layer='Linear', distribution='uniform'),
-            dict(type='Constant', layer='LayerNorm', val=1., bias=0.)
-        ]),
+        use_learnable_pos_emb=True,
+        stem=dict(channels=[16, 32, 64])),
     # Words last 0.07 to 0.4 s, one to five steps.
     projection=dict(arch=(2, 1, 2), window_size=9, path_drop=0.),
     neck=dict(num_levels=3),

@@ -10,19 +10,21 @@ class ConvStem(nn.Module):
     A transformer trained from scratch on little data does not find motion
     in raw patches; convolutions show it to the first block (Xiao et al.,
     Early Convolutions Help Transformers See Better, arXiv 2106.14881). Each
-    convolution, with batch normalisation and ReLU, halves height and width, the first one divides time by
-    ``tubelet_size``; a last projection covers what is left of the patch.
+    convolution, with batch normalisation and ReLU, halves height and width;
+    the second one divides time by ``tubelet_size``, so that the first sees
+    every frame.
 
     Args:
         in_channels (int): Channels of the frames.
-        embed_dims (int): Width of the tokens.
-        patch_size (int): Pixels of a token's side.
+        embed_dims (int): Width of the tokens, given by the last convolution.
+        patch_size (int): Pixels of a token's side, 2 to the number of
+            convolutions.
         tubelet_size (int): Frames of a token.
-        channels (Sequence[int]): Width of each convolution.
+        channels (Sequence[int]): Width of all convolutions but the last.
+            Defaults to three, for patches of 16.
 
     Raises:
-        ValueError: ``patch_size`` is no multiple of 2 to the number of
-            convolutions.
+        ValueError: ``patch_size`` is not what the convolutions give.
     """
 
     def __init__(self,
@@ -32,15 +34,14 @@ class ConvStem(nn.Module):
                  tubelet_size: int,
                  channels: Sequence[int] = (16, 32, 64)) -> None:
         super().__init__()
-        rest, odd = divmod(patch_size, 2**len(channels))
-        if odd or not rest:
+        widths = [*channels, embed_dims]
+        if patch_size != 2**len(widths) or len(widths) < 2:
             raise ValueError(
-                f'backbone.patch_size={patch_size} must be a multiple of '
-                f'{2**len(channels)} for a stem of {len(channels)} '
-                'convolutions')
+                f'backbone.patch_size={patch_size}, but a stem with channels '
+                f'{list(channels)} gives patches of {2**len(widths)}')
         layers = []
-        for i, width in enumerate(channels):
-            stride = (tubelet_size if i == 0 else 1, 2, 2)
+        for i, width in enumerate(widths):
+            stride = (tubelet_size if i == 1 else 1, 2, 2)
             layers += [
                 nn.Conv3d(in_channels, width, 3, stride, 1, bias=False),
                 nn.BatchNorm3d(width),
@@ -48,8 +49,6 @@ class ConvStem(nn.Module):
             ]
             in_channels = width
         self.convs = nn.Sequential(*layers)
-        self.projection = nn.Conv3d(in_channels, embed_dims, (1, rest, rest),
-                                    (1, rest, rest))
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tuple[int, ...]]:
         """Turn clips into tokens, as mmcv's ``PatchEmbed`` does.
@@ -61,5 +60,5 @@ class ConvStem(nn.Module):
             tuple[Tensor, tuple]: Tokens ``[clips, t * h * w, C]`` and their
             grid ``(t, h, w)``.
         """
-        x = self.projection(self.convs(x))
+        x = self.convs(x)
         return x.flatten(2).transpose(1, 2), tuple(x.shape[2:])

@@ -167,5 +167,5 @@ def test_stem_gives_the_grid_of_the_projection(size, grid):
 
 
 def test_stem_that_does_not_fit_the_patch():
-    with pytest.raises(ValueError, match='patch_size=8.*multiple of 16'):
+    with pytest.raises(ValueError, match='patch_size=8.*patches of 32'):
         LoRAViT(**SIZES, stem=dict(channels=[4, 4, 4, 4]))
