@@ -1,7 +1,7 @@
 """Owns the record of what was dropped, when and why."""
 import copy
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Collection, Dict, List, Optional, Sequence
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -166,24 +166,30 @@ class BlockDropHook(Hook):
         """Refuse a checkpoint that leaves blocks unloaded."""
         own = localizer_of(runner.model).state_dict()
         given = checkpoint.get('state_dict', checkpoint)
-        given = {k[7:] if k.startswith('module.') else k for k in given}
+        given = {k.removeprefix('module.'): v for k, v in given.items()}
         parts = tuple(f'{p}.' for p in self._paths())
-        missing = sorted(k for k in own
-                         if k.startswith(parts) and k not in given
-                         and not _is_fresh(k, given))
-        extra = sorted(k for k in given
-                       if k.startswith(parts) and k not in own
-                       and f'{k.rpartition(".")[0]}.base_layer.'
-                       f'{k.rpartition(".")[2]}' not in own)
-        if missing or extra:
+        inside = sorted(k for k in {*own, *given} if k.startswith(parts))
+        problems = dict(
+            missing=[
+                k for k in inside
+                if k not in given and not _is_fresh(k, given)
+            ],
+            unexpected=[
+                k for k in inside if k not in own and _wrapped(k) not in own
+            ],
+            reshaped=[
+                f'{k} {tuple(given[k].shape)} instead of '
+                f'{tuple(own[k].shape)}' for k in inside
+                if k in own and k in given and own[k].shape != given[k].shape
+            ])
+        if any(problems.values()):
+            detail = '; '.join(f'{len(keys)} {kind}: {", ".join(keys[:3])}'
+                               for kind, keys in problems.items() if keys)
+            found = 'one' if self._has_record(checkpoint) else 'none'
             raise ValueError(
-                'The checkpoint does not fit the blocks of '
-                f'{self.path!r}: {len(missing)} keys missing '
-                f'{missing[:3]}, {len(extra)} unexpected {extra[:3]}. A '
-                'compressed checkpoint carries its record in '
-                "meta['blockdrop']; this one "
-                f'{"has one" if self._has_record(checkpoint) else "has none"}'
-                '.')
+                f'The checkpoint does not fit the blocks of {self.path!r}: '
+                f'{detail}. A compressed checkpoint carries its record in '
+                f"meta['blockdrop']; this one has {found}.")
 
     @staticmethod
     def _has_record(checkpoint: dict) -> bool:
@@ -198,7 +204,13 @@ def _history(record: Dict[str, Any], rounds: int) -> List[Any]:
     ]
 
 
-def _is_fresh(key: str, given: set) -> bool:
+def _wrapped(key: str) -> str:
+    """Name of a plain layer's parameter once LoRA wraps the layer."""
+    layer, _, name = key.rpartition('.')
+    return f'{layer}.base_layer.{name}'
+
+
+def _is_fresh(key: str, given: Collection[str]) -> bool:
     """Whether a LoRA key stands over a plain layer of the checkpoint."""
     for part in ('.base_layer.', '.lora_A.', '.lora_B.'):
         if part in key:

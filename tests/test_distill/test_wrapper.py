@@ -122,7 +122,8 @@ def test_losses_of_a_shortened_student(trained):
         'loss_align_seg'
     }
     for name in ('block', 'cls', 'seg'):
-        assert losses[f'loss_align_{name}'].item() == pytest.approx(0, abs=1e-6)
+        value = losses[f'loss_align_{name}'].item()
+        assert value == pytest.approx(0, abs=1e-6)
     BlockStack(model.student, 'backbone.blocks').drop(1)
     shorter = model(**batch(model), mode='loss')
     student = MODELS.build(toy.localizer(drop_blocks=[1])).eval()
@@ -167,7 +168,8 @@ def test_weights_of_task_and_alignment(trained):
     model = build(trained, alignments=alignments, task_weight=0.).eval()
     BlockStack(model.student, 'backbone.blocks').drop(2)
     losses = model(**batch(model), mode='loss')
-    torch.testing.assert_close(losses['loss_align_block'] * 2, losses['loss_align_whole'])
+    torch.testing.assert_close(losses['loss_align_block'] * 2,
+                               losses['loss_align_whole'])
     assert losses['loss_cls'] == 0 and losses['loss_align_whole'] > 0
 
 

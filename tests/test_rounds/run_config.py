@@ -1,6 +1,6 @@
 """Train or test a dumped toy config in processes of its own.
 
-``python run_config.py train|test CONFIG``, or the same under torchrun.
+``python run_config.py train|test CONFIG ...``, or the same under torchrun.
 """
 import json
 import os
@@ -12,8 +12,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import toy  # noqa: E402,F401
 from mmengine.config import Config  # noqa: E402
-from mmengine.dist import is_main_process  # noqa: E402
+from mmengine.dist import all_gather_object, is_main_process  # noqa: E402
+from mmengine.hooks import Hook  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
+
+
+class SameOnAllProcesses(Hook):
+    """Stops a run whose processes drift apart."""
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Compare a checksum of the trained weights."""
+        mine = sum(p.double().abs().sum().item()
+                   for p in runner.model.parameters())
+        everywhere = all_gather_object(mine)
+        assert len(set(everywhere)) == 1, everywhere
 
 
 def main(step: str, path: str) -> None:
@@ -23,6 +35,7 @@ def main(step: str, path: str) -> None:
         cfg.launcher = 'pytorch'
     runner = Runner.from_cfg(cfg)
     if step == 'train':
+        runner.register_hook(SameOnAllProcesses())
         runner.train()
     else:
         metrics = runner.test()
@@ -31,4 +44,5 @@ def main(step: str, path: str) -> None:
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    for config in sys.argv[2:]:
+        main(sys.argv[1], config)
