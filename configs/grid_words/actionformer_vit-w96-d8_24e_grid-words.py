@@ -8,6 +8,7 @@ model = dict(
     backbone=dict(
         img_size=48,
         in_channels=1,
+        num_heads=3,
         use_learnable_pos_emb=True,
         stem=dict(channels=[16, 32, 64])),
     # Words last 0.07 to 0.4 s, one to five steps.
@@ -17,6 +18,7 @@ model = dict(
     test_cfg=dict(score_thr=0.005, pre_nms_topk=1000))
 
 max_epochs = 24
+train_dataloader = dict(batch_size=2)
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=4)
 val_cfg = dict()
 test_cfg = dict()

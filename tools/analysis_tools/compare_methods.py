@@ -1,0 +1,263 @@
+"""Compare ways of losing blocks, with the same training for each.
+
+    python tools/analysis_tools/compare_methods.py [--seeds 0 1 2] [--jobs 2]
+
+For every seed: the full model; progressive drops with alignment (ours) and
+with ground truth only; all blocks at once with alignment; random blocks,
+progressively with alignment; and shallow models from scratch, which train as
+many epochs longer as the others spend on alignment. Candidates are scored on
+training videos, the best epoch is chosen on the validation part, the test
+part is only read for the table. Finished runs are reused, interrupted ones
+are resumed.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+TOOLS = Path(__file__).resolve().parents[1]
+FOLDER = 'configs/grid_words/'
+BASELINE = FOLDER + 'actionformer_vit-w96-d8_24e_grid-words.py'
+BLOCK_DROP = FOLDER + 'blockdrop_vit-w96-d8_4x3e_grid-words.py'
+METRICS = ('tad/mAP@0.50', 'tad/mAP')
+
+
+class Method:
+    """One way to come by a model of a given depth.
+
+    Args:
+        name (str): Row of the table and folder.
+        blocks (int): Blocks that are left.
+        options (Sequence[str]): ``--cfg-options`` of the block-drop config,
+            or of the baseline config if ``scratch``.
+        scratch (bool): Train from scratch.
+        round (int): Which round's result is tested.
+        same_run_as (str, optional): Folder of the run that gives it.
+    """
+
+    def __init__(self,
+                 name: str,
+                 blocks: int,
+                 options: Sequence[str] = (),
+                 scratch: bool = False,
+                 round: int = 1,
+                 same_run_as: Optional[str] = None) -> None:
+        self.name, self.blocks = name, blocks
+        self.options, self.scratch = list(options), scratch
+        self.round = round
+        self.run = same_run_as or f'{name}-{blocks}'
+
+
+def methods(depth: int, epochs: int, per_round: int) -> List[Method]:
+    """Rows of the table.
+
+    Args:
+        depth (int): Blocks of the full model.
+        epochs (int): Epochs of the full model.
+        per_round (int): Epochs of alignment per dropped block.
+
+    Returns:
+        list[Method]: In the order of the table.
+    """
+    quarter, half = depth // 4, depth // 2
+    rows = [Method('full', depth, scratch=True)]
+    for drops in (quarter, half):
+        left = depth - drops
+        for name, options in (
+            ('ours', []), ('gt-only', ['model.alignments={}']),
+            ('random', ['train_cfg.scorer.type=mmblockdrop.RandomScorer'])):
+            rows.append(
+                Method(name, left, options, round=drops, same_run_as=name))
+        rows.append(
+            Method('at-once', left, [
+                f'train_cfg.drops={drops}',
+                f'train_cfg.drops_per_round={drops}',
+                f'train_cfg.epochs_per_round={drops * per_round}',
+                f'param_scheduler.0.T_max={drops * per_round}'
+            ]))
+        longer = epochs + drops * per_round
+        rows.append(
+            Method('shallow', left, [
+                f'model.backbone.depth={left}',
+                f'train_cfg.max_epochs={longer}',
+                f'param_scheduler.1.end={longer}',
+                f'param_scheduler.1.T_max={longer - 1}'
+            ], scratch=True))
+    return rows
+
+
+def command(method: Method, folder: Path, seed: int,
+            full: Path) -> List[str]:
+    """Command that trains a method.
+
+    Args:
+        method (Method): The method.
+        folder (Path): Its work directory.
+        seed (int): Seed.
+        full (Path): The trained full model.
+
+    Returns:
+        list[str]: Command.
+    """
+    options = [*method.options, f'randomness.seed={seed}']
+    if not method.scratch:
+        options.append(f'model.checkpoint={full}')
+        if method.name == 'random':
+            options.append(f'train_cfg.scorer.seed={seed}')
+    return [
+        sys.executable, '-W', 'ignore',
+        str(TOOLS / 'train.py'), BASELINE if method.scratch else BLOCK_DROP,
+        '--work-dir',
+        str(folder), '--resume', 'auto', '--cfg-options', *options
+    ]
+
+
+def run(args: Sequence[str], log: Path) -> None:
+    """Run a program with its output in a file.
+
+    Args:
+        args (Sequence[str]): Command.
+        log (Path): File that the output is added to.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open('a') as file:
+        code = subprocess.call(args, stdout=file, stderr=subprocess.STDOUT)
+    if code:
+        raise RuntimeError(f'status {code}, see {log}')
+
+
+def outcome(method: Method, root: Path, seed: int, full: Path,
+            epochs: int) -> Dict[str, Any]:
+    """Train and test a method for one seed, unless done.
+
+    Args:
+        method (Method): The method.
+        root (Path): Where everything goes.
+        seed (int): Seed.
+        full (Path): The trained full model.
+        epochs (int): Epochs of a model from scratch.
+
+    Returns:
+        dict: Test metrics.
+    """
+    result = root / f'seed{seed}' / f'{method.name}-{method.blocks}.json'
+    if result.exists():
+        return json.loads(result.read_text())
+    folder = root / f'seed{seed}' / method.run
+    if method.scratch:
+        weights = folder / f'epoch_{epochs}.pth'
+    else:
+        weights = folder / f'round_{method.round}.pth'
+    if not weights.exists():
+        run(command(method, folder, seed, full), folder / 'train.log')
+    tested = root / f'seed{seed}' / f'test-{method.name}-{method.blocks}'
+    config = BASELINE if method.scratch else BLOCK_DROP
+    depth = [o for o in method.options if 'backbone.depth' in o]
+    extra = ['--cfg-options', *depth] if depth else []
+    run([
+        sys.executable, '-W', 'ignore',
+        str(TOOLS / 'test.py'), config,
+        str(weights), '--work-dir',
+        str(tested), *extra
+    ], tested / 'test.log')
+    metrics = json.loads(
+        sorted(tested.glob('*/*.json'))[-1].read_text().splitlines()[-1])
+    partial = result.with_suffix('.tmp')
+    partial.write_text(json.dumps(metrics))
+    os.replace(partial, result)
+    return metrics
+
+
+def seed_outcomes(rows: Sequence[Method], root: Path, seed: int,
+                  epochs: int, per_round: int) -> Dict[str, Dict[str, Any]]:
+    """All methods of one seed, one after another.
+
+    Args:
+        rows (Sequence[Method]): The methods, the full model first.
+        root (Path): Where everything goes.
+        seed (int): Seed.
+        epochs (int): Epochs of the full model.
+        per_round (int): Epochs of alignment per dropped block.
+
+    Returns:
+        dict: ``name-blocks`` to metrics.
+    """
+    full = root / f'seed{seed}' / rows[0].run / f'epoch_{epochs}.pth'
+    found = {}
+    for method in rows:
+        longer = epochs + (rows[0].blocks - method.blocks) * per_round
+        key = f'{method.name}-{method.blocks}'
+        found[key] = outcome(method, root, seed, full, longer)
+        print(f'seed {seed} {key}: '
+              f'{100 * found[key]["tad/mAP"]:.1f}', flush=True)
+    return found
+
+
+def table(rows: Sequence[Method],
+          found: Dict[int, Dict[str, Dict[str, Any]]]) -> str:
+    """Mean and spread over seeds.
+
+    Args:
+        rows (Sequence[Method]): The methods.
+        found (dict): Seed to ``name-blocks`` to metrics.
+
+    Returns:
+        str: Markdown.
+    """
+    lines = [
+        '| method | blocks left | test mAP@0.5 | test mAP@0.3:0.7 | seeds |',
+        '| --- | --- | --- | --- | --- |'
+    ]
+    for method in rows:
+        key = f'{method.name}-{method.blocks}'
+        cells = []
+        values: List[float] = []
+        for metric in METRICS:
+            values = [100 * f[key][metric] for f in found.values()]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.
+            cells.append(f'{statistics.mean(values):.1f} ± {spread:.1f}')
+        lines.append(f'| {method.name} | {method.blocks} | '
+                     f'{" | ".join(cells)} | {len(values)} |')
+    return '\n'.join(lines)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run everything that is not done yet and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument(
+        '--jobs', type=int, default=2, help='seeds that run side by side')
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/compare_grid'))
+    args = parser.parse_args(argv)
+    from mmengine.config import Config
+    drop = Config.fromfile(BLOCK_DROP)
+    epochs = Config.fromfile(BASELINE).train_cfg.max_epochs
+    per_round = drop.train_cfg.epochs_per_round
+    rows = methods(drop.model.localizer.backbone.depth, epochs, per_round)
+    os.environ.setdefault('OMP_NUM_THREADS',
+                          str(max((os.cpu_count() or 1) // args.jobs, 1)))
+    with ThreadPoolExecutor(args.jobs) as pool:
+        jobs = {
+            seed: pool.submit(seed_outcomes, rows, args.work_dir, seed,
+                              epochs, per_round)
+            for seed in args.seeds
+        }
+        found = {seed: job.result() for seed, job in jobs.items()}
+    text = table(rows, found)
+    (args.work_dir / 'table.md').write_text(text + '\n')
+    print(text)
+
+
+if __name__ == '__main__':
+    main()
