@@ -1,12 +1,12 @@
 # A quarter of the blocks go, one a round, two epochs of alignment each.
-_base_ = './actionformer_vit-w64-d8_12e_demo-actions.py'
+_base_ = './actionformer_vit-w64-d8_14e_demo-actions.py'
 epochs_per_round = 2
 model = dict(
     _delete_=True,
     type='mmblockdrop.TeacherStudentWrapper',
     localizer=_base_.model,
-    checkpoint='work_dirs/actionformer_vit-w64-d8_12e_demo-actions/'
-    'epoch_12.pth')
+    checkpoint='work_dirs/actionformer_vit-w64-d8_14e_demo-actions/'
+    'epoch_14.pth')
 train_cfg = dict(
     _delete_=True,
     type='mmblockdrop.DistillationLoop',

@@ -3,7 +3,7 @@
 data_root = 'data/demo_actions'
 cache_dir = 'data/cache/demo_actions'
 num_classes = 9
-image_size = 64
+image_size = 48
 # A step is one tubelet of two frames, 0.2 s. 128 steps are 256 frames, in 16
 # clips of 16.
 window_size = 128

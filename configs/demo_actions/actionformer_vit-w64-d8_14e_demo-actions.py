@@ -6,13 +6,13 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(mean=[121.], std=[30.]),
     backbone=dict(
-        img_size=64,
+        img_size=48,
         patch_size=16,
         in_channels=1,
         embed_dims=64,
         num_heads=2,
         use_learnable_pos_emb=True,
-        stem=dict(channels=[16, 32, 64])),
+        stem=dict(channels=[8, 16, 32])),
     window_size=128,
     # Actions last 0.6 to 6 s, 3 to 30 steps.
     projection=dict(
@@ -21,7 +21,7 @@ model = dict(
     head=dict(num_classes=9, strides=[1, 2, 4, 8]),
     test_cfg=dict(score_thr=0.005, pre_nms_topk=1000))
 
-max_epochs = 12
+max_epochs = 14
 train_dataloader = dict(batch_size=2)
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=4)
 val_cfg = dict()
