@@ -1,0 +1,89 @@
+"""Configs that the quickstart derives for someone's own videos."""
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmblockdrop.data.synthetic import DemoSpec, make_dataset
+from mmblockdrop.registry import DATASETS, MODELS
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / 'tools'))
+
+from own_videos import choose_subsets, write_configs  # noqa: E402
+from quickstart import BASELINE, BLOCK_DROP, is_finished  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def own(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('own')
+    make_dataset(
+        str(folder),
+        DemoSpec(
+            seed=1,
+            videos=dict(training=8, test=1),
+            shortest=8.,
+            longest=10.),
+        num_workers=1)
+    return folder
+
+
+def write(own, work):
+    return write_configs(own, work, str(ROOT / BASELINE),
+                         str(ROOT / BLOCK_DROP))
+
+
+def test_derived_configs_read_the_videos_and_build(own, tmp_path):
+    baseline, drop = (Config.fromfile(f) for f in write(own, tmp_path))
+    init_default_scope('mmaction')
+    model = MODELS.build(baseline.model)
+    database = json.loads((own / 'annotations.json').read_text())['database']
+    labels = {a['label'] for v in database.values() for a in v['annotations']}
+    assert model.head.num_classes == len(labels)
+    data = DATASETS.build(baseline.train_dataloader.dataset)
+    held_out = DATASETS.build(baseline.val_dataloader.dataset)
+    sample = data[0]['data_samples']
+    assert sample.window_size == baseline.model.window_size
+    names = {data.get_data_info(i)['video_name'] for i in range(len(data))}
+    other = {held_out.get_data_info(i)['video_name']
+             for i in range(len(held_out))}
+    assert names and other and not names & other
+    assert drop.model.localizer == baseline.model
+    assert drop.train_cfg.score_dataloader.dataset.data_root == str(own)
+
+
+@pytest.mark.parametrize('subsets,val,test', [
+    (['testing', 'training'], 'training', 'testing'),
+    (['training', 'validation'], 'training', 'validation'),
+    (['test', 'training', 'validation'], 'validation', 'test')])
+def test_roles_of_subsets(subsets, val, test):
+    roles = choose_subsets(subsets, Path('.'))
+    assert roles['train']['subset'] == 'training'
+    assert roles['val']['subset'] == val
+    assert roles['test']['subset'] == test
+    assert ('split' in roles['val']) == (val == 'training')
+
+
+def test_unusable_folders_are_named(tmp_path):
+    with pytest.raises(SystemExit, match='annotations.json and a folder'):
+        write(tmp_path, tmp_path)
+    (tmp_path / 'videos').mkdir()
+    (tmp_path / 'annotations.json').write_text('{"version": 1}')
+    with pytest.raises(SystemExit, match="ActivityNet's format"):
+        write(tmp_path, tmp_path)
+    (tmp_path / 'annotations.json').write_text(
+        '{"database": {"a": {"subset": "training"}}}')
+    with pytest.raises(SystemExit, match="'a' has no 'duration'"):
+        write(tmp_path, tmp_path)
+
+
+def test_a_run_counts_as_finished_only_when_it_says_so(tmp_path):
+    report = tmp_path / 'blockdrop.json'
+    assert not is_finished(report)
+    report.write_text('{"rounds": []}')
+    assert not is_finished(report)
+    report.write_text('{"rounds": [], "finished": true}')
+    assert is_finished(report)
