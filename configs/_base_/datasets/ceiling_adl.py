@@ -21,6 +21,7 @@ frames = dict(
         dict(type='DecordDecode'),
         dict(
             type='Resize', scale=(image_size, image_size), keep_ratio=False),
+        dict(type='mmblockdrop.ToGray'),
     ])
 pipeline = [
     frames,
