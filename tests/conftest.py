@@ -9,6 +9,9 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Recorded numbers that every clone holds. The whole detector and the scores
+#: recorded from it are too large for that.
+EXCERPT = ROOT / 'tests' / 'data' / 'golden'
 
 
 def golden_folder() -> Path:
@@ -16,7 +19,7 @@ def golden_folder() -> Path:
     if 'GOLDEN_DIR' in os.environ:
         return Path(os.environ['GOLDEN_DIR'])
     shared = ROOT.parent / 'shared' / 'golden'
-    return shared if shared.is_dir() else ROOT / 'tests' / 'data' / 'golden'
+    return shared if shared.is_dir() else EXCERPT
 
 
 @pytest.fixture(scope='session')
@@ -25,6 +28,9 @@ def golden() -> Callable[[str], Any]:
 
     def load(name: str) -> Any:
         path = golden_folder() / name
+        if path.parent == EXCERPT and not path.exists():
+            pytest.skip(f'{name} is not in this clone: set GOLDEN_DIR to a '
+                        'folder that holds the recorded numbers')
         if path.suffix == '.json':
             return json.loads(path.read_text())
         return torch.load(path, weights_only=True)
