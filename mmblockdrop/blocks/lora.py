@@ -65,6 +65,31 @@ def _accept_plain_weights(layer: nn.Module) -> None:
     layer._register_load_state_dict_pre_hook(rename)
 
 
+def check_lora(module: nn.Module,
+               rank: int,
+               targets: Sequence[str] = ('qkv', 'proj'),
+               **kwargs) -> None:
+    """Refuse arguments of :func:`add_lora` that cannot work.
+
+    Args:
+        module (nn.Module): Module whose layers would be adapted.
+        rank (int): See :func:`add_lora`.
+        targets (Sequence[str]): See :func:`add_lora`.
+        **kwargs: Other arguments of :func:`add_lora`, not looked at.
+
+    Raises:
+        ValueError: ``rank`` is not positive, or no layer has such a name.
+    """
+    if rank < 1:
+        raise ValueError(f'lora.rank is {rank}, expected a positive number')
+    names = _linear_names(module)
+    missing = [t for t in targets if t not in names]
+    if missing:
+        raise ValueError(f'lora.targets names {missing}, but the linear '
+                         f'layers of {type(module).__name__} are called '
+                         f'{names}')
+
+
 def add_lora(module: nn.Module,
              rank: int,
              alpha: Optional[float] = None,
@@ -92,16 +117,10 @@ def add_lora(module: nn.Module,
             LoRA is there already.
     """
     from peft import LoraConfig, inject_adapter_in_model
-    if rank < 1:
-        raise ValueError(f'lora.rank is {rank}, expected a positive number')
     if has_lora(module):
         raise ValueError(
             'This module carries LoRA already: merge_lora() it first.')
-    missing = [t for t in targets if t not in _linear_names(module)]
-    if missing:
-        raise ValueError(
-            f'lora.targets names {missing}, but the linear layers of '
-            f'{type(module).__name__} are called {_linear_names(module)}')
+    check_lora(module, rank, targets)
     trainable = {
         id(p): p.requires_grad
         for p in module.parameters()

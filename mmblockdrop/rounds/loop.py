@@ -10,7 +10,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from mmblockdrop.blocks import merge_lora
+from mmblockdrop.blocks import check_lora, has_lora, merge_lora
 from mmblockdrop.distill.wrapper import load_whole, read_localizer
 from mmblockdrop.registry import LOOPS, SCORERS
 from mmblockdrop.report import measure, round_table, write_report
@@ -118,6 +118,9 @@ class DistillationLoop(EpochBasedTrainLoop):
         self.score_dataloader = score_dataloader
         self.metric, self.sign = metric, 1 if higher_is_better else -1
         self.lora = lora
+        if lora is not None and not has_lora(self.localizer):
+            for path in self.hook._paths():
+                check_lora(self.localizer.get_submodule(path), **lora)
         if frozen is None:
             frozen = [] if lora is None else sorted(
                 {p.split('.')[0] for p in self.hook._paths()})

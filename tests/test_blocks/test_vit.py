@@ -153,7 +153,7 @@ def test_lora_freezes_the_wrapped_weights_only():
     assert 'patch_embed.projection.bias' in frozen
     assert 'blocks.0.attn.qkv.base_layer.weight' in frozen
     assert 'blocks.0.mlp.layers.1.weight' not in frozen
-    assert not any('lora_' in n or 'norm' in n for n in frozen)
+    assert not any('lora_' in n or '.norm' in n for n in frozen)
 
 
 @pytest.mark.parametrize('size,grid', [(16, 2), (24, 3)])

@@ -31,7 +31,7 @@ def test_all_loaders(root, tmp_path, name):
         frames = cfg.window_size * cfg.frames_per_step
         packed = dataset[0]
         assert frames % 16 == 0
-        assert packed['inputs'].shape == (1, 3, frames, cfg.image_size,
+        assert packed['inputs'].shape == (1, 1, frames, cfg.image_size,
                                           cfg.image_size)
         assert packed['data_samples'].valid_steps in (11, 12)
     assert not seen['train'] & seen['val']

@@ -168,7 +168,7 @@ def test_checkpoint_of_another_depth(refused):
     assert f'missing: backbone.blocks.{toy.DEPTH}.' in message
 
 
-def tester(checkpoint, tmp_path, depth=toy.DEPTH, stack='backbone.blocks'):
+def runner_for(checkpoint, tmp_path, depth=toy.DEPTH, stack='backbone.blocks'):
     """Runner that tests a checkpoint with a plain localizer."""
     cfg = sharpen(
         toy.config(
@@ -188,7 +188,7 @@ def tester(checkpoint, tmp_path, depth=toy.DEPTH, stack='backbone.blocks'):
 def test_compressed_checkpoint_in_a_deeper_model(finished, tmp_path, name,
                                                  word):
     with pytest.raises(ValueError, match=word + '.*builds 5'):
-        tester(finished / name, tmp_path, depth=5).test()
+        runner_for(finished / name, tmp_path, depth=5).test()
 
 
 @pytest.mark.parametrize('depth,word', [(5, 'missing: backbone.blocks.4'),
@@ -199,7 +199,7 @@ def test_checkpoint_without_record_in_another_model(trained, tmp_path, depth,
     path = tmp_path / 'bare.pth'
     torch.save(dict(state_dict=state, meta={}), path)
     with pytest.raises(ValueError) as error:
-        tester(path, tmp_path, depth=depth).test()
+        runner_for(path, tmp_path, depth=depth).test()
     assert word in str(error.value)
     assert "meta['blockdrop']; this one has none" in str(error.value)
 
@@ -212,13 +212,13 @@ def test_checkpoint_of_another_width(trained, tmp_path):
     path = tmp_path / 'narrow.pth'
     torch.save(dict(state_dict=state, meta={}), path)
     with pytest.raises(ValueError) as error:
-        tester(path, tmp_path).test()
+        runner_for(path, tmp_path).test()
     assert name in str(error.value) and '(64, 8)' in str(error.value)
 
 
 def test_wrong_stack_in_testing(finished, tmp_path):
     with pytest.raises(ValueError, match="Did you mean 'backbone.blocks'"):
-        tester(finished / 'round_1.pth', tmp_path,
+        runner_for(finished / 'round_1.pth', tmp_path,
                stack='backbone.block').test()
 
 
