@@ -24,6 +24,7 @@ TOOLS = Path(__file__).resolve().parents[1]
 FOLDER = 'configs/grid_words/'
 BASELINE = FOLDER + 'actionformer_vit-w96-d8_24e_grid-words.py'
 BLOCK_DROP = FOLDER + 'blockdrop_vit-w96-d8_4x3e_grid-words.py'
+GT_ONLY = FOLDER + 'blockdrop-gt_vit-w96-d8_4x3e_grid-words.py'
 METRICS = ('tad/mAP@0.50', 'tad/mAP')
 
 
@@ -33,9 +34,8 @@ class Method:
     Args:
         name (str): Row of the table and folder.
         blocks (int): Blocks that are left.
-        options (Sequence[str]): ``--cfg-options`` of the block-drop config,
-            or of the baseline config if ``scratch``.
-        scratch (bool): Train from scratch.
+        options (Sequence[str]): ``--cfg-options`` for that config.
+        config (str): Config that trains it.
         round (int): Which round's result is tested.
         same_run_as (str, optional): Folder of the run that gives it.
     """
@@ -44,11 +44,12 @@ class Method:
                  name: str,
                  blocks: int,
                  options: Sequence[str] = (),
-                 scratch: bool = False,
+                 config: str = BLOCK_DROP,
                  round: int = 1,
                  same_run_as: Optional[str] = None) -> None:
         self.name, self.blocks = name, blocks
-        self.options, self.scratch = list(options), scratch
+        self.options, self.config = list(options), config
+        self.scratch = config == BASELINE
         self.round = round
         self.run = same_run_as or f'{name}-{blocks}'
 
@@ -65,14 +66,16 @@ def methods(depth: int, epochs: int, per_round: int) -> List[Method]:
         list[Method]: In the order of the table.
     """
     quarter, half = depth // 4, depth // 2
-    rows = [Method('full', depth, scratch=True)]
+    rows = [Method('full', depth, config=BASELINE)]
     for drops in (quarter, half):
         left = depth - drops
-        for name, options in (
-            ('ours', []), ('gt-only', ['model.alignments={}']),
-            ('random', ['train_cfg.scorer.type=mmblockdrop.RandomScorer'])):
+        for name, config, options in (
+            ('ours', BLOCK_DROP, []), ('gt-only', GT_ONLY, []),
+            ('random', BLOCK_DROP,
+             ['train_cfg.scorer.type=mmblockdrop.RandomScorer'])):
             rows.append(
-                Method(name, left, options, round=drops, same_run_as=name))
+                Method(
+                    name, left, options, config, drops, same_run_as=name))
         rows.append(
             Method('at-once', left, [
                 f'train_cfg.drops={drops}',
@@ -87,7 +90,7 @@ def methods(depth: int, epochs: int, per_round: int) -> List[Method]:
                 f'train_cfg.max_epochs={longer}',
                 f'param_scheduler.1.end={longer}',
                 f'param_scheduler.1.T_max={longer - 1}'
-            ], scratch=True))
+            ], BASELINE))
     return rows
 
 
@@ -111,7 +114,7 @@ def command(method: Method, folder: Path, seed: int,
             options.append(f'train_cfg.scorer.seed={seed}')
     return [
         sys.executable, '-W', 'ignore',
-        str(TOOLS / 'train.py'), BASELINE if method.scratch else BLOCK_DROP,
+        str(TOOLS / 'train.py'), method.config,
         '--work-dir',
         str(folder), '--resume', 'auto', '--cfg-options', *options
     ]
@@ -159,12 +162,11 @@ def outcome(method: Method, root: Path, seed: int, full: Path,
     if not weights.exists():
         run(command(method, folder, seed, full), folder / 'train.log')
     tested = root / f'seed{seed}' / f'test-{method.name}-{method.blocks}'
-    config = BASELINE if method.scratch else BLOCK_DROP
     depth = [o for o in method.options if 'backbone.depth' in o]
     extra = ['--cfg-options', *depth] if depth else []
     run([
         sys.executable, '-W', 'ignore',
-        str(TOOLS / 'test.py'), config,
+        str(TOOLS / 'test.py'), method.config,
         str(weights), '--work-dir',
         str(tested), *extra
     ], tested / 'test.log')
