@@ -7,6 +7,7 @@
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd -P)
 bash "$ROOT/tools/install.sh"
+unset PYTHONDONTWRITEBYTECODE  # compiled files make every start faster
 export MPLBACKEND=Agg
 cd "$ROOT"
 exec "$ROOT/.venv/bin/python" -W ignore tools/quickstart.py "$@"

@@ -9,6 +9,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from .progress import with_progress
+
 
 def plain_model(model: nn.Module) -> nn.Module:
     """Take off the distributed wrapper.
@@ -145,6 +147,6 @@ def evaluate(model: nn.Module, dataloader: Any,
     """
     model.eval()
     with torch.no_grad():
-        for batch in dataloader:
+        for batch in with_progress(dataloader):
             evaluator.process(model.val_step(batch), batch)
     return evaluator.evaluate(len(dataloader.dataset))

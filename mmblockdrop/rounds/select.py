@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmblockdrop.blocks import BlockStack, SharedPrefix
 from mmblockdrop.registry import SCORERS
+from .progress import with_progress
 
 Scores = Dict[int, float]
 
@@ -185,7 +186,7 @@ class BlockChangeScorer(Scorer):
         try:
             model.eval()
             with torch.no_grad():
-                for batch in batches:
+                for batch in with_progress(batches):
                     model.val_step(batch)
                     self.executions += len(stack.left)
         finally:
@@ -234,7 +235,7 @@ def for_each_candidate(model: nn.Module, stack: BlockStack,
     model.eval()
     executions = 0
     with torch.no_grad():
-        for batch in batches:
+        for batch in with_progress(batches):
             if share_prefix:
                 with SharedPrefix(stack) as prefix:
                     for index in prefix.candidates(candidates):
