@@ -187,7 +187,7 @@ def test_learning_rates_as_published(golden):
                 by_epoch=False)
         ]
         for wanted in case['lr_used_at_iteration']:
-            used = [g['lr'] for g in optimizer.param_groups]
+            used = [g['lr'] for g in optimizer.optimizer.param_groups]
             assert used == pytest.approx(wanted, rel=1e-5, abs=1e-11)
             optimizer.optimizer.step()
             for scheduler in schedulers:
