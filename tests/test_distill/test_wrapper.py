@@ -150,6 +150,42 @@ def test_training_changes_the_student_only(trained):
     assert not torch.equal(changed, before['backbone.blocks.1.norm1.weight'])
 
 
+@pytest.mark.parametrize('submodule', ['', 'norm2:input'])
+def test_recomputing_activations_changes_no_gradient(trained, submodule):
+    gradients = []
+    for with_cp in (False, True):
+        model = build(
+            trained,
+            backbone=dict(with_cp=with_cp),
+            alignments=dict(
+                block=dict(
+                    type='mmblockdrop.BlockAlignment', submodule=submodule),
+                cls=dict(type='mmblockdrop.ClassAlignment')))
+        BlockStack(model.student, 'backbone.blocks').drop(1)
+        model.train()
+        sum(model(**batch(model), mode='loss').values()).backward()
+        gradients.append({
+            name: p.grad
+            for name, p in model.student.named_parameters()
+            if p.grad is not None
+        })
+    plain_pass, recomputed = gradients
+    assert plain_pass.keys() == recomputed.keys()
+    for name, gradient in plain_pass.items():
+        torch.testing.assert_close(recomputed[name], gradient, msg=name)
+
+
+def test_losses_are_float_under_autocast(trained):
+    model = build(trained).eval()
+    BlockStack(model.student, 'backbone.blocks').drop(1)
+    wanted = model(**batch(model), mode='loss')
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model(**batch(model), mode='loss')
+    for name, value in losses.items():
+        assert value.dtype == torch.float32, name
+        assert value.item() == pytest.approx(wanted[name].item(), rel=0.2)
+
+
 def test_ground_truth_only_needs_no_teacher(trained):
     model = build(trained, alignments={}, task_weight=3.).eval()
     assert model.teacher is None

@@ -30,7 +30,7 @@ class SameOnAllProcesses(Hook):
 
 def main(step: str, path: str) -> None:
     """Run one step and leave the metrics of a test beside the config."""
-    cfg = Config.fromfile(path)
+    cfg = Config.fromfile(path, format_python_code=False)
     if 'RANK' in os.environ:
         cfg.launcher = 'pytorch'
     runner = Runner.from_cfg(cfg)
