@@ -18,3 +18,9 @@ def trained(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp('toy') / 'localizer.pth'
     torch.save(dict(state_dict=model.state_dict(), meta={}), path)
     return str(path)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _one_thread() -> None:
+    """Tensors are too small for more."""
+    torch.set_num_threads(1)
