@@ -252,3 +252,21 @@ def test_arguments_that_do_not_fit_are_refused(toy):
             str(toy / 'toy_config.py'),
             str(toy / 'whole/epoch_3.pth'), '--dump', 'predictions.txt'
         ])
+
+
+@pytest.mark.parametrize('meta,hooks,added', [
+    (dict(blockdrop=dict(stack='backbone.blocks')), None, 1),
+    (dict(blockdrop=dict(stack='backbone.blocks')),
+     [dict(type='mmblockdrop.BlockDropHook')], 0), (dict(), [], 0)
+])
+def test_testing_finds_dropped_blocks_in_the_checkpoint(
+        tmp_path, meta, hooks, added):
+    path = str(tmp_path / 'model.pth')
+    torch.save(dict(meta=meta, state_dict={}), path)
+    cfg = test.add_block_drop_hook(
+        Config(dict(load_from=path, custom_hooks=hooks)))
+    found = list(cfg.custom_hooks or [])
+    assert len(found) == len(hooks or []) + added
+    if added:
+        assert found[-1] == dict(
+            type='mmblockdrop.BlockDropHook', stack='backbone.blocks')

@@ -4,6 +4,7 @@ from typing import Optional, Sequence
 
 from command_line import add_arguments, build_runner, read_config, require_file
 from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -51,10 +52,34 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     return cfg
 
 
+def add_block_drop_hook(cfg: Config) -> Config:
+    """Let a compressed checkpoint shape the model, whatever config tests it.
+
+    Without the hook mmengine would load what fits and leave the dropped
+    blocks at random values.
+
+    Args:
+        cfg (Config): ``load_from`` is set; changed in place.
+
+    Returns:
+        Config: The same config.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')
+    record = checkpoint.get('meta', {}).get('blockdrop')
+    hooks = list(cfg.get('custom_hooks') or [])
+    known = any(
+        str(hook.get('type')).endswith('BlockDropHook') for hook in hooks)
+    if record is not None and not known:
+        hook = dict(type='mmblockdrop.BlockDropHook', stack=record['stack'])
+        cfg.custom_hooks = [*hooks, hook]
+    return cfg
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Test."""
     args = parse_args(argv)
-    build_runner(merge_args(read_config(args), args)).test()
+    cfg = merge_args(read_config(args), args)
+    build_runner(add_block_drop_hook(cfg)).test()
 
 
 if __name__ == '__main__':
