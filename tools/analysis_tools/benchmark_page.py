@@ -11,8 +11,10 @@ import re
 import statistics
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
+                    Sequence)
 
 import torch
 
@@ -81,8 +83,7 @@ def write_section(page: Path, name: str, text: str) -> None:
     end = f'<!-- end {name} -->'
     section = f'{begin}\n\n{text.strip()}\n\n{end}'
     page.parent.mkdir(parents=True, exist_ok=True)
-    with open(page.parent, encoding='utf8', opener=_open_folder) as folder:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with _locked(page.parent):
         old = page.read_text(encoding='utf8') if page.exists() else TITLE
         pattern = re.compile(
             f'<!-- begin {name}:.*?{re.escape(end)}', re.DOTALL)
@@ -94,8 +95,14 @@ def write_section(page: Path, name: str, text: str) -> None:
         os.replace(partial, page)
 
 
-def _open_folder(path: str, flags: int) -> int:
-    return os.open(path, os.O_RDONLY)
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def conditions() -> str:
