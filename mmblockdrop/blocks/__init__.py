@@ -4,10 +4,12 @@
 the rest needs torch and mmengine alone.
 """
 from .lora import add_lora, check_lora, has_lora, merge_lora
+from .passing import DroppedBlock, block_tensor
 from .prefix import SharedPrefix
-from .surgery import BlockStack, DroppedBlock, replay
+from .stacks import find_stacks
+from .surgery import BlockStack, replay
 
 __all__ = [
-    'BlockStack', 'DroppedBlock', 'SharedPrefix', 'add_lora', 'check_lora',
-    'has_lora', 'merge_lora', 'replay'
+    'BlockStack', 'DroppedBlock', 'SharedPrefix', 'add_lora', 'block_tensor',
+    'check_lora', 'find_stacks', 'has_lora', 'merge_lora', 'replay'
 ]

@@ -1,17 +1,20 @@
-"""Share the blocks before the missing one between candidates.
+"""Share what candidates have in common: the blocks before the missing one.
 
 Scoring N candidates plainly executes N (N - 1) blocks a batch. A candidate
 without block i computes blocks 0 to i - 1 exactly as the others do, so they
 are computed once: (N - 1) + N (N - 1) / 2 executions, with scores equal bit
-for bit.
+for bit. That is not taken on trust: a result is used again only if the block
+is given the same again.
 """
-from collections import defaultdict
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Callable, DefaultDict, Dict, Iterable, Iterator, List
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple,
+                    Optional, Tuple)
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from .passing import call_values
 from .surgery import BlockStack
 
 
@@ -20,10 +23,15 @@ class SharedPrefix:
 
     Used as ``with SharedPrefix(stack) as prefix: for index in
     prefix.candidates(indices): model(batch)``. Inside the loop the model
-    lacks block ``index``, as in :meth:`BlockStack.skip`. Blocks must run one
-    after another, with the model in evaluation mode and without gradients;
-    they may run several times a forward pass, if for every candidate the
-    same number of times.
+    lacks block ``index``, as in :meth:`BlockStack.skip`, and is in
+    evaluation mode and without gradients.
+
+    A block is executed again wherever its inputs are not those it had for
+    the first candidate, or where they or its output have been written to
+    since. So blocks may run several times a forward pass, in any order, side
+    by side, and take masks, sizes or lists. What a block hands on by other
+    ways than its return value, such as an attribute of the model, is not
+    seen.
 
     Args:
         stack (BlockStack): The blocks of the model.
@@ -35,11 +43,13 @@ class SharedPrefix:
     def __init__(self, stack: BlockStack) -> None:
         self.stack = stack
         self.executions = 0
+        self._place = {index: i for i, index in enumerate(stack.order)}
         self._missing = -1
+        self._first = False
         self._blocks: List[nn.Module] = []
         self._skipped = ExitStack()
-        self._outputs: DefaultDict[int, List[Any]] = defaultdict(list)
-        self._calls: Dict[int, int] = defaultdict(int)
+        self._known: Dict[Tuple[int, int], '_Run'] = {}
+        self._calls: Dict[int, int] = {}
 
     def __enter__(self) -> 'SharedPrefix':
         for index in self.stack.left:
@@ -53,7 +63,7 @@ class SharedPrefix:
         for block in self._blocks:
             block.__dict__.pop('forward', None)
         self._blocks.clear()
-        self._outputs.clear()
+        self._known.clear()
 
     def candidates(self, indices: Iterable[int]) -> Iterator[int]:
         """Walk the candidates of one batch, from the last to the first.
@@ -64,24 +74,91 @@ class SharedPrefix:
         Yields:
             int: The block that is missing until the next step.
         """
-        self._outputs.clear()
-        for index in sorted(indices, reverse=True):
+        self._known.clear()
+        self._first = True
+        for index in sorted(indices, key=self._place.get, reverse=True):
             self._missing = index
-            self._calls = defaultdict(int)
+            self._calls = {}
             self._skipped.enter_context(self.stack.skip(index))
             yield index
             self._skipped.close()
+            self._first = False
         self._missing = -1
-        self._outputs.clear()
+        self._known.clear()
 
-    def _run(self, index: int, forward: Callable, x: Any, *args,
-             **kwargs) -> Any:
-        if index > self._missing:
-            self.executions += 1
-            return forward(x, *args, **kwargs)
-        known, call = self._outputs[index], self._calls[index]
-        self._calls[index] += 1
-        if call == len(known):
-            self.executions += 1
-            known.append(forward(x, *args, **kwargs))
-        return known[call]
+    def _run(self, index: int, forward: Callable, *args, **kwargs) -> Any:
+        call = self._calls.get(index, 0)
+        self._calls[index] = call + 1
+        shared = self._place[index] < self._place.get(self._missing, 0)
+        given = _note(call_values(args, kwargs)) if shared else None
+        known = self._known.get((index, call))
+        if given is not None and known is not None and known.serves(
+                args, kwargs):
+            return known.output
+        self.executions += 1
+        output = forward(*args, **kwargs)
+        if self._first and given is not None and _same(
+                given, call_values(args, kwargs)):
+            returned = _note(output)
+            if returned is not None:
+                self._known[index, call] = _Run(given, list(kwargs), output,
+                                                returned)
+        return output
+
+
+class _Run(NamedTuple):
+    """One execution of a block."""
+    given: Any
+    keywords: List[str]
+    output: Any
+    returned: Any
+
+    def serves(self, args: tuple, kwargs: Dict[str, Any]) -> bool:
+        """Whether it was given the same, and its output is as it was."""
+        return (self.keywords == list(kwargs)
+                and _same(self.returned, self.output)
+                and _same(self.given, call_values(args, kwargs)))
+
+
+class _Seen(NamedTuple):
+    """A tensor, and how often it had been written to."""
+    tensor: Tensor
+    version: int
+
+
+def _note(value: Any) -> Optional[Any]:
+    """Note down a value; None if it cannot be compared later."""
+    if isinstance(value, Tensor):
+        return None if value.is_inference() else _Seen(value, value._version)
+    if isinstance(value, dict):
+        value = list(value.items())
+    if isinstance(value, (tuple, list)):
+        notes = [_note(v) for v in value]
+        return None if any(n is None for n in notes) else notes
+    if value is None or isinstance(
+            value, (int, float, str, torch.dtype, torch.device)):
+        return (value, )
+    return None
+
+
+def _same(note: Any, value: Any) -> bool:
+    """Whether a value is what was noted down, to the last bit."""
+    if isinstance(note, _Seen):
+        return isinstance(value, Tensor) and _same_tensor(note, value)
+    if isinstance(value, dict):
+        value = list(value.items())
+    if isinstance(note, list):
+        return (isinstance(value, (tuple, list)) and len(note) == len(value)
+                and all(map(_same, note, value)))
+    return type(value) is type(note[0]) and value == note[0]
+
+
+def _same_tensor(note: _Seen, value: Tensor) -> bool:
+    old = note.tensor
+    if value.is_inference() or old._version != note.version:
+        return False
+    if value is old:
+        return True
+    return (value.shape == old.shape and value.dtype == old.dtype
+            and value.device == old.device
+            and value.stride() == old.stride() and torch.equal(value, old))

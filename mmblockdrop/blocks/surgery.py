@@ -6,53 +6,20 @@ zero in the order of the uncompressed model, and keep that number for ever:
 a dropped block is replaced in place by one that returns its input, so no
 other parameter changes its name.
 """
-import difflib
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Sequence, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Union
 
+import torch
 from torch import nn
 
-StackPath = Union[str, Sequence[str]]
+from .passing import DroppedBlock, Passes
+from .probe import probe_blocks
+from .stacks import Path, block_names, find_stacks, path_of
 
+StackPath = Union[Path, Sequence[Path]]
 
-class DroppedBlock(nn.Identity):
-    """Stands where a block was; returns its first input."""
-
-    def forward(self, x: Any, *args, **kwargs) -> Any:
-        """Return ``x`` whatever else the block was given."""
-        return x
-
-
-def find_stacks(model: nn.Module) -> Dict[str, int]:
-    """List the places of a model that hold a stack of blocks.
-
-    Args:
-        model (nn.Module): Any model.
-
-    Returns:
-        Dict[str, int]: Dotted path to number of blocks, for every
-        ``ModuleList`` or ``Sequential`` of at least two modules with
-        parameters.
-    """
-    stacks = {}
-    for name, module in model.named_modules():
-        if name and isinstance(module, (nn.ModuleList, nn.Sequential)):
-            if len(module) > 1 and any(True for _ in module.parameters()):
-                stacks[name] = len(module)
-    return stacks
-
-
-def _resolve(model: nn.Module, path: str) -> nn.Module:
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        stacks = find_stacks(model)
-        near = difflib.get_close_matches(path, stacks, n=1, cutoff=0.3)
-        hint = f' Did you mean {near[0]!r}?' if near else ''
-        listing = ', '.join(f'{k} ({n} blocks)' for k, n in stacks.items())
-        raise ValueError(
-            f'stack={path!r} is not a module of {type(model).__name__}.'
-            f'{hint} Its stacks are: {listing or "none"}.') from None
+__all__ = ['BlockStack', 'DroppedBlock', 'StackPath', 'dropped_blocks',
+           'find_stacks', 'replay']
 
 
 class BlockStack:
@@ -60,24 +27,47 @@ class BlockStack:
 
     Args:
         model (nn.Module): The localizer, or any other model.
-        path (str | Sequence[str]): Dotted path of a ``ModuleList`` or
-            ``Sequential``, or of single modules, or several of either.
+        path (str | nn.Module | Sequence): Dotted path of a ``ModuleList``
+            or ``Sequential``, or of single modules, or several of either;
+            or the modules themselves.
+        probed (dict, optional): What :attr:`probed` gave for the same model.
+            Defaults to None: nothing is known yet, so that every block may
+            be dropped and is replaced by its first argument.
+
+    Attributes:
+        path (str | list[str]): The path or paths.
+        names (list[str]): Dotted path of every block.
+        fixed (dict[int, str]): Blocks that have to stay, and why.
+        passes (dict[int, Any]): What takes the place of a block's output,
+            where that is not its first argument.
+        order (list[int]): Blocks in the order in which they run.
+        idle (list[str]): Linear layers in the blocks whose weights are read
+            without calling them; known after :meth:`probe`.
 
     Raises:
         ValueError: A path names nothing; the error lists the stacks that
-            exist, with their lengths.
+            exist, with their lengths. Or a block is named twice.
     """
 
-    def __init__(self, model: nn.Module, path: StackPath) -> None:
+    def __init__(self,
+                 model: nn.Module,
+                 path: StackPath,
+                 probed: Optional[Dict[str, Any]] = None) -> None:
         self.model = model
-        self.path = path
-        self.names: List[str] = []
-        for part in [path] if isinstance(path, str) else path:
-            module = _resolve(model, part)
-            if isinstance(module, (nn.ModuleList, nn.Sequential)):
-                self.names += [f'{part}.{i}' for i in range(len(module))]
-            else:
-                self.names.append(part)
+        parts = [path] if isinstance(path, (str, nn.Module)) else path
+        paths = [
+            p if isinstance(p, str) else path_of(model, p) for p in parts
+        ]
+        self.path = paths[0] if isinstance(path, (str, nn.Module)) else paths
+        self.names = block_names(model, paths)
+        probed = probed or {}
+        self.fixed = {int(i): why for i, why in probed.get('fixed', {}).items()}
+        self.passes: Dict[int, Passes] = {
+            int(i): p
+            for i, p in probed.get('passes', {}).items()
+        }
+        self.order: List[int] = probed.get('order', [*range(len(self))])
+        self.idle: List[str] = []
 
     def __len__(self) -> int:
         """Number of blocks of the uncompressed model."""
@@ -94,6 +84,68 @@ class BlockStack:
             if not isinstance(self[i], DroppedBlock)
         ]
 
+    @property
+    def droppable(self) -> List[int]:
+        """List[int]: Those of them that a probe has not found fixed."""
+        return [i for i in self.left if i not in self.fixed]
+
+    @property
+    def probed(self) -> Dict[str, Any]:
+        """dict: What a probe found, as plain data for a record."""
+        passes = {
+            i: block.passes
+            for i in range(len(self))
+            if isinstance(block := self[i], DroppedBlock)
+        }
+        passes.update(self.passes)
+        found: Dict[str, Any] = dict(
+            fixed={str(i): why for i, why in self.fixed.items()},
+            passes={str(i): p for i, p in sorted(passes.items()) if p != 0})
+        if self.order != sorted(self.order):
+            found['order'] = self.order
+        return found
+
+    def probe(self, run: Callable[[], Any]) -> None:
+        """Find out which blocks may be dropped, by running the model.
+
+        A block may go if what it is given can stand for what it returns,
+        and if the model runs without it. The others are fixed.
+
+        Args:
+            run (Callable): Runs the model on a few samples, in evaluation
+                mode: ``lambda: model(inputs)``.
+        """
+        found = probe_blocks({i: self[i] for i in self.left}, self.names, run)
+        self.fixed, self.passes = found.fixed, found.passes
+        self.idle = found.idle
+        rest = [i for i in range(len(self)) if i not in found.order]
+        self.order = found.order + rest
+        if not self._error_without(self.droppable, run):
+            return
+        for index in self.droppable:
+            error = self._error_without([index], run)
+            if error:
+                self.fixed[index] = f'without it the model fails: {error}'
+
+    def _error_without(self, indices: Sequence[int],
+                       run: Callable[[], Any]) -> Optional[str]:
+        """Run the model without some blocks; say what goes wrong."""
+        blocks = {
+            i: self._put(i, DroppedBlock(self.passes.get(i, 0)))
+            for i in indices
+        }
+        try:
+            with torch.no_grad():
+                run()
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a foreign model may raise
+            return f'{type(error).__name__}: {error}'.split('\n')[0]
+        finally:
+            for index, block in blocks.items():
+                self._put(index, block)
+        return None
+
     def check(self, index: int) -> None:
         """Refuse a number that cannot be dropped.
 
@@ -101,7 +153,8 @@ class BlockStack:
             index (int): Original number of a block.
 
         Raises:
-            ValueError: No such block, already dropped, or the last one.
+            ValueError: No such block, already dropped, fixed, or the last
+                one.
         """
         if index not in range(len(self)):
             raise ValueError(f'Block {index} of {self.path!r} does not exist:'
@@ -109,6 +162,11 @@ class BlockStack:
         if index not in self.left:
             raise ValueError(f'Block {index} of {self.path!r} is dropped '
                              f'already; left are {self.left}.')
+        if index in self.fixed:
+            raise ValueError(
+                f'Block {index} of {self.path!r} ({self.names[index]}) has to '
+                f'stay: {self.fixed[index]}. Blocks that may go: '
+                f'{self.droppable or "none"}.')
         if len(self.left) == 1:
             raise ValueError(f'Block {index} is the last one of '
                              f'{self.path!r} and stays.')
@@ -126,7 +184,7 @@ class BlockStack:
             ValueError: See :meth:`check`.
         """
         self.check(index)
-        return self._put(index, DroppedBlock())
+        return self._put(index, DroppedBlock(self.passes.get(index, 0)))
 
     @contextmanager
     def skip(self, index: int) -> Iterator[None]:
@@ -167,7 +225,7 @@ def replay(model: nn.Module, record: Dict[str, Any]) -> List[int]:
         ValueError: The model's stack is shorter or longer than the one the
             record was made from.
     """
-    stack = BlockStack(model, record['stack'])
+    stack = BlockStack(model, record['stack'], record.get('probe'))
     if len(stack) != record['depth']:
         raise ValueError(
             f'The checkpoint was compressed from a model with '
