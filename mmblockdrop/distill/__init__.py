@@ -1,13 +1,15 @@
 """The teacher beside the student."""
-from .alignment import (Alignment, BlockAlignment, ClassAlignment,
-                        ModuleAlignment, SegmentAlignment)
-from .losses import (ClassDKDLoss, ClassKLLoss, FeatureMSELoss,
+from .alignment import (Alignment, ClassAlignment, ModuleAlignment,
+                        SegmentAlignment)
+from .losses import (BinaryKLLoss, ClassDKDLoss, ClassKLLoss, FeatureMSELoss,
                      TokenRelationLoss)
+from .pathwise import BlockAlignment, PathwiseAlignment
 from .taps import tap
 from .wrapper import TeacherStudentWrapper
 
 __all__ = [
-    'Alignment', 'BlockAlignment', 'ClassAlignment', 'ClassDKDLoss',
-    'ClassKLLoss', 'FeatureMSELoss', 'ModuleAlignment', 'SegmentAlignment',
-    'TeacherStudentWrapper', 'TokenRelationLoss', 'tap'
+    'Alignment', 'BinaryKLLoss', 'BlockAlignment', 'ClassAlignment',
+    'ClassDKDLoss', 'ClassKLLoss', 'FeatureMSELoss', 'ModuleAlignment',
+    'PathwiseAlignment', 'SegmentAlignment', 'TeacherStudentWrapper',
+    'TokenRelationLoss', 'tap'
 ]

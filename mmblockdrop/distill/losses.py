@@ -1,4 +1,6 @@
 """Distances between what the student and the teacher compute."""
+from typing import Tuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +10,13 @@ from mmblockdrop.registry import MODELS
 
 @MODELS.register_module()
 class FeatureMSELoss(nn.Module):
-    """Mean of squared differences over all elements."""
+    """Mean of squared differences over all elements.
+
+    Only the difference is kept for the backward pass.
+    """
+
+    #: Every token is compared for itself, so padded ones can be left out.
+    tokenwise = True
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare two features.
@@ -20,7 +28,7 @@ class FeatureMSELoss(nn.Module):
         Returns:
             Tensor: Scalar.
         """
-        return F.mse_loss(student.float(), teacher.float())
+        return (student.float() - teacher.float()).square().mean()
 
 
 @MODELS.register_module()
@@ -174,3 +182,65 @@ class ClassDKDLoss(nn.Module):
         return torch.stack(
             (log_p.masked_fill(~positive, low).logsumexp(1),
              log_p.masked_fill(positive, low).logsumexp(1)), 1)
+
+
+@MODELS.register_module()
+class BinaryKLLoss(nn.Module):
+    """Kullback-Leibler divergence of probabilities, element by element.
+
+    Every element is the probability of an event: an action at a step, a
+    start or an end there, a proposal that covers an action. The loss is the
+    mean over elements of ``t log(t / s) + (1 - t) log((1 - t) / (1 - s))``,
+    zero where both agree.
+
+    Args:
+        logits (bool): The elements come before the sigmoid. Defaults to
+            False, probabilities between 0 and 1.
+        scale (float): Factor of the logits ahead of the sigmoid, where the
+            localizer has one (``conv3_ratio`` of TEM, ``fc2_ratio`` of
+            PEM). Defaults to 1.
+        eps (float): Probabilities are kept this far from 0 and 1.
+
+    Raises:
+        ValueError: A ``scale`` without ``logits``; or elements outside
+            [0, 1] that are said to be probabilities.
+    """
+
+    def __init__(self,
+                 logits: bool = False,
+                 scale: float = 1.,
+                 eps: float = 1e-6) -> None:
+        super().__init__()
+        if scale != 1 and not logits:
+            raise ValueError(f'BinaryKLLoss.scale={scale} is a factor of '
+                             'logits: set logits=True')
+        self.logits, self.scale, self.eps = logits, scale, eps
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare two tensors of probabilities.
+
+        Args:
+            student (Tensor): Any shape; an empty one gives 0.
+            teacher (Tensor): The same shape.
+
+        Returns:
+            Tensor: Scalar.
+        """
+        log_s, log_not_s = self._logs(student.float())
+        log_t, log_not_t = self._logs(teacher.float())
+        loss = log_t.exp() * (log_t - log_s)
+        loss = loss + log_not_t.exp() * (log_not_t - log_not_s)
+        return loss.sum() / max(loss.numel(), 1)
+
+    def _logs(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """Logarithms of the probability and of its complement."""
+        if self.logits:
+            x = x * self.scale
+            return F.logsigmoid(x), F.logsigmoid(-x)
+        if x.numel() and (x.min() < -self.eps or x.max() > 1 + self.eps):
+            raise ValueError(
+                'BinaryKLLoss was given values from '
+                f'{x.min().item():.3g} to {x.max().item():.3g}, which are no '
+                'probabilities: set logits=True')
+        x = x.clamp(self.eps, 1 - self.eps)
+        return x.log(), (1 - x).log()

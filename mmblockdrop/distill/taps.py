@@ -1,13 +1,50 @@
 """Record what modules return while a model runs."""
 import difflib
 from contextlib import contextmanager
-from typing import Any, Dict, Iterable, Iterator
+from typing import Any, Callable, Dict, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 #: Behind a path: record what goes into the module.
 INPUT = ':input'
+
+
+@contextmanager
+def listen(model: nn.Module, paths: Iterable[str],
+           heard: Callable[[str, Any], None]) -> Iterator[None]:
+    """Call back whenever one of some modules has run.
+
+    Args:
+        model (nn.Module): Model that will run inside the statement.
+        paths (Iterable[str]): Dotted paths of its modules; the empty path
+            is the model itself. ``<path>:input`` asks for the first input
+            of the module instead of its output.
+        heard (Callable): Called with the path and the value.
+
+    Raises:
+        ValueError: A path names no module.
+    """
+    handles = []
+
+    def hook_of(path: str):
+
+        def hook(module, args, kwargs, output):
+            if path.endswith(INPUT):
+                output = args[0] if args else next(iter(kwargs.values()))
+            heard(path, output)
+
+        return hook
+
+    try:
+        for path in paths:
+            handles.append(
+                _module(model, path).register_forward_hook(
+                    hook_of(path), with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -19,9 +56,7 @@ def tap(model: nn.Module, paths: Iterable[str]) -> Iterator[Dict[str, Any]]:
 
     Args:
         model (nn.Module): Model that will run inside the statement.
-        paths (Iterable[str]): Dotted paths of its modules; the empty path
-            is the model itself. ``<path>:input`` keeps the first input of
-            the module instead of its output.
+        paths (Iterable[str]): As in :func:`listen`.
 
     Yields:
         Dict[str, Any]: Path to output, filled while the model runs.
@@ -31,36 +66,57 @@ def tap(model: nn.Module, paths: Iterable[str]) -> Iterator[Dict[str, Any]]:
             and whose outputs cannot be joined.
     """
     outputs: Dict[str, Any] = {}
-    handles = []
 
-    def keep(path: str):
+    def keep(path: str, value: Any) -> None:
+        outputs[path] = joined(path, outputs, value)
 
-        def hook(module, args, output):
-            value = args[0] if path.endswith(INPUT) else output
-            if path in outputs:
-                value = _join(path, outputs[path], value)
-            outputs[path] = value
-
-        return hook
-
-    try:
-        for path in paths:
-            handles.append(
-                _module(model, path).register_forward_hook(keep(path)))
+    with listen(model, paths, keep):
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _join(path: str, first: Any, second: Any) -> Tensor:
-    tensors = isinstance(first, Tensor) and isinstance(second, Tensor)
-    if not tensors or first.shape[1:] != second.shape[1:]:
+def not_in_place(model: nn.Module) -> nn.Module:
+    """Let activations leave their input as it is.
+
+    An activation in place would change what an alignment has recorded of
+    the module before it, and, where that module has been dropped, a tensor
+    that others still need.
+
+    Args:
+        model (nn.Module): Any model; changed.
+
+    Returns:
+        nn.Module: The same model.
+    """
+    for module in model.modules():
+        if getattr(module, 'inplace', False) is True:
+            module.inplace = False
+    return model
+
+
+def joined(path: str, outputs: Dict[str, Any], value: Any) -> Any:
+    """Put a further output of a module behind the earlier ones.
+
+    Args:
+        path (str): The module.
+        outputs (dict): Path to what the module has returned so far.
+        value (Any): What it returns now.
+
+    Returns:
+        Any: ``value``, or all tensors along the first dimension.
+
+    Raises:
+        ValueError: They cannot be joined.
+    """
+    if path not in outputs:
+        return value
+    first = outputs[path]
+    tensors = isinstance(first, Tensor) and isinstance(value, Tensor)
+    if not tensors or first.shape[1:] != value.shape[1:]:
         raise ValueError(
             f'module={path!r} of an alignment runs several times in one '
             'forward pass, and its outputs cannot be joined: choose a module '
             'that runs once')
-    return torch.cat((first, second))
+    return torch.cat((first, value))
 
 
 def _module(model: nn.Module, path: str) -> nn.Module:

@@ -2,7 +2,7 @@
 import copy
 import difflib
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mmblockdrop.blocks import merge_lora, replay
 from mmblockdrop.registry import MODELS
-from .taps import tap
+from .side_by_side import SideBySide
+from .taps import listen, not_in_place, tap
 
 
 @MODELS.register_module()
@@ -35,6 +36,10 @@ class TeacherStudentWrapper(BaseModel):
             dict trains with ground truth only, without teacher.
         task_weight (float): Factor of the student's own losses.
         data_preprocessor (dict, optional): Defaults to the localizer's.
+        teacher_mode (str): Mode the teacher runs in. 'loss' is for
+            localizers whose predictions are made on the way to the loss
+            only (PEM, TCANet, recognizers with their head); the losses are
+            thrown away. Defaults to 'tensor'.
 
     Raises:
         FileNotFoundError: ``checkpoint`` does not exist.
@@ -47,8 +52,12 @@ class TeacherStudentWrapper(BaseModel):
                  checkpoint: Optional[str] = None,
                  alignments: Optional[Dict[str, dict]] = None,
                  task_weight: float = 1.,
-                 data_preprocessor: Optional[dict] = None) -> None:
-        student = MODELS.build(copy.deepcopy(localizer))
+                 data_preprocessor: Optional[dict] = None,
+                 teacher_mode: str = 'tensor') -> None:
+        if teacher_mode not in ('tensor', 'loss'):
+            raise ValueError(f'model.teacher_mode is {teacher_mode!r}, '
+                             "expected 'tensor' or 'loss'")
+        student = not_in_place(MODELS.build(copy.deepcopy(localizer)))
         super().__init__(data_preprocessor=data_preprocessor)
         if data_preprocessor is None:
             self.data_preprocessor = student.data_preprocessor
@@ -56,6 +65,7 @@ class TeacherStudentWrapper(BaseModel):
         self.localizer = localizer
         self.checkpoint = checkpoint
         self.task_weight = task_weight
+        self.teacher_mode = teacher_mode
         if alignments is None:
             alignments = dict(
                 block=dict(type='mmblockdrop.BlockAlignment'),
@@ -92,7 +102,7 @@ class TeacherStudentWrapper(BaseModel):
         Raises:
             ValueError: An alignment names a module that is not there.
         """
-        teacher = MODELS.build(copy.deepcopy(self.localizer))
+        teacher = not_in_place(MODELS.build(copy.deepcopy(self.localizer)))
         load_localizer(teacher, checkpoint)
         teacher.requires_grad_(False)
         teacher.to(next(self.student.parameters()).device)
@@ -138,14 +148,30 @@ class TeacherStudentWrapper(BaseModel):
                                'call init_weights() before training.')
         paths = self.alignment_paths()
         with torch.no_grad(), tap(self.teacher, paths) as teacher_out:
-            self.teacher(inputs, data_samples, mode='tensor')
-        with tap(self.student, paths) as student_out:
+            self.teacher(inputs, data_samples, mode=self.teacher_mode)
+        reached = set(teacher_out)
+        beside = SideBySide(self.alignments, self.student, teacher_out,
+                            data_samples)
+        with listen(self.student, paths, beside.heard):
             losses = self._task_losses(
                 self.student(inputs, data_samples, mode='loss'))
-        for name, alignment in self.alignments.items():
-            losses[f'loss_align_{name}'] = alignment.weight * alignment(
-                student_out, teacher_out, self.student, data_samples)
+        self._check_reached(paths, reached, beside.seen)
+        for name, value in beside.losses().items():
+            losses[f'loss_align_{name}'] = value
         return losses
+
+    def _check_reached(self, paths: List[str], by_teacher: Set[str],
+                       by_student: Set[str]) -> None:
+        """Refuse alignments of modules that did not run."""
+        for path in paths:
+            if path not in by_student:
+                raise ValueError(f'module={path!r} of an alignment does not '
+                                 'run in training: nothing to compare')
+            if path not in by_teacher:
+                raise ValueError(
+                    f'module={path!r} of an alignment does not run in mode '
+                    f'{self.teacher_mode!r} of {type(self.teacher).__name__}:'
+                    " set model.teacher_mode='loss'")
 
     def _task_losses(self, losses: Dict[str, Any]) -> Dict[str, Any]:
         """Weigh the student's own losses; other entries are only logged."""

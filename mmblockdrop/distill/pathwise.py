@@ -1,0 +1,120 @@
+"""Alignments whose loss is a mean over modules, taken one by one.
+
+What the teacher computed at a module is let go as soon as the student has
+been there; see :mod:`.side_by_side`.
+"""
+from typing import Any, List, Optional, Tuple
+
+from torch import Tensor, nn
+
+from mmblockdrop.blocks import BlockStack
+from mmblockdrop.blocks.passing import block_tensor
+from mmblockdrop.blocks.surgery import StackPath
+from mmblockdrop.registry import MODELS
+from .alignment import Alignment, Recording
+from .padding import clip_times, real_times, select_real
+
+
+class PathwiseAlignment(Alignment):
+    """Base of alignments that are a mean over the modules they record."""
+
+    def compare(self, path: str, student_out: Any, teacher_out: Any,
+                student: nn.Module, data_samples: list) -> Tensor:
+        """Distance at one module.
+
+        Args:
+            path (str): The module, one of :meth:`paths`.
+            student_out (Any): What it returned in the student.
+            teacher_out (Any): What it returned in the teacher.
+            student (nn.Module): The student localizer.
+            data_samples (list): The samples of the batch.
+
+        Returns:
+            Tensor: Scalar.
+        """
+        raise NotImplementedError
+
+    def forward(self, student_out: Recording, teacher_out: Recording,
+                student: nn.Module, data_samples: list) -> Tensor:
+        """See :meth:`Alignment.forward`."""
+        paths = self.paths(student)
+        return sum(
+            self.compare(p, student_out[p], teacher_out[p], student,
+                         data_samples) for p in paths) / len(paths)
+
+
+@MODELS.register_module()
+class BlockAlignment(PathwiseAlignment):
+    """Outputs of the surviving blocks, matched by original number.
+
+    The loss is the mean over the blocks that are left (paper, feature level
+    alignment). Features of padding are left out: the rows of a feature are
+    taken as the clips of the windows, ``samples * clips``, and those count
+    that begin in real video. A loss that compares every token for itself
+    (its attribute ``tokenwise`` is true) sees real tokens only.
+
+    Args:
+        stack (str | Sequence[str]): Dotted path of the stack, as of the
+            ``BlockDropHook``.
+        submodule (str): Module inside each block whose output is compared;
+            ``<name>:input`` compares its input (``norm2:input`` is what
+            attention and its residual leave in a transformer block).
+            Defaults to '', the block itself.
+        include_padding (bool): Count all rows and tokens, as the published
+            code does; also where the first axis is something else than
+            clips. Defaults to False.
+        time_axis (int, optional): Axis of the features that is the time of
+            a clip: 2 for ``[clips, C, t, h, w]``, 1 for ``[clips, t, h, w,
+            C]``. Defaults to None, tokens ``[clips, t * h * w, C]`` where
+            the encoder has a position table, else whole clips.
+        loss (dict): Defaults to the mean squared error.
+        weight (float): Defaults to 1.
+    """
+
+    def __init__(self,
+                 stack: StackPath = 'backbone.blocks',
+                 submodule: str = '',
+                 include_padding: bool = False,
+                 time_axis: Optional[int] = None,
+                 loss: dict = dict(type='mmblockdrop.FeatureMSELoss'),
+                 weight: float = 1.) -> None:
+        super().__init__(loss, weight)
+        self.stack, self.submodule = stack, submodule
+        self.include_padding, self.time_axis = include_padding, time_axis
+
+    def paths(self, student: nn.Module) -> List[str]:
+        """See :meth:`Alignment.paths`."""
+        stack = BlockStack(student, self.stack)
+        tail = f'.{self.submodule}' if self.submodule else ''
+        return [stack.names[i] + tail for i in stack.left]
+
+    def compare(self, path: str, student_out: Any, teacher_out: Any,
+                student: nn.Module, data_samples: list) -> Tensor:
+        """See :meth:`PathwiseAlignment.compare`."""
+        s, t = block_tensor(student_out), block_tensor(teacher_out)
+        if not self.include_padding:
+            s, t = self._real(path, s, t, student, data_samples)
+        return self.loss(s, t) if len(s) else s.float().sum()
+
+    def _real(self, path: str, s: Tensor, t: Tensor, student: nn.Module,
+              data_samples: list) -> Tuple[Tensor, Tensor]:
+        """What shows real video."""
+        times, axis = 1, self.time_axis
+        if not getattr(self.loss, 'tokenwise', False):
+            axis = None
+        elif axis is not None:
+            times = s.shape[axis]
+        elif s.dim() == 3:
+            times = clip_times(student, path) or 1
+            if s.shape[1] % times:
+                times = 1
+        real = real_times(len(s), times, data_samples, student)
+        if real is None:
+            return s, t
+        if axis is not None:
+            s, t = (x.movedim(axis, 1) for x in (s, t))
+        elif times > 1:
+            s, t = (x.unflatten(1, (times, -1)) for x in (s, t))
+        else:
+            real = real.squeeze(1)
+        return select_real(s, t, real)
