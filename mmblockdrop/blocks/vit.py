@@ -4,7 +4,7 @@ from typing import Dict, List, Optional, Sequence, Union
 import torch
 import torch.nn.functional as F
 from mmaction.models.backbones.vit_mae import Attention, VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmblockdrop.registry import MODELS
@@ -17,7 +17,8 @@ class ViTAttention(Attention):
     """Multi-head self-attention that calls ``qkv`` as a module.
 
     mmaction2's attention reads ``self.qkv.weight`` and so passes by
-    whatever wraps ``qkv``. Names of parameters are the same.
+    whatever wraps ``qkv``. Names of parameters are the same. Where nothing
+    wraps or listens to ``qkv``, its bias is added inside the matrix product.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,10 +31,7 @@ class ViTAttention(Attention):
             Tensor: Tokens of the same shape.
         """
         b, n, _ = x.shape
-        qkv = self.qkv(x)
-        if hasattr(self, 'q_bias'):
-            zeros = torch.zeros_like(self.v_bias)
-            qkv = qkv + torch.cat((self.q_bias, zeros, self.v_bias))
+        qkv = self._project(x)
         qkv = qkv.reshape(b, n, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         x = F.scaled_dot_product_attention(
@@ -44,6 +42,16 @@ class ViTAttention(Attention):
             scale=self.scale)
         x = x.transpose(1, 2).reshape(b, n, -1)
         return self.proj_drop(self.proj(x))
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values ``[clips, tokens, 3C]``."""
+        if not hasattr(self, 'q_bias'):
+            return self.qkv(x)
+        zeros = torch.zeros_like(self.v_bias)
+        bias = torch.cat((self.q_bias, zeros, self.v_bias))
+        if _is_bare(self.qkv):
+            return F.linear(x, self.qkv.weight, bias)
+        return self.qkv(x) + bias
 
 
 @MODELS.register_module()
@@ -61,6 +69,9 @@ class LoRAViT(VisionTransformer):
             :func:`~mmblockdrop.blocks.lora.add_lora`, e.g.
             ``dict(rank=96, targets=['qkv', 'proj'])``. Defaults to None,
             no LoRA.
+        trainable (Sequence[str], optional): Parts of the names of the
+            parameters that are trained; all others are frozen. Defaults to
+            None, all that LoRA does not freeze.
         stem (dict, optional): Arguments of
             :class:`~mmblockdrop.blocks.stem.ConvStem`, which then stands for
             the patch embedding; for training from scratch. Defaults to None,
@@ -76,13 +87,15 @@ class LoRAViT(VisionTransformer):
 
     Raises:
         ValueError: A number in ``drop_blocks`` does not exist or stands
-            there twice, or no layer is called like a LoRA target.
+            there twice, no layer is called like a LoRA target, or no
+            parameter like any entry of ``trainable``.
     """
 
     def __init__(self,
                  *,
                  drop_blocks: Sequence[int] = (),
                  lora: Optional[dict] = None,
+                 trainable: Optional[Sequence[str]] = None,
                  stem: Optional[dict] = None,
                  with_cp: bool = False,
                  return_feat_map: bool = True,
@@ -109,6 +122,19 @@ class LoRAViT(VisionTransformer):
             stack.drop(index)
         if lora is not None:
             add_lora(self, **lora)
+        if trainable is not None:
+            self._freeze_except(trainable)
+
+    def _freeze_except(self, trainable: Sequence[str]) -> None:
+        names = [name for name, _ in self.named_parameters()]
+        if not any(part in name for part in trainable for name in names):
+            raise ValueError(
+                f'backbone.trainable={list(trainable)} names no parameter; '
+                'names have parts such as '
+                f'{sorted({part for n in names for part in n.split(".")})}')
+        for name, parameter in self.named_parameters():
+            if not any(part in name for part in trainable):
+                parameter.requires_grad_(False)
 
     @staticmethod
     def _called_attention(attn: Attention) -> ViTAttention:
@@ -172,3 +198,11 @@ class LoRAViT(VisionTransformer):
         if self.fc_norm is not None:
             return self.fc_norm(x.mean(1))
         return x[:, 0]
+
+
+def _is_bare(layer: nn.Module) -> bool:
+    """Whether a linear layer is nothing more, and nobody listens to it."""
+    return type(layer) is nn.Linear and not (
+        layer._forward_hooks or layer._forward_pre_hooks
+        or layer._backward_hooks or layer._backward_pre_hooks
+        or 'forward' in layer.__dict__)

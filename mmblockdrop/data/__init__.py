@@ -1,4 +1,5 @@
 """Video and annotations to packed samples."""
+from .augment import RandAugmentClip
 from .cache import CachedFrames
 from .dataset import UntrimmedVideoDataset
 from .files import UnreadableVideoError
@@ -7,6 +8,6 @@ from .transforms import (LoadFeatures, OpenVideo, PackTADInputs, SampleWindow)
 
 __all__ = [
     'CachedFrames', 'JitterContrast', 'LoadFeatures', 'OpenVideo',
-    'PackTADInputs', 'SampleWindow', 'ToGray', 'UnreadableVideoError',
-    'UntrimmedVideoDataset'
+    'PackTADInputs', 'RandAugmentClip', 'SampleWindow', 'ToGray',
+    'UnreadableVideoError', 'UntrimmedVideoDataset'
 ]

@@ -74,22 +74,42 @@ def load_classes(classes: Union[str, Sequence[str], None], data_root: str,
                   for action in video.get('annotations', ())}
         names = sorted(labels - set(drop_labels))
     elif isinstance(classes, str):
-        path = classes if osp.isabs(classes) else osp.join(data_root, classes)
-        with open(require_path(path, 'classes'), encoding='utf8') as file:
-            text = file.read()
-        if path.endswith('.json'):
-            loaded = json.loads(text)
-            names = (sorted(loaded, key=loaded.get)
-                     if isinstance(loaded, dict) else list(loaded))
-        else:
-            names = [line.strip() for line in text.splitlines()]
-            names = [name for name in names if name]
+        names = read_names(classes, data_root, 'classes')
     else:
         names = list(classes)
     if not names or len(set(names)) < len(names):
         raise ValueError(f'classes={classes!r} must name at least one class, '
                          f'each once; it gives {names}')
     return names
+
+
+def read_names(file_name: str, data_root: str, key: str) -> List[str]:
+    """Read a list of names.
+
+    Args:
+        file_name (str): Text file with one name in a line, or JSON file with
+            a list of names or a mapping from name to number.
+        data_root (str): Folder of a relative file name.
+        key (str): The config key that gave it, for the message.
+
+    Returns:
+        list[str]: Names in the order of the file, or of the numbers.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not JSON although it is called so.
+    """
+    path = osp.join(data_root, file_name)
+    with open(require_path(path, key), encoding='utf8') as file:
+        text = file.read()
+    if not path.endswith('.json'):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        loaded = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{key}={path!r} is not JSON: {error}') from error
+    return (sorted(loaded, key=loaded.get)
+            if isinstance(loaded, dict) else list(loaded))
 
 
 def select_subset(database: Mapping[str, dict],
@@ -229,7 +249,7 @@ class ActionReader:
                 raise ValueError(
                     f'{where} has a label that is neither in classes nor in '
                     f'drop_labels{nearest(label, self.index)}')
-            defect = self._defect(action.get('segment'), duration)
+            defect = self.defect(action.get('segment'), duration)
             if defect and not self._tolerate(defect, where, duration):
                 continue
             segments.append([float(time) for time in action['segment']])
@@ -238,7 +258,16 @@ class ActionReader:
                 np.array(labels, dtype=np.int64))
 
     @staticmethod
-    def _defect(segment: Any, duration: float) -> Optional[str]:
+    def defect(segment: Any, duration: float) -> Optional[str]:
+        """What is wrong with a segment.
+
+        Args:
+            segment: What the annotation says.
+            duration (float): Seconds of the video.
+
+        Returns:
+            str or None: Words that follow 'the segment'.
+        """
         try:
             start, end = (float(time) for time in segment)
         except (TypeError, ValueError):

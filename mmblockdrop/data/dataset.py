@@ -9,11 +9,12 @@ from typing import (Any, Iterator, List, Mapping, Optional, Sequence, Tuple,
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from mmengine.utils import track_iter_progress
 
 from mmblockdrop.registry import DATASETS
 from .annotations import (ActionReader, load_classes, load_database,
-                          read_timing, select_subset, split_names)
+                          read_names, read_timing, select_subset, split_names)
 from .broken import BrokenVideos, read_errors
 from .files import (FEATURE_SUFFIXES, VIDEO_SUFFIXES, UnreadableVideoError,
                     find_media, nearest, open_video, probe_video,
@@ -83,6 +84,8 @@ class UntrimmedVideoDataset(BaseDataset):
             seed=0)`` takes one part of a fixed split of the videos.
         sample_ratio (float): Share of the videos to use, drawn by ``seed``.
         seed (int): Seed of ``sample_ratio`` and of the random windows.
+        block_list (str or list[str], optional): Videos to leave out: names,
+            or a file of names (text or JSON) relative to ``data_root``.
         drop_labels (sequence of str): Labels that are background. Any other
             label outside ``classes`` is an error.
         bad_segments (str): ``error`` or ``drop``, for segments that are
@@ -125,6 +128,7 @@ class UntrimmedVideoDataset(BaseDataset):
                  split: Optional[Mapping[str, Any]] = None,
                  sample_ratio: float = 1.0,
                  seed: int = 42,
+                 block_list: Union[str, Sequence[str], None] = None,
                  drop_labels: Sequence[str] = (),
                  bad_segments: str = 'error',
                  class_agnostic: bool = False,
@@ -173,6 +177,7 @@ class UntrimmedVideoDataset(BaseDataset):
         self.split = split
         self.sample_ratio = sample_ratio
         self.seed = seed
+        self.block_list = block_list or ()
         self.drop_labels = tuple(drop_labels)
         self.bad_segments = bad_segments
         self.class_agnostic = class_agnostic
@@ -222,7 +227,7 @@ class UntrimmedVideoDataset(BaseDataset):
         """
         database = select_subset(
             load_database(self.ann_file), self.subset, self.ann_file)
-        names = list(database)
+        names = self._without_blocked(database)
         if self.split is not None:
             names = split_names(names, **self.split)
         if self.sample_ratio != 1:
@@ -246,6 +251,23 @@ class UntrimmedVideoDataset(BaseDataset):
                 f'action of classes={self._label_names} that a window of '
                 f'window_size={self.geometry["window_size"]} holds')
         return samples
+
+    def _without_blocked(self, database: Mapping[str, dict]) -> List[str]:
+        """Names of the videos that ``block_list`` leaves."""
+        blocked = self.block_list
+        if isinstance(blocked, str):
+            blocked = read_names(blocked, self.data_root, 'block_list')
+        names = [name for name in database if name not in set(blocked)]
+        if len(names) < len(database):
+            print_log(
+                f'block_list leaves out {len(database) - len(names)} of '
+                f'{len(database)} videos',
+                logger='current')
+        if not names:
+            raise ValueError(f'block_list={self.block_list!r} leaves none of '
+                             f'the {len(database)} videos of '
+                             f'subset={self.subset!r}')
+        return names
 
     def _progress(self, names: List[str], database: Mapping[str, dict]):
         missing = sum('fps' not in database[name] and not (

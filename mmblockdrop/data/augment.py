@@ -1,0 +1,53 @@
+"""Augmentation of whole clips, all frames alike."""
+from typing import Any, Dict
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+
+from mmblockdrop.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class RandAugmentClip(BaseTransform):
+    """RandAugment (arXiv 1909.13719) of torchvision on a clip.
+
+    All frames get the same operations with the same strength. It takes the
+    place of mmaction2's ``ImgAug(transforms='default')``, whose library is
+    not kept any more and fails on numpy 1.24 and later. Draws follow
+    ``numpy``, and so the seed of the epoch.
+
+    Required Keys: imgs (uint8 frames [H, W, 3] of one size)
+
+    Modified Keys: imgs
+
+    Args:
+        num_ops (int): Operations in a row. Defaults to 2.
+        magnitude (int): Strength out of ``bins``. Defaults to 9.
+        bins (int): Steps of strength. Defaults to 31.
+    """
+
+    def __init__(self,
+                 num_ops: int = 2,
+                 magnitude: int = 9,
+                 bins: int = 31) -> None:
+        from torchvision.transforms import RandAugment
+        if not 0 <= magnitude < bins:
+            raise ValueError(f'RandAugmentClip.magnitude={magnitude} must be '
+                             f'between 0 and bins - 1 = {bins - 1}')
+        self.augment = RandAugment(num_ops, magnitude, bins)
+
+    def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
+        """Change all frames of the window."""
+        frames = np.stack(results['imgs']).transpose(0, 3, 1, 2)
+        clip = torch.from_numpy(np.ascontiguousarray(frames))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.randint(2**31)))
+            clip = self.augment(clip)
+        results['imgs'] = list(clip.permute(0, 2, 3, 1).contiguous().numpy())
+        return results
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(num_ops={self.augment.num_ops}, '
+                f'magnitude={self.augment.magnitude}, '
+                f'bins={self.augment.num_magnitude_bins})')
