@@ -1,7 +1,8 @@
 # ActionFormer on eight blocks of width 64, from raw grey pixels, from scratch.
 _base_ = [
     '../_base_/models/actionformer_vit-w96-d8.py',
-    '../_base_/datasets/demo_actions.py', '../_base_/default_runtime.py'
+    '../_base_/datasets/demo_actions.py',
+    '../_base_/schedules/from_scratch.py', '../_base_/default_runtime.py'
 ]
 model = dict(
     data_preprocessor=dict(mean=[121.], std=[30.]),
@@ -21,26 +22,5 @@ model = dict(
     head=dict(num_classes=9, strides=[1, 2, 4, 8]),
     test_cfg=dict(score_thr=0.005, pre_nms_topk=1000))
 
-max_epochs = 14
 train_dataloader = dict(batch_size=2)
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=4)
-val_cfg = dict()
-test_cfg = dict()
-optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.),
-    clip_grad=dict(max_norm=1.))
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=0.01,
-        end=1,
-        convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        begin=1,
-        end=max_epochs,
-        T_max=max_epochs - 1,
-        eta_min_ratio=0.01,
-        convert_to_iter_based=True)
-]
+train_cfg = dict(max_epochs=14, val_interval=4)

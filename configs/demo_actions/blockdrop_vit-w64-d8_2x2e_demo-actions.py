@@ -1,6 +1,8 @@
 # A quarter of the blocks go, one a round, two epochs of alignment each.
-_base_ = './actionformer_vit-w64-d8_14e_demo-actions.py'
-epochs_per_round = 2
+_base_ = [
+    './actionformer_vit-w64-d8_14e_demo-actions.py',
+    '../_base_/schedules/rounds_from_scratch.py'
+]
 model = dict(
     _delete_=True,
     type='mmblockdrop.TeacherStudentWrapper',
@@ -9,19 +11,9 @@ model = dict(
     'epoch_14.pth')
 train_cfg = dict(
     _delete_=True,
-    type='mmblockdrop.DistillationLoop',
-    drops='25%',
-    epochs_per_round=epochs_per_round,
-    score_dataloader=_base_.score_dataloader,
-    lora=dict(rank=16))
-custom_hooks = [
-    dict(type='mmblockdrop.BlockDropHook', stack='backbone.blocks')
-]
+    **_base_.rounds,
+    epochs_per_round=2,
+    score_dataloader=_base_.score_dataloader)
+custom_hooks = _base_.round_hooks
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-param_scheduler = [
-    dict(
-        type='CosineAnnealingLR',
-        T_max=epochs_per_round,
-        eta_min_ratio=0.01,
-        convert_to_iter_based=True)
-]
+param_scheduler = _base_.round_schedule

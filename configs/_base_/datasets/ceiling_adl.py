@@ -1,5 +1,6 @@
 # Falls and daily activities from a ceiling camera, 21 videos of 1 to 4
 # minutes. The task is the four short changes; lasting states are background.
+_base_ = './untrimmed_video.py'
 data_root = 'data/ceiling_adl_tad'
 cache_dir = 'data/cache/ceiling_adl'
 classes = ('standup', 'sitdown', 'falling', 'lying')
@@ -32,10 +33,7 @@ pipeline = [
 ]
 
 videos = dict(
-    type='mmblockdrop.UntrimmedVideoDataset',
-    ann_file='annotations.json',
     data_root=data_root,
-    data_prefix=dict(video='videos'),
     classes=classes,
     drop_labels=drop_labels,
     window_size=window_size,
@@ -44,43 +42,18 @@ videos = dict(
     pipeline=pipeline)
 
 train_dataloader = dict(
-    batch_size=2,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         **videos,
         subset='training',
         split=dict(part='train', **val_split),
         windows_per_video=4))
 val_dataloader = dict(
-    batch_size=2,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        **videos,
-        subset='training',
-        split=dict(part='val', **val_split),
-        test_mode=True))
-test_dataloader = dict(
-    batch_size=2,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**videos, subset='test', test_mode=True))
-# Training videos on which the candidates of a round are scored.
+        **videos, subset='training', split=dict(part='val', **val_split)))
+test_dataloader = dict(dataset=dict(**videos, subset='test'))
 score_dataloader = dict(
-    batch_size=2,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         **videos,
         subset='training',
         split=dict(part='train', **val_split),
-        sample_ratio=0.5,
-        test_mode=True))
-
-val_evaluator = dict(
-    type='mmblockdrop.TADMetric', tiou_thresholds=[0.3, 0.4, 0.5, 0.6, 0.7])
-test_evaluator = val_evaluator
+        sample_ratio=0.5))

@@ -1,5 +1,6 @@
 # Videos written by tools/data/make_demo_data.py: nine actions that show in
 # how an actor moves, 20 to 60 s at 10 frames per second.
+_base_ = './untrimmed_video.py'
 data_root = 'data/demo_actions'
 cache_dir = 'data/cache/demo_actions'
 num_classes = 9
@@ -30,45 +31,17 @@ pipeline = [
 ]
 
 videos = dict(
-    type='mmblockdrop.UntrimmedVideoDataset',
-    ann_file='annotations.json',
     data_root=data_root,
-    data_prefix=dict(video='videos'),
-    classes='category_idx.txt',
     window_size=window_size,
     snippet_stride=snippet_stride,
     frames_per_step=frames_per_step,
     pipeline=pipeline)
 
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(**videos, subset='training'))
+    batch_size=4, dataset=dict(**videos, subset='training'))
 val_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**videos, subset='validation', test_mode=True))
-test_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**videos, subset='test', test_mode=True))
-# Training videos on which the candidates of a round are scored.
+    batch_size=4, dataset=dict(**videos, subset='validation'))
+test_dataloader = dict(batch_size=4, dataset=dict(**videos, subset='test'))
 score_dataloader = dict(
-    batch_size=4,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        **videos,
-        subset='training',
-        sample_ratio=0.25,
-        test_mode=True))
-
-val_evaluator = dict(
-    type='mmblockdrop.TADMetric', tiou_thresholds=[0.3, 0.4, 0.5, 0.6, 0.7])
-test_evaluator = val_evaluator
+    batch_size=4, dataset=dict(**videos, subset='training',
+                               sample_ratio=0.25))

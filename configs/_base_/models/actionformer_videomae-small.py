@@ -1,4 +1,5 @@
-# VideoMAE-S on windows of 768 frames (48 clips of 16), as in the paper.
+# VideoMAE-S on windows of 768 frames (48 clips of 16), as in the paper. Of the
+# encoder, LoRA of rank width / 4, norms and patch embedding are trained.
 model = dict(
     type='mmblockdrop.ActionFormer',
     data_preprocessor=dict(
@@ -18,7 +19,14 @@ model = dict(
         num_frames=16,
         drop_path_rate=0.1,
         norm_cfg=dict(type='LN', eps=1e-6),
-        with_cp=True),
+        with_cp=True,
+        lora=dict(rank=96),
+        trainable=['lora_', 'norm', 'patch_embed'],
+        init_cfg=dict(
+            type='Pretrained',
+            prefix='backbone.',
+            checkpoint='checkpoints/'
+            'vit-small-p16_videomae-k400-pre_16x4x1_kinetics-400.pth')),
     clip_frames=16,
     window_size=768,
     projection=dict(

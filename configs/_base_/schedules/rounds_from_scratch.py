@@ -1,0 +1,12 @@
+# Rounds of block drop for the small localizers: half a cosine each.
+rounds = dict(
+    type='mmblockdrop.DistillationLoop', drops='25%', lora=dict(rank=16))
+round_hooks = [
+    dict(type='mmblockdrop.BlockDropHook', stack='backbone.blocks')
+]
+round_schedule = [
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.01,
+        convert_to_iter_based=True)
+]

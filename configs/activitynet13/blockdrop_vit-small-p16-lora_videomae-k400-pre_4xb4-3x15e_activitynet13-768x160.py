@@ -1,0 +1,21 @@
+_base_ = [
+    './actionformer_vit-small-p16-lora_videomae-k400-pre_4xb4-15e_activitynet13-768x160.py',  # noqa: E501
+    '../_base_/schedules/rounds_15e.py'
+]
+model = dict(
+    _delete_=True,
+    type='mmblockdrop.TeacherStudentWrapper',
+    localizer=_base_.model,
+    alignments=_base_.alignments,
+    checkpoint='work_dirs/'
+    'actionformer_vit-small-p16-lora_videomae-k400-pre_4xb4-15e_'
+    'activitynet13-768x160/epoch_15.pth')
+train_cfg = dict(
+    _delete_=True,
+    **_base_.rounds,
+    score_dataloader=_base_.score_dataloader,
+    lora=_base_.model.backbone.lora)
+custom_hooks = _base_.round_hooks
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))))
+param_scheduler = _base_.round_schedule
