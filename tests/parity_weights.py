@@ -5,10 +5,11 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmblockdrop.convert import detector_name, rename_detector
+
 State = Dict[str, Tensor]
 
-PREFIXES = (('module.', ''), ('backbone.model.backbone.', 'backbone.'),
-            ('rpn_head.', 'head.'))
+LORA = ('qkv', 'proj')
 
 
 def our_name(name: str, lora: bool) -> str:
@@ -21,34 +22,19 @@ def our_name(name: str, lora: bool) -> str:
     Returns:
         Our name.
     """
-    for old, new in PREFIXES:
-        if name.startswith(old):
-            name = new + name[len(old):]
-    for layer in ('qkv', 'proj'):
-        for part in 'AB':
-            name = name.replace(f'attn.lora_{layer}.{part}',
-                                f'attn.{layer}.lora_{part}.default.weight')
-        if lora and 'backbone.' in name:
-            for part in ('weight', 'bias'):
-                name = name.replace(f'attn.{layer}.{part}',
-                                    f'attn.{layer}.base_layer.{part}')
-    return name
+    return detector_name(name, LORA if lora else ())
 
 
 def our_state(state: State) -> State:
-    """Convert a published state dict.
+    """Convert a published state dict, whatever it is part of.
 
     Args:
         state: Published names and values.
 
     Returns:
-        Our names; LoRA matrices transposed, as peft keeps them.
+        Our names and values.
     """
-    lora = any('lora_' in name for name in state)
-    return {
-        our_name(name, lora): value.t() if 'lora_' in name else value
-        for name, value in state.items()
-    }
+    return rename_detector(state)
 
 
 def merged_state(part: Dict[str, Any]) -> State:

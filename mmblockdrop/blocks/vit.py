@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmblockdrop.registry import MODELS
 from .lora import add_lora, reset_lora
+from .pretrained import load_pretrained
 from .stem import ConvStem
 from .surgery import BlockStack
 
@@ -80,9 +81,10 @@ class LoRAViT(VisionTransformer):
             keeping their activations. Defaults to False.
         return_feat_map (bool): Return ``[clips, C, t, h, w]``. Defaults to
             True, which a localizer needs.
-        pretrained (str, optional): Checkpoint that ``init_weights`` loads.
-        init_cfg (dict | list[dict], optional): As in mmaction2; ignored
-            when ``pretrained`` is given.
+        pretrained (str, optional): Checkpoint that ``init_weights`` loads,
+            all of it or not at all; see
+            :func:`~mmblockdrop.blocks.pretrained.load_pretrained`.
+        init_cfg (dict | list[dict], optional): As in mmaction2.
         **kwargs: Arguments of ``mmaction.VisionTransformer``.
 
     Raises:
@@ -102,11 +104,10 @@ class LoRAViT(VisionTransformer):
                  pretrained: Optional[str] = None,
                  init_cfg: Optional[Union[Dict, List[Dict]]] = None,
                  **kwargs) -> None:
-        if pretrained:
-            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         if init_cfg is not None:
             kwargs['init_cfg'] = init_cfg
         super().__init__(return_feat_map=return_feat_map, **kwargs)
+        self.pretrained = pretrained
         self.with_cp = with_cp
         if stem is not None:
             self.patch_embed = ConvStem(
@@ -149,6 +150,8 @@ class LoRAViT(VisionTransformer):
     def init_weights(self) -> None:
         """Initialise as mmaction2 does; fresh LoRA stays the identity."""
         super().init_weights()
+        if self.pretrained:
+            load_pretrained(self, self.pretrained)
         reset_lora(self)
 
     def positions(self, h: int, w: int) -> Tensor:

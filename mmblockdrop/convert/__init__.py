@@ -1,0 +1,14 @@
+"""Published checkpoints, and the same weights under our names."""
+from .detector import (convert_detector, detector_name, refuse_adapters,
+                       rename_detector)
+from .encoder import convert_encoder, suggested_config
+from .files import read_checkpoint, save_checkpoint, unwrap
+from .recognizer import encoder_for_mmaction
+from .report import ConversionReport
+
+__all__ = [
+    'ConversionReport', 'convert_detector', 'convert_encoder',
+    'detector_name', 'encoder_for_mmaction', 'read_checkpoint',
+    'refuse_adapters', 'rename_detector', 'save_checkpoint',
+    'suggested_config', 'unwrap'
+]

@@ -1,0 +1,98 @@
+"""What a conversion did with every key, and whether it may be used."""
+from dataclasses import dataclass, field
+from typing import Dict, List, Mapping, Sequence
+
+from torch import Tensor
+
+State = Dict[str, Tensor]
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass
+class ConversionReport:
+    """Account of a conversion.
+
+    Args:
+        source (str): The file that was read.
+        layout (str): Which layout it has.
+        renamed (dict): Name in the file to our name, where they differ.
+        filled (dict): Our name to the reason, for entries that the file does
+            not hold and that need none of its values.
+        left_out (dict): Name in the file to the reason why it is not used.
+        dropped (list[int]): Blocks that the file has lost.
+        notes (list[str]): Anything else a user should know.
+        missing (list[str]): Our names that the file should hold.
+        unexpected (list[str]): Names for which there is no place.
+        reshaped (list[str]): Entries of another shape than expected.
+    """
+    source: str
+    layout: str
+    renamed: Dict[str, str] = field(default_factory=dict)
+    filled: Dict[str, str] = field(default_factory=dict)
+    left_out: Dict[str, str] = field(default_factory=dict)
+    dropped: List[int] = field(default_factory=list)
+    notes: List[str] = field(default_factory=list)
+    missing: List[str] = field(default_factory=list)
+    unexpected: List[str] = field(default_factory=list)
+    reshaped: List[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        """bool: Whether nothing is missing, unexpected or reshaped."""
+        return not (self.missing or self.unexpected or self.reshaped)
+
+    def compare(self, expected: Shapes, found: State) -> None:
+        """Note what is missing, unexpected and reshaped.
+
+        Args:
+            expected (Mapping): Our names and the shapes of their values.
+            found (dict): Our names and the values of the file.
+        """
+        old = {new: name for name, new in self.renamed.items()}
+        self.missing = sorted(set(expected) - set(found))
+        self.unexpected = sorted(
+            old.get(name, name) for name in set(found) - set(expected))
+        self.reshaped = sorted(
+            f'{name}: {tuple(found[name].shape)}, expected '
+            f'{tuple(expected[name])}' for name in set(expected) & set(found)
+            if tuple(found[name].shape) != tuple(expected[name]))
+
+    def text(self) -> str:
+        """The whole account, one key per line.
+
+        Returns:
+            str: For printing.
+        """
+        lines = [
+            f'{self.source}: {self.layout}',
+            f'  {len(self.renamed)} keys renamed'
+        ]
+        if self.dropped:
+            lines.append(f'  blocks that the file has lost: {self.dropped}')
+        lines += [f'  {note}' for note in self.notes]
+        for title, reasons in (('filled in', self.filled), ('left out',
+                                                            self.left_out)):
+            lines += [f'  {title}: {k} ({why})' for k, why in reasons.items()]
+        for title in ('missing', 'unexpected', 'reshaped'):
+            keys = getattr(self, title)
+            lines.append(f'  {len(keys)} {title}')
+            lines += [f'    {key}' for key in keys]
+        return '\n'.join(lines)
+
+    def check(self) -> None:
+        """Refuse a conversion that does not fit.
+
+        Raises:
+            ValueError: Lists the keys by name.
+        """
+        if self.fits:
+            return
+        parts = []
+        for title in ('missing', 'unexpected', 'reshaped'):
+            keys = getattr(self, title)
+            if keys:
+                more = ', ...' if len(keys) > 4 else ''
+                parts.append(f'{len(keys)} {title}: {", ".join(keys[:4])}'
+                             f'{more}')
+        raise ValueError(f'{self.source} ({self.layout}) does not fit: '
+                         f'{"; ".join(parts)}')
