@@ -1,0 +1,153 @@
+"""Write frames and rate of every video into a copy of its annotations.
+
+    python tools/data/write_frame_counts.py data/my_data
+
+With them a data set starts without opening a single video. What an earlier
+call has written stays, unless ``--again`` is given.
+"""
+import argparse
+import json
+import os
+import os.path as osp
+import sys
+from functools import partial
+from typing import Any, Dict, Optional, Sequence
+
+import mmblockdrop  # noqa: F401  (mends the stack)
+
+from mmblockdrop.data.annotations import load_database
+from mmblockdrop.data.check import inspect_video
+from mmblockdrop.data.files import VIDEO_SUFFIXES, find_media, require_path
+from mmblockdrop.data.parallel import for_each
+
+#: Videos between two writes of the copy.
+BATCH = 200
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line.
+
+    Args:
+        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+
+    Returns:
+        argparse.Namespace: The arguments.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('root', help='folder that the other paths start from')
+    parser.add_argument(
+        '--ann', default='annotations.json', help='annotation file')
+    parser.add_argument('--videos', default='videos',
+                        help='folder of the videos')
+    parser.add_argument(
+        '--out', default='annotations_frames.json',
+        help='copy to write (default: %(default)s)')
+    parser.add_argument(
+        '--filename-tmpl', default='{}',
+        help='file name of a video without suffix, v_{} for ActivityNet')
+    parser.add_argument(
+        '--duration', action='store_true',
+        help='replace "duration" too; default: only where it is absent')
+    parser.add_argument('--again', action='store_true',
+                        help='read videos again that the copy has already')
+    parser.add_argument(
+        '--workers', type=int, default=min(8, os.cpu_count() or 1))
+    return parser.parse_args(argv)
+
+
+def read_content(path: str) -> Dict[str, Any]:
+    """Read a whole annotation file, fields outside the database included.
+
+    Args:
+        path (str): Annotation file.
+
+    Returns:
+        dict: Its content.
+    """
+    load_database(path)  # for its errors
+    with open(path, encoding='utf8') as file:
+        return json.load(file)
+
+
+def write_atomically(path: str, content: Dict[str, Any]) -> None:
+    """Write JSON under its name only once it is whole.
+
+    Args:
+        path (str): File.
+        content (dict): What to write.
+    """
+    partial_path = f'{path}.{os.getpid()}.part'
+    with open(partial_path, 'w', encoding='utf8') as file:
+        json.dump(content, file)
+    os.replace(partial_path, path)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the videos and write the copy.
+
+    Args:
+        args (argparse.Namespace): See :func:`parse_args`.
+
+    Returns:
+        int: Exit status, 1 if a video could not be read.
+    """
+    folder = require_path(osp.join(args.root, args.videos), '--videos')
+    content = read_content(osp.join(args.root, args.ann))
+    out = osp.join(args.root, args.out)
+    if osp.exists(out) and osp.samefile(out, osp.join(args.root, args.ann)):
+        raise ValueError(f'--out={args.out!r} is the annotation file itself; '
+                         'name another file')
+    before = load_database(out) if (
+        osp.exists(out) and not args.again) else {}
+    database = content['database']
+    files: Dict[str, str] = {}
+    failed: Dict[str, str] = {}
+    for name, entry in database.items():
+        known = before.get(name, {})
+        if 'frame' in known and 'fps' in known:
+            entry.update({k: known[k] for k in ('frame', 'fps', 'duration')
+                          if k in known})
+            continue
+        path = find_media(folder, args.filename_tmpl.format(name),
+                          VIDEO_SUFFIXES)
+        if path is None:
+            failed[name] = f'no file in {folder!r}'
+        else:
+            files[path] = name
+    print(f'{len(database)} videos: {len(database) - len(files) - len(failed)}'
+          f' are in {out} already, {len(files)} to read')
+    paths = list(files)
+    try:
+        for start in range(0, len(paths), BATCH):
+            found, broken = for_each(
+                partial(inspect_video, decode=False),
+                paths[start:start + BATCH], args.workers)
+            for path, video in found.items():
+                entry = database[files[path]]
+                entry.update(frame=video.frames, fps=round(video.fps, 6))
+                if args.duration or not entry.get('duration'):
+                    entry['duration'] = round(video.frames / video.fps, 3)
+            failed.update({files[p]: why for p, why in broken.items()})
+            write_atomically(out, content)
+    finally:
+        write_atomically(out, content)
+    print(f'Wrote {out}')
+    for name, why in failed.items():
+        print(f'not read: {name}: {why}', file=sys.stderr)
+    return int(bool(failed))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Write frame counts; 0 all, 1 some videos failed, 2 could not begin."""
+    args = parse_args(argv)
+    try:
+        return run(args)
+    except (OSError, ValueError) as error:
+        print(f'write_frame_counts.py: {error}', file=sys.stderr)
+        return 2
+
+
+if __name__ == '__main__':
+    sys.exit(main())
