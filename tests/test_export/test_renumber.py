@@ -1,0 +1,133 @@
+"""The shorter model that a config builds is the compressed one."""
+import copy
+from typing import Any, Dict
+
+import mmaction.models  # noqa: F401
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmblockdrop.blocks import BlockStack
+from mmblockdrop.export import ExportError, renumber
+from mmblockdrop.export.inputs import difference
+from mmblockdrop.export.plain import with_mmaction_types
+from mmblockdrop.registry import MODELS
+
+VIT = dict(
+    img_size=16, patch_size=8, embed_dims=8, depth=4, num_heads=4,
+    num_frames=4)
+SWIN = dict(
+    type='SwinTransformer3D',
+    arch=dict(embed_dims=8, depths=[2, 2, 4, 2], num_heads=[1, 1, 1, 1]),
+    window_size=(2, 2, 2),
+    pretrained2d=False)
+RESNET = dict(pretrained=None, pretrained2d=False, base_channels=2)
+CLIP, LARGER = (1, 3, 4, 16, 16), (1, 3, 4, 64, 64)
+
+
+def compressed(cfg: Dict[str, Any], path: Any, drop: list,
+               shape: tuple) -> nn.Module:
+    """A random model without some of its blocks."""
+    init_default_scope('mmaction')
+    torch.manual_seed(0)
+    model = MODELS.build(copy.deepcopy(cfg))
+    model.eval()
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.2)
+    stack = BlockStack(model, path)
+    stack.probe(lambda: model(torch.zeros(shape)))
+    for index in drop:
+        stack.drop(index)
+    return model
+
+
+@pytest.mark.parametrize('cfg, path, drop, shape, changed', [
+    (dict(type='mmblockdrop.LoRAViT', drop_blocks=[0], **VIT), 'blocks', [2],
+     CLIP, dict(depth=2)),
+    (dict(type='TimeSformer', num_frames=4, img_size=16, patch_size=8,
+          embed_dims=8, num_heads=2, num_transformer_layers=3),
+     'transformer_layers.layers', [1], CLIP, dict(num_transformer_layers=2)),
+    (dict(type='MViT', arch=dict(embed_dims=8, num_layers=5, num_heads=1,
+                                 downscale_indices=[1, 3]),
+          spatial_size=32, temporal_size=4), 'blocks', [2], (1, 3, 4, 32, 32),
+     dict(arch=dict(embed_dims=8, num_layers=4, num_heads=1,
+                    downscale_indices=[1, 2]))),
+    (SWIN, 'layers.2.blocks', [1, 2], LARGER,
+     dict(arch=dict(embed_dims=8, depths=[2, 2, 2, 2],
+                    num_heads=[1, 1, 1, 1]))),
+    (dict(type='UniFormer', depth=[1, 3, 2, 1], img_size=32,
+          embed_dim=[8, 8, 8, 8], head_dim=4, pretrained2d=False),
+     ['blocks2', 'blocks3'], [1, 4], (1, 3, 4, 32, 32),
+     dict(depth=[1, 2, 1, 1])),
+    (dict(type='ResNet3d', depth=18, **RESNET), ['layer2', 'layer3'], [1, 3],
+     CLIP, dict(stage_blocks=(2, 1, 1, 2))),
+    (dict(type='ResNet3dSlowOnly', depth=50,
+          inflate=(0, 0, (1, 0, 1, 0, 1, 1), 1), **RESNET), 'layer3', [1, 4],
+     CLIP, dict(stage_blocks=(3, 4, 4, 3), inflate=(0, 0, (1, 1, 0, 1), 1))),
+    (dict(type='mmpretrain.ConvNeXt',
+          arch=dict(depths=[1, 2, 3, 1], channels=[8, 8, 16, 16])),
+     'stages.2', [1], (1, 3, 64, 64),
+     dict(arch=dict(depths=[1, 2, 2, 1], channels=[8, 8, 16, 16]))),
+])
+def test_shorter_model_is_the_compressed_one(cfg, path, drop, shape, changed):
+    model = compressed(cfg, path, drop, shape)
+    inputs = torch.randn(shape)
+    plain = with_mmaction_types(cfg)
+    short, found, _ = renumber(model, plain, inputs)
+    assert {k: found[k] for k in changed} == changed
+    assert {k: v for k, v in found.items()
+            if k not in changed} == {k: v for k, v in plain.items()
+                                     if k not in changed}
+    assert difference(model, short, inputs) < 1e-5
+    fresh = MODELS.build(copy.deepcopy(found))
+    fresh.eval()
+    fresh.load_state_dict(short.state_dict(), strict=True)
+    assert difference(model, fresh, torch.randn(shape)) < 1e-5
+    assert plain == with_mmaction_types(cfg)  # not changed
+
+
+def test_presets_of_a_class_are_written_out():
+    cfg = dict(
+        type='mmpretrain.VisionTransformer', arch='deit-t', img_size=32,
+        patch_size=16)
+    model = compressed(cfg, 'layers', [1, 4], (1, 3, 32, 32))
+    found = renumber(model, cfg, torch.randn(1, 3, 32, 32))[1]
+    assert found['arch']['num_layers'] == 10
+    assert found['arch']['embed_dims'] == 192
+
+
+def test_block_that_depends_on_its_number_is_refused():
+    """Every other block of Swin shifts its windows."""
+    model = compressed(SWIN, 'layers.2.blocks', [1], LARGER)
+    with pytest.raises(ExportError) as caught:
+        renumber(model, SWIN, torch.randn(LARGER))
+    assert 'layers.2.blocks without the blocks [1]' in str(caught.value)
+    assert 'shift_size' in str(caught.value)
+    assert 'train_cfg.protect' in str(caught.value)
+
+
+def test_length_that_is_no_argument_is_refused():
+    cfg = dict(
+        type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4)
+    model = compressed(cfg, 'layer3', [1], (1, 3, 32, 32))
+    with pytest.raises(ExportError, match='gives 1 instead of 2 blocks'):
+        renumber(model, cfg, torch.randn(1, 3, 32, 32))
+
+
+def test_single_module_is_refused():
+
+    @MODELS.register_module(force=True)
+    class TwoNamedBlocks(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    cfg = dict(type='mmblockdrop.TwoNamedBlocks')
+    model = compressed(cfg, ['first', 'second'], [0], (1, 2))
+    with pytest.raises(ExportError, match='no entry of a list'):
+        renumber(model, cfg, torch.randn(1, 2))
