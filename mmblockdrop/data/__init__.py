@@ -3,8 +3,9 @@ from .augment import RandAugmentClip
 from .cache import CachedFrames
 from .dataset import UntrimmedVideoDataset
 from .files import UnreadableVideoError
+from .opening import LoadFeatures, OpenVideo
 from .pixels import JitterContrast, ToGray
-from .transforms import (LoadFeatures, OpenVideo, PackTADInputs, SampleWindow)
+from .transforms import PackTADInputs, SampleWindow
 
 __all__ = [
     'CachedFrames', 'JitterContrast', 'LoadFeatures', 'OpenVideo',

@@ -103,12 +103,16 @@ def find_media(folder: str, stem: str,
     return None
 
 
-def open_video(filename: str, num_threads: int = 1) -> Any:
+def open_video(filename: str,
+               num_threads: int = 1,
+               size: Optional[Tuple[int, int]] = None) -> Any:
     """Open a video with decord.
 
     Args:
         filename (str): Path of the video.
         num_threads (int): Threads of the decoder.
+        size (tuple[int, int], optional): Width and height of the frames that
+            the decoder gives. None keeps the video's.
 
     Returns:
         decord.VideoReader: The open video, with at least one frame.
@@ -121,8 +125,10 @@ def open_video(filename: str, num_threads: int = 1) -> Any:
         raise UnreadableVideoError(filename, 'there is no such file')
     if osp.getsize(filename) == 0:
         raise UnreadableVideoError(filename, 'the file has zero bytes')
+    width, height = size or (-1, -1)
     try:
-        reader = decord.VideoReader(filename, num_threads=num_threads)
+        reader = decord.VideoReader(
+            filename, width=width, height=height, num_threads=num_threads)
     except Exception as error:  # decord raises RuntimeError or DECORDError
         raise UnreadableVideoError(
             filename, 'not a video, cut off or damaged '
