@@ -90,6 +90,12 @@ class BlockStack:
         return [i for i in self.left if i not in self.fixed]
 
     @property
+    def why_fixed(self) -> str:
+        """str: A sentence on the fixed blocks; empty without any."""
+        reasons = [f'{self.names[i]} {why}' for i, why in self.fixed.items()]
+        return f' Fixed: {"; ".join(reasons)}.' if reasons else ''
+
+    @property
     def probed(self) -> Dict[str, Any]:
         """dict: What a probe found, as plain data for a record."""
         passes = {
@@ -118,8 +124,10 @@ class BlockStack:
         found = probe_blocks({i: self[i] for i in self.left}, self.names, run)
         self.fixed, self.passes = found.fixed, found.passes
         self.idle = found.idle
-        rest = [i for i in range(len(self)) if i not in found.order]
-        self.order = found.order + rest
+        self.order = [*range(len(self))]
+        if found.order != sorted(found.order):
+            ran = set(found.order)
+            self.order = found.order + [i for i in self.order if i not in ran]
         if not self._error_without(self.droppable, run):
             return
         for index in self.droppable:
@@ -239,8 +247,12 @@ def replay(model: nn.Module, record: Dict[str, Any]) -> List[int]:
 
 
 def dropped_blocks(record: Dict[str, Any]) -> List[int]:
-    """List the blocks a record says were dropped, in that order."""
+    """List the blocks a record says were dropped, in that order.
+
+    A round that was taken back ('rejected') drops nothing.
+    """
     dropped = list(record.get('start_dropped', []))
     for entry in record['rounds']:
-        dropped += entry.get('dropped', [])
+        if entry.get('state') != 'rejected':
+            dropped += entry.get('dropped', [])
     return dropped

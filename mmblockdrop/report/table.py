@@ -100,7 +100,9 @@ def round_table(record: Dict[str, Any]) -> str:
     }]
     for entry in record.get('rounds', []):
         rows.append({
-            'round': str(entry['round']),
+            'round': str(entry['round']) +
+                     (' (taken back)' if entry.get('state') == 'rejected'
+                      else ''),
             'dropped': ', '.join(map(str, entry.get('dropped', []))) or '-',
             'blocks': str(len(entry['blocks_left']))
                       if 'blocks_left' in entry else '-',
@@ -133,7 +135,11 @@ def write_report(record: Dict[str, Any], work_dir: Union[str,
     folder = Path(work_dir)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / 'blockdrop.md']
-    files[0].write_text(round_table(record) + '\n')
+    text = round_table(record) + '\n'
+    if 'stopped' in record:
+        text += (f'\n{record["stopped"]["text"]} The result is '
+                 f'{record["result"]}.\n')
+    files[0].write_text(text)
     rounds = record.get('rounds', [])
     if any(entry.get('scores') for entry in rounds):
         files.append(draw_scores(record, folder / 'blockdrop_scores.png'))

@@ -11,6 +11,17 @@ from mmengine.runner import Runner
 from mmblockdrop.registry import HOOKS
 
 
+def announce_epoch(dataset: Any, epoch: int) -> None:
+    """Tell a data set which epoch begins, if it wants to know.
+
+    Args:
+        dataset (Any): Training data, plain or wrapped.
+        epoch (int): Number of the epoch, from zero.
+    """
+    if hasattr(dataset, 'set_epoch'):
+        dataset.set_epoch(epoch)
+
+
 def seed_epoch(dataset: Any, seed: Optional[int], epoch: int) -> None:
     """Make an epoch draw the same numbers however the run got there.
 
@@ -21,14 +32,29 @@ def seed_epoch(dataset: Any, seed: Optional[int], epoch: int) -> None:
             the process alone.
         epoch (int): Number of the epoch, from zero.
     """
-    if hasattr(dataset, 'set_epoch'):
-        dataset.set_epoch(epoch)
+    announce_epoch(dataset, epoch)
     if seed is None:
         return
     value = (seed + 7919 * epoch + 104729 * get_rank()) % 2**32
     random.seed(value)
     np.random.seed(value)
     torch.manual_seed(value)
+
+
+def follow_seed(dataloader: Any, old: Optional[int],
+                new: Optional[int]) -> None:
+    """Let the order of the data follow the seed of a resumed run.
+
+    A run without a seed of its own draws one; resuming takes over the one
+    in the checkpoint after the loaders were built.
+
+    Args:
+        dataloader (DataLoader): Training data.
+        old (int, optional): Seed that it was built with.
+        new (int, optional): Seed of the run now.
+    """
+    if getattr(dataloader.sampler, 'seed', None) == old and new is not None:
+        dataloader.sampler.seed = new
 
 
 @HOOKS.register_module()

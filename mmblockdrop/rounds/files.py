@@ -1,11 +1,58 @@
 """Write files that are either whole or absent."""
+import errno
+import functools
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional
 
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.runner import Runner
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write to a temporary name that becomes ``path`` if all goes well.
+
+    Args:
+        path (Path): Final name, in a folder that exists.
+
+    Yields:
+        Path: The temporary name. Nothing is left of it after an error.
+
+    Raises:
+        FileNotFoundError: The folder has been removed.
+        OSError: Writing failed; ``filename`` says where.
+    """
+    check_folder(path.parent)
+    temporary = path.with_name(f'{path.name}.tmp')
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        try:
+            temporary.unlink()
+        except OSError:
+            pass
+        raise
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is gone.
+
+    Args:
+        folder (Path): Folder that a run writes into.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT,
+                                'The folder was removed while the run wrote '
+                                'into it', str(folder))
 
 
 def write_json(content: Dict[str, Any], path: Path) -> None:
@@ -15,9 +62,8 @@ def write_json(content: Dict[str, Any], path: Path) -> None:
         content (dict): Plain data.
         path (Path): Final name.
     """
-    temporary = path.with_suffix('.json.tmp')
-    temporary.write_text(json.dumps(content, indent=2) + '\n')
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + '\n')
 
 
 def read_json(path: Path) -> Optional[Dict[str, Any]]:
@@ -40,6 +86,39 @@ def read_json(path: Path) -> Optional[Dict[str, Any]]:
         raise ValueError(f'{path} is no JSON: {error}') from None
 
 
+def keep_checkpoints_whole(runner: Runner) -> None:
+    """Let a runner write checkpoints under a temporary name first.
+
+    A process that is killed while writing then leaves the checkpoint of the
+    same name as it was. Checkpoints that go through a storage backend of
+    their own, and not into a local folder, are written as before.
+
+    Args:
+        runner (Runner): The runner; ``save_checkpoint`` is replaced.
+    """
+    plain = runner.save_checkpoint
+    if getattr(plain, 'whole', False):
+        return
+
+    @master_only
+    @functools.wraps(plain)
+    def save_checkpoint(out_dir: str, filename: str, *args,
+                        **kwargs) -> None:
+        backend = args[:1] + (kwargs.get('file_client_args'),
+                              kwargs.get('backend_args'))
+        if any(backend) or '://' in str(out_dir):
+            plain(out_dir, filename, *args, **kwargs)
+            return
+        check_folder(Path(runner.work_dir))
+        folder = Path(out_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / filename) as temporary:
+            plain(out_dir, temporary.name, *args, **kwargs)
+
+    save_checkpoint.whole = True
+    runner.save_checkpoint = save_checkpoint
+
+
 def save_weights(runner: Runner, name: str) -> Path:
     """Write the weights and the record into the work directory.
 
@@ -53,15 +132,21 @@ def save_weights(runner: Runner, name: str) -> Path:
     Returns:
         Path: The file.
     """
-    path = Path(runner.work_dir) / name
-    temporary = f'{name}.tmp'
     runner.save_checkpoint(
         runner.work_dir,
-        temporary,
+        name,
         save_optimizer=False,
         save_param_scheduler=False,
         meta=dict(epoch=runner.epoch, iter=runner.iter))
-    if is_main_process():
-        os.replace(path.with_name(temporary), path)
     barrier()
-    return path
+    return Path(runner.work_dir) / name
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, on the main process, if it is there.
+
+    Args:
+        path (Path): The file.
+    """
+    if is_main_process() and path.is_file():
+        path.unlink()

@@ -9,9 +9,12 @@ from mmengine.runner import Runner
 
 from mmblockdrop.blocks import BlockStack, add_lora, has_lora, replay
 from mmblockdrop.blocks.surgery import StackPath
+from mmblockdrop.distill.wrapper import read_localizer
 from mmblockdrop.registry import HOOKS
-from .files import read_json, write_json
+from .failure import check_loss
+from .files import keep_checkpoints_whole, read_json, write_json
 from .rebuild import localizer_of
+from .resume import go_on, keep_one_more
 
 FILE = 'blockdrop.json'
 
@@ -46,16 +49,36 @@ class BlockDropHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Start a record for this model.
 
-        A resumed run keeps what the interrupted one wrote, for its scores.
+        A resumed run keeps what the interrupted one wrote, for its scores,
+        and goes on from its newest checkpoint that is whole.
         """
+        keep_checkpoints_whole(runner)
+        keep_one_more(runner)
+        load_from = None if runner._resume else runner._load_from
         if runner._resume:
             self.interrupted = read_json(Path(runner.work_dir) / FILE)
+            go_on(runner, self.interrupted)
+            load_from = (self.interrupted or {}).get('load_from')
         self.record = dict(
             version=1,
             stack=self.path,
             depth=len(self.stack(runner)),
+            load_from=load_from,
             start_dropped=[],
             rounds=[])
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Any = None,
+                         outputs: Optional[dict] = None) -> None:
+        """End a run whose loss is no number any more.
+
+        Raises:
+            FloatingPointError: The loss is NaN or infinite.
+        """
+        if isinstance(outputs, dict):
+            check_loss(runner, self.record, outputs, batch_idx)
 
     def stack(self, runner: Runner) -> BlockStack:
         """Blocks of the runner's localizer.
@@ -66,7 +89,8 @@ class BlockDropHook(Hook):
         Returns:
             BlockStack: The blocks.
         """
-        return BlockStack(localizer_of(runner.model), self.path)
+        return BlockStack(
+            localizer_of(runner.model), self.path, self.record.get('probe'))
 
     @property
     def rounds(self) -> List[Dict[str, Any]]:
@@ -102,10 +126,15 @@ class BlockDropHook(Hook):
         self.lora = lora
         localizer = localizer_of(runner.model)
         if lora is not None and not has_lora(localizer):
-            for path in self._paths():
-                add_lora(localizer.get_submodule(path), **lora)
+            add_lora([localizer.get_submodule(p) for p in self.paths()],
+                     **lora)
 
-    def _paths(self) -> List[str]:
+    def paths(self) -> List[str]:
+        """Dotted paths of the blocks.
+
+        Returns:
+            list[str]: One or several.
+        """
         return [self.path] if isinstance(self.path, str) else list(self.path)
 
     def write(self, runner: Runner) -> None:
@@ -117,23 +146,46 @@ class BlockDropHook(Hook):
         if is_main_process():
             write_json(self.record, Path(runner.work_dir) / FILE)
 
-    def interrupted_scores(self, criterion: str) -> Dict[int, float]:
-        """Scores that an interrupted run has found for the coming round.
+    def interrupted_round(self, criterion: str,
+                          scored_by: str) -> Optional[Dict[str, Any]]:
+        """What an interrupted run had found for the coming round.
 
         Args:
             criterion (str): Name of the rule that would score now.
+            scored_by (str): Short name of the rule with its data.
 
         Returns:
-            Dict[int, float]: Candidate to score; empty if there are none
-            by this rule for exactly this state.
+            dict, optional: Entry of the record with scores by this rule for
+            exactly this state, if there is one.
         """
-        found = self.interrupted
-        if found is None or len(found['rounds']) <= len(self.rounds):
-            return {}
-        entry = found['rounds'][len(self.rounds)]
-        same = entry['criterion'] == criterion and _history(
-            found, len(self.rounds)) == _history(self.record, len(self.rounds))
-        return {int(i): s for i, s in entry['scores'].items()} if same else {}
+        found, done = self.interrupted, len(self.rounds)
+        if found is None or len(found['rounds']) <= done:
+            return None
+        entry = found['rounds'][done]
+        same = entry['criterion'] == criterion and entry.get(
+            'scored_by', scored_by) == scored_by
+        return entry if same and history(found, done) == history(
+            self.record, done) else None
+
+    def take_over_epochs(self, path: Path) -> None:
+        """Take over what the best epoch's file knows of the current round.
+
+        An interrupted run may have kept an epoch that ended after the
+        checkpoint from which it goes on.
+
+        Args:
+            path (Path): Weights of the best epoch.
+        """
+        if self.interrupted is None or not path.is_file():
+            return
+        _, found = read_localizer(str(path))
+        done = len(self.rounds) - 1
+        if found is None or len(found['rounds']) <= done:
+            return
+        entry, ours = found['rounds'][done], self.rounds[-1]
+        if entry.get('dropped') == ours['dropped'] and history(
+                found, done) == history(self.record, done):
+            ours['epochs'] = {**entry['epochs'], **ours['epochs']}
 
     def before_save_checkpoint(self, runner: Runner,
                                checkpoint: dict) -> None:
@@ -167,7 +219,7 @@ class BlockDropHook(Hook):
         own = localizer_of(runner.model).state_dict()
         given = checkpoint.get('state_dict', checkpoint)
         given = {k.removeprefix('module.'): v for k, v in given.items()}
-        parts = tuple(f'{p}.' for p in self._paths())
+        parts = tuple(f'{p}.' for p in self.paths())
         inside = sorted(k for k in {*own, *given} if k.startswith(parts))
         problems = dict(
             missing=[
@@ -196,8 +248,16 @@ class BlockDropHook(Hook):
         return 'blockdrop' in checkpoint.get('meta', {})
 
 
-def _history(record: Dict[str, Any], rounds: int) -> List[Any]:
-    """What a run was after some rounds, to tell it from other runs."""
+def history(record: Dict[str, Any], rounds: int) -> List[Any]:
+    """What a run was after some rounds, to tell it from other runs.
+
+    Args:
+        record (dict): Its record.
+        rounds (int): How many rounds.
+
+    Returns:
+        list: Plain data.
+    """
     return [
         record['start_dropped'], record['baseline']['metrics'],
         *((r['dropped'], r['metric_after']) for r in record['rounds'][:rounds])

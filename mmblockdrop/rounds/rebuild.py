@@ -1,7 +1,7 @@
 """Build anew what held on to the parameters before surgery."""
 import copy
 import difflib
-from typing import Any, Collection, Dict, Sequence
+from typing import Any, Collection, Dict, Sequence, Union
 
 import torch
 from mmengine.hooks import EMAHook
@@ -9,6 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from mmblockdrop.registry import MODELS
 from .progress import with_progress
 
 
@@ -36,6 +37,39 @@ def localizer_of(model: nn.Module) -> nn.Module:
     """
     model = plain_model(model)
     return getattr(model, 'student', model)
+
+
+def fresh_localizer(runner: Runner) -> nn.Module:
+    """Build the uncompressed localizer of a run once more.
+
+    Args:
+        runner (Runner): The runner.
+
+    Returns:
+        nn.Module: The localizer, with weights of its own, on the device of
+        the one that is trained.
+    """
+    model = plain_model(runner.model)
+    cfg = getattr(model, 'localizer', None) if hasattr(
+        model, 'student') else runner.cfg.model
+    fresh = MODELS.build(copy.deepcopy(cfg))
+    return fresh.to(next(model.parameters()).device)
+
+
+def replace_localizer(runner: Runner, localizer: nn.Module) -> None:
+    """Go on with another localizer in the place of the one that is trained.
+
+    Args:
+        runner (Runner): The runner. What holds parameters is not rebuilt.
+        localizer (nn.Module): The other one.
+    """
+    model = plain_model(runner.model)
+    if hasattr(model, 'student'):
+        model.student = localizer
+    elif is_model_wrapper(runner.model):
+        runner.model.module = localizer
+    else:
+        runner.model = localizer
 
 
 def freeze_except(model: nn.Module,
@@ -97,13 +131,22 @@ class Recipe:
         runner (Runner): The runner.
         epochs (int): Epochs of a round. Without any there are no schedulers.
         iters (int): Iterations of a round.
+        param_scheduler (list[dict] | dict, optional): Schedulers in place
+            of the runner's.
     """
 
-    def __init__(self, runner: Runner, epochs: int, iters: int) -> None:
+    def __init__(self,
+                 runner: Runner,
+                 epochs: int,
+                 iters: int,
+                 param_scheduler: Union[Sequence[dict], dict,
+                                        None] = None) -> None:
         if not epochs:
             runner.param_schedulers = None
         self.optim_wrapper = copy.deepcopy(runner.optim_wrapper)
-        self.param_schedulers = copy.deepcopy(runner.param_schedulers)
+        self.param_schedulers = copy.deepcopy(
+            runner.param_schedulers if param_scheduler is None or not epochs
+            else param_scheduler)
         schedulers = self.param_schedulers or []
         for cfg in [schedulers] if isinstance(schedulers,
                                               dict) else schedulers:

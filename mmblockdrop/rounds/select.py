@@ -7,9 +7,10 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from mmblockdrop.blocks import BlockStack, SharedPrefix
+from mmblockdrop.blocks import BlockStack, block_tensor
 from mmblockdrop.registry import SCORERS
-from .progress import with_progress
+from .candidates import Results, for_each_candidate
+from .journal import Journal, walk
 
 Scores = Dict[int, float]
 
@@ -21,10 +22,13 @@ class Scorer(metaclass=ABCMeta):
         higher_is_better (bool): Whether the candidate with the highest
             score is the one to drop.
         executions (int): Block executions of the last call.
+        journal (Journal, optional): Where a call may keep what it has
+            found, so that an interrupted one goes on; see :func:`walk`.
     """
 
     higher_is_better = True
     executions = 0
+    journal: Optional[Journal] = None
 
     @abstractmethod
     def __call__(self, model: nn.Module, stack: BlockStack,
@@ -87,12 +91,14 @@ class MetricScorer(Scorer):
                 gives.
         """
         evaluators = {i: new_evaluator() for i in candidates}
+        results = Results(evaluators)
 
         def run(index: int, batch: dict) -> None:
             evaluators[index].process(model.val_step(batch), batch)
 
-        self.executions = for_each_candidate(model, stack, candidates,
-                                             batches, run, self.share_prefix)
+        self.executions = for_each_candidate(
+            model, stack, candidates, batches, run, self.share_prefix,
+            self.journal, results.take, results.put)
         size = len(batches.dataset)
         return {
             i: pick(evaluators[i].evaluate(size), self.metric)
@@ -141,10 +147,11 @@ class LossScorer(Scorer):
 
         self.executions = for_each_candidate(model, stack, candidates,
                                              batches, run,
-                                             self._shares(model, stack))
+                                             self._shares(model, stack),
+                                             self.journal, total.clone,
+                                             total.copy_, padded=False)
         all_reduce(total)
         return {i: (total[i] / total[-1]).item() for i in candidates}
-
 
     def _shares(self, model: nn.Module, stack: BlockStack) -> bool:
         """Whether no alignment listens inside a block that would not run."""
@@ -173,22 +180,24 @@ class BlockChangeScorer(Scorer):
 
         def keep(index: int):
 
-            def hook(module, args, output):
-                gap = (output - args[0]).double().square()
+            def hook(module, args, kwargs, output):
+                given = block_tensor([*args, *kwargs.values()])
+                gap = (block_tensor(output) - given).double().square()
                 total[index] += torch.tensor([gap.sum(), gap.numel()]).cpu()
 
             return hook
 
         handles = [
-            stack[i].register_forward_hook(keep(i)) for i in candidates
+            stack[i].register_forward_hook(keep(i), with_kwargs=True)
+            for i in candidates
         ]
-        self.executions = 0
+        self.executions = len(batches) * len(stack.left)
         try:
             model.eval()
             with torch.no_grad():
-                for batch in with_progress(batches):
+                for batch in walk(batches, self.journal, total.clone,
+                                  total.copy_, padded=False):
                     model.val_step(batch)
-                    self.executions += len(stack.left)
         finally:
             for handle in handles:
                 handle.remove()
@@ -213,40 +222,6 @@ class RandomScorer(Scorer):
         """See :meth:`Scorer.__call__`; looks at nothing."""
         order = np.random.default_rng(self.seed).random(len(stack))
         return {i: float(order[i]) for i in candidates}
-
-
-def for_each_candidate(model: nn.Module, stack: BlockStack,
-                       candidates: Sequence[int], batches: Any,
-                       run: Callable[[int, dict], None],
-                       share_prefix: bool) -> int:
-    """Call ``run(candidate, batch)`` with the candidate left out.
-
-    Args:
-        model (nn.Module): Model, put into evaluation mode.
-        stack (BlockStack): Its blocks.
-        candidates (Sequence[int]): Original numbers.
-        batches (Iterable): Batches.
-        run (Callable): What to do with the model.
-        share_prefix (bool): Compute common blocks once.
-
-    Returns:
-        int: Number of block executions.
-    """
-    model.eval()
-    executions = 0
-    with torch.no_grad():
-        for batch in with_progress(batches):
-            if share_prefix:
-                with SharedPrefix(stack) as prefix:
-                    for index in prefix.candidates(candidates):
-                        run(index, batch)
-                executions += prefix.executions
-            else:
-                for index in candidates:
-                    with stack.skip(index):
-                        run(index, batch)
-                    executions += len(stack.left) - 1
-    return executions
 
 
 def pick(metrics: Dict[str, float], key: str,

@@ -1,0 +1,294 @@
+"""How each round is trained: epochs, evaluations, data, optimizer."""
+import copy
+import math
+import random
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, Dataset
+
+from .epoch import announce_epoch
+from .rebuild import Recipe
+
+#: Keys of ``train_cfg.subset``.
+SUBSET_KEYS = ('ratio', 'seed', 'rounds', 'epochs', 'val_begin',
+               'val_interval', 'dynamic_intervals', 'param_scheduler')
+
+
+class EpochSubset(Dataset):
+    """A part of a data set, drawn afresh for every epoch.
+
+    The draw depends on seed and epoch alone, so it is the same on every
+    process and after an interruption. Workers that stay alive see it.
+
+    Args:
+        dataset (Dataset): The whole data.
+        ratio (float): Share of the samples, in (0, 1].
+        seed (int): Seed of the draws.
+    """
+
+    def __init__(self, dataset: Dataset, ratio: float, seed: int = 0) -> None:
+        self.dataset, self.seed = dataset, seed
+        count = max(1, int(len(dataset) * ratio))
+        self.chosen = torch.zeros(count, dtype=torch.long).share_memory_()
+        self.set_epoch(0)
+
+    @property
+    def metainfo(self) -> Dict[str, Any]:
+        """dict: That of the whole data."""
+        return getattr(self.dataset, 'metainfo', {})
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the part for an epoch.
+
+        Args:
+            epoch (int): Number of the epoch, from zero.
+        """
+        announce_epoch(self.dataset, epoch)
+        order = random.Random(1000003 * self.seed + epoch)
+        chosen = order.sample(range(len(self.dataset)), len(self.chosen))
+        self.chosen.copy_(torch.tensor(chosen))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[int(self.chosen[index])]
+
+
+@dataclass
+class Phase:
+    """How a round is trained.
+
+    Args:
+        epochs (int): Epochs of the round.
+        val_begin (int): First epoch of the round that is evaluated.
+        val_interval (int): Epochs between evaluations.
+        dynamic_intervals (Sequence[tuple[int, int]]): Epoch of the round
+            and interval that holds from there on, as in mmengine.
+        dataloader (DataLoader, optional): Training data.
+        recipe (Recipe, optional): Optimizer and schedulers.
+    """
+    epochs: int
+    val_begin: int = 1
+    val_interval: int = 1
+    dynamic_intervals: Sequence[Tuple[int, int]] = ()
+    dataloader: Optional[DataLoader] = None
+    recipe: Optional[Recipe] = None
+
+    def due(self, epoch: int) -> bool:
+        """Whether an epoch is evaluated; the last one always is.
+
+        Args:
+            epoch (int): Number in the round, from one.
+
+        Returns:
+            bool: True if it is.
+        """
+        interval = self.val_interval
+        for milestone, later in sorted(self.dynamic_intervals):
+            if epoch >= milestone:
+                interval = later
+        return epoch == self.epochs or (epoch >= self.val_begin
+                                        and epoch % interval == 0)
+
+
+class Schedule:
+    """The phases of a run, round by round.
+
+    Args:
+        full (Phase): Rounds that train on everything.
+        part (Phase, optional): Rounds that train on a part.
+        rounds (str | Sequence[int]): Which rounds those are.
+        n_rounds (int): Rounds of the run.
+    """
+
+    def __init__(self,
+                 full: Phase,
+                 part: Optional[Phase] = None,
+                 rounds: Union[str, Sequence[int]] = 'first_half',
+                 n_rounds: int = 1) -> None:
+        self.full, self.part = full, part
+        self.rounds = rounds
+        self.n_rounds = n_rounds
+        #: Rounds whose blocks were gone before the first.
+        self.before = 0
+
+    def __getitem__(self, number: int) -> Phase:
+        """Phase of a round.
+
+        Args:
+            number (int): Round, from one.
+
+        Returns:
+            Phase: How it is trained.
+        """
+        if self.part is not None and in_part(self.rounds, number,
+                                             self.n_rounds, self.before):
+            return self.part
+        return self.full
+
+    @property
+    def phases(self) -> List[Phase]:
+        """list[Phase]: Those there are, whether or not a round has them."""
+        return [self.full] + ([self.part] if self.part else [])
+
+    def epochs(self, rounds: int) -> int:
+        """Epochs of the first rounds together.
+
+        Args:
+            rounds (int): How many.
+
+        Returns:
+            int: Their epochs.
+        """
+        return sum(self[n].epochs for n in range(1, rounds + 1))
+
+    @property
+    def iters(self) -> int:
+        """int: Iterations of all rounds."""
+        return sum(self[n].epochs * len(self[n].dataloader)
+                   for n in range(1, self.n_rounds + 1))
+
+
+def in_part(rounds: Union[str, Sequence[int]],
+            number: int,
+            n_rounds: int,
+            before: int = 0) -> bool:
+    """Whether a round trains on a part of the data.
+
+    Args:
+        rounds (str | Sequence[int]): 'first_half' or numbers of rounds.
+            Half of an odd number is rounded down, and blocks that were gone
+            before the run count as rounds, both as in the published code.
+        number (int): Round of this run, from one.
+        n_rounds (int): Rounds of this run.
+        before (int): Rounds whose blocks were gone before.
+
+    Returns:
+        bool: True if it does.
+    """
+    if rounds == 'first_half':
+        return number + before <= (n_rounds + before) // 2
+    return number in rounds
+
+
+def build_schedule(runner: Runner, full: Phase, subset: Optional[dict],
+                   configured: Any, n_rounds: int) -> Schedule:
+    """Make the schedule of a run.
+
+    Args:
+        runner (Runner): The runner, with its configs not yet built.
+        full (Phase): As ``train_cfg`` describes it, with ``dataloader``.
+        subset (dict, optional): ``train_cfg.subset``.
+        configured (dict | DataLoader): ``train_dataloader``.
+        n_rounds (int): Rounds of the run.
+
+    Returns:
+        Schedule: The schedule.
+
+    Raises:
+        ValueError: ``subset`` has wrong keys or values.
+    """
+    part, rounds = None, 'first_half'
+    if subset is not None:
+        rounds = check_subset(subset, n_rounds)
+        part = _part(runner, full, subset, configured)
+    full.recipe = Recipe(runner, full.epochs,
+                         full.epochs * len(full.dataloader))
+    return Schedule(full, part, rounds, n_rounds)
+
+
+def check_subset(subset: Dict[str, Any],
+                 n_rounds: int) -> Union[str, List[int]]:
+    """Refuse a wrong ``train_cfg.subset``.
+
+    Args:
+        subset (dict): The setting.
+        n_rounds (int): Rounds of the run.
+
+    Returns:
+        str | list[int]: The rounds it is for.
+
+    Raises:
+        ValueError: Names the key, what was found and what is possible.
+    """
+    unknown = sorted(set(subset) - set(SUBSET_KEYS))
+    if unknown:
+        raise ValueError(f'train_cfg.subset has no {unknown}; its keys are '
+                         f'{list(SUBSET_KEYS)}.')
+    ratio = subset.get('ratio', 1.)
+    if not 0 < ratio <= 1:
+        raise ValueError(f'train_cfg.subset.ratio={ratio!r} must be in '
+                         '(0, 1].')
+    if subset.get('epochs', 1) < 1:
+        raise ValueError(f'train_cfg.subset.epochs={subset["epochs"]!r} must '
+                         'be at least 1.')
+    rounds = subset.get('rounds', 'first_half')
+    if rounds == 'first_half':
+        return rounds
+    if isinstance(rounds, str) or not all(
+            isinstance(n, int) and 1 <= n <= n_rounds for n in rounds):
+        raise ValueError(f'train_cfg.subset.rounds={rounds!r}: expected '
+                         f"'first_half' or a list of rounds from 1 to "
+                         f'{n_rounds}.')
+    return list(rounds)
+
+
+def _part(runner: Runner, full: Phase, subset: Dict[str, Any],
+          configured: Any) -> Phase:
+    """Phase of the rounds on a part of the data."""
+    epochs = subset.get('epochs', full.epochs)
+    dataloader = _part_of(runner, full.dataloader, subset, configured)
+    return Phase(
+        epochs=epochs,
+        val_begin=subset.get('val_begin', full.val_begin),
+        val_interval=subset.get('val_interval', full.val_interval),
+        dynamic_intervals=subset.get('dynamic_intervals',
+                                     full.dynamic_intervals) or (),
+        dataloader=dataloader,
+        recipe=Recipe(runner, epochs, epochs * len(dataloader),
+                      subset.get('param_scheduler')))
+
+
+def _part_of(runner: Runner, whole: DataLoader, subset: Dict[str, Any],
+             configured: Any) -> DataLoader:
+    """Loader of the part, like that of the whole."""
+    ratio = subset.get('ratio', 1.)
+    if ratio == 1:
+        return whole
+    if not isinstance(configured, dict):
+        raise ValueError('train_cfg.subset needs train_dataloader to be a '
+                         f'config, found {type(configured).__name__}.')
+    cfg = {k: copy.deepcopy(v) for k, v in configured.items()
+           if k != 'dataset'}
+    cfg['dataset'] = EpochSubset(whole.dataset, ratio, subset.get('seed', 0))
+    return Runner.build_dataloader(cfg, seed=runner.seed)
+
+
+def best_epoch(epochs: Dict[str, float], sign: int) -> str:
+    """The epoch of a round that goes on; ties go to the earliest.
+
+    Args:
+        epochs (dict[str, float]): Epoch of the round to metric.
+        sign (int): 1 if higher is better, -1 otherwise.
+
+    Returns:
+        str: Its number.
+    """
+    return max(epochs, key=lambda e: (sign * epochs[e], -int(e)))
+
+
+def rounds_before(dropped: int, per_round: int) -> int:
+    """Rounds that it takes to drop some blocks.
+
+    Args:
+        dropped (int): Blocks.
+        per_round (int): Blocks of a round.
+
+    Returns:
+        int: Rounds.
+    """
+    return math.ceil(dropped / per_round)

@@ -1,0 +1,250 @@
+"""How many blocks may go, and when the run stops by itself."""
+import difflib
+from typing import Any, Dict, Optional, Sequence, Union
+
+#: What a budget may be set for: key of the record to what it is called.
+COSTS = dict(
+    params='parameters',
+    macs='MACs',
+    paper_macs='MACs by the counting of the paper',
+    latency_ms='milliseconds of latency')
+
+
+def count_drops(drops: Union[int, str, None],
+                depth: int,
+                protected: int,
+                bounded: bool = False) -> int:
+    """Blocks to drop out of a stack.
+
+    Args:
+        drops (int | str, optional): A number, a share such as '25%', or
+            None for as many as possible.
+        depth (int): Blocks of the stack.
+        protected (int): How many of them stay.
+        bounded (bool): Whether a tolerance or a budget ends the run, so
+            that ``drops`` may be left out.
+
+    Returns:
+        int: The number.
+
+    Raises:
+        ValueError: Too many, too few, or not a number.
+    """
+    most = depth - max(protected, 1)
+    if drops is None:
+        if not bounded:
+            raise ValueError(
+                'train_cfg.drops is missing: give a number of blocks, a '
+                "share such as '25%', or an end by train_cfg.tolerance or "
+                'train_cfg.budget.')
+        count = most
+    elif isinstance(drops, str):
+        try:
+            count = round(float(drops.rstrip('%')) / 100 * depth)
+        except ValueError:
+            raise ValueError(f'train_cfg.drops={drops!r}: expected a number '
+                             "of blocks or a share such as '25%'") from None
+    else:
+        count = drops
+    if not 1 <= count <= most:
+        raise ValueError(
+            f'train_cfg.drops={drops!r} means {count} of {depth} blocks with '
+            f'{protected} protected; possible are 1 to {most}.')
+    return count
+
+
+def check_protected(protect: Sequence[int], stack: Any) -> None:
+    """Refuse protected blocks that do not exist, or stand there twice.
+
+    Args:
+        protect (Sequence[int]): ``train_cfg.protect``.
+        stack (BlockStack): The blocks.
+
+    Raises:
+        ValueError: Names the block.
+    """
+    for index in protect:
+        if index not in range(len(stack)):
+            raise ValueError(
+                f'train_cfg.protect names block {index}; '
+                f'{stack.path!r} has blocks 0 to {len(stack) - 1}.')
+    check_once(protect, 'train_cfg.protect')
+
+
+def check_once(indices: Sequence[int], key: str) -> None:
+    """Refuse a block that is named twice.
+
+    Args:
+        indices (Sequence[int]): Original numbers.
+        key (str): Config key they come from.
+
+    Raises:
+        ValueError: Names the block.
+    """
+    twice = sorted({i for i in indices if list(indices).count(i) > 1})
+    if twice:
+        raise ValueError(f'{key}={list(indices)} names block '
+                         f'{", ".join(map(str, twice))} twice.')
+
+
+class Stopping:
+    """The two rules by which a run stops before its last round.
+
+    Both look at the record alone, so an interrupted run decides as an
+    uninterrupted one.
+
+    Args:
+        tolerance (float, optional): How far the metric after alignment may
+            fall under the teacher's, in the unit of the metric. A round
+            that falls further is taken back (the paper's rule).
+        budget (dict, optional): ``params``, ``macs`` or ``latency_ms`` to
+            a number, or to a share of the full model such as '75%'. The
+            run stops with the first round that meets all of them.
+        higher_is_better (bool): Direction of the metric.
+
+    Raises:
+        ValueError: A negative tolerance, an unknown key, no number.
+    """
+
+    def __init__(self,
+                 tolerance: Optional[float] = None,
+                 budget: Optional[Dict[str, Union[float, str]]] = None,
+                 higher_is_better: bool = True) -> None:
+        if tolerance is not None and not tolerance >= 0:
+            raise ValueError(f'train_cfg.tolerance={tolerance!r} must be '
+                             'zero or more.')
+        self.tolerance = tolerance
+        self.budget = dict(budget or {})
+        self.sign = 1 if higher_is_better else -1
+        for key, value in self.budget.items():
+            self._check(key, value)
+
+    @property
+    def given(self) -> bool:
+        """bool: Whether there is a rule."""
+        return self.tolerance is not None or bool(self.budget)
+
+    def verdict(self, record: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        """Why the run stops after its last round.
+
+        Args:
+            record (dict): The record, with the last round aligned.
+
+        Returns:
+            dict, optional: ``reason`` ('tolerance' or 'budget'), ``round``
+            and a sentence, ``text``; None if the run goes on.
+        """
+        last = record['rounds'][-1] if record['rounds'] else None
+        if last is None or 'metric_after' not in last:
+            return None
+        name, number = record['metric'], last['round']
+        teacher = record['baseline'].get('teacher_metric',
+                                         record['baseline']['metric'])
+        fall = self.sign * (teacher - last['metric_after'])
+        if self.tolerance is not None and fall > self.tolerance + 1e-12:
+            return dict(
+                reason='tolerance',
+                round=number,
+                text=f'Round {number} is taken back: {name} '
+                f'{last["metric_after"]:.4g} is {fall:.4g} worse than '
+                f"the teacher's {teacher:.4g}, more than the tolerance "
+                f'{self.tolerance:g}.')
+        if self.budget and not self.over(record, last):
+            met = ', '.join(f'{last[k]:.4g} of {v:.4g} {COSTS[k]}'
+                            for k, v in self.limits(record).items())
+            return dict(
+                reason='budget',
+                round=number,
+                text=f'Round {number} meets the budget: {met}.')
+        return None
+
+    def spent(self, record: Dict[str, Any], dropped: int) -> Dict[str, Any]:
+        """Why the run ends after its last round.
+
+        Args:
+            record (dict): The record of the run.
+            dropped (int): Blocks that the rounds have dropped.
+
+        Returns:
+            dict: Like :meth:`verdict`, with ``reason`` 'drops'.
+        """
+        last = record['rounds'][-1]
+        text = f'{dropped} blocks are dropped.'
+        over = self.over(record, last)
+        if over:
+            text += ' The budget is not met: ' + ', '.join(
+                f'{last[k]:.4g} of {v:.4g} {COSTS[k]}'
+                for k, v in over.items()) + '.'
+        return dict(reason='drops', round=last['round'], text=text)
+
+    def check_start(self, record: Dict[str, Any]) -> None:
+        """Refuse a budget that is met before anything is dropped.
+
+        Args:
+            record (dict): The record of the run, with its baseline.
+
+        Raises:
+            ValueError: Says what it costs now.
+        """
+        baseline = record['baseline']
+        if self.budget and not self.over(record, baseline):
+            now = ', '.join(f'{k} {baseline[k]:.4g} of {v:.4g}'
+                            for k, v in self.limits(record).items())
+            raise ValueError(f'train_cfg.budget={self.budget} is met before '
+                             f'any block is dropped: {now}.')
+
+    def limits(self, record: Dict[str, Any]) -> Dict[str, float]:
+        """The budget in numbers.
+
+        Args:
+            record (dict): The record of the run.
+
+        Returns:
+            dict[str, float]: Cost to the most that is allowed.
+        """
+        full = record.get('full', record['baseline'])
+        return {
+            key: share * full[key] if relative else share
+            for key, (share, relative) in (
+                (k, _read(v)) for k, v in self.budget.items())
+        }
+
+    def over(self, record: Dict[str, Any],
+             cost: Dict[str, float]) -> Dict[str, float]:
+        """What of a cost is over the budget.
+
+        Args:
+            record (dict): The record of the run.
+            cost (dict): ``params``, ``macs``, ``latency_ms``.
+
+        Returns:
+            dict[str, float]: The limits that are not met.
+        """
+        return {
+            key: limit
+            for key, limit in self.limits(record).items() if cost[key] > limit
+        }
+
+    @staticmethod
+    def _check(key: str, value: Any) -> None:
+        if key not in COSTS:
+            near = difflib.get_close_matches(key, COSTS, n=1, cutoff=0.3)
+            hint = f' Did you mean {near[0]!r}?' if near else ''
+            raise ValueError(f'train_cfg.budget has no {key!r}; possible are '
+                             f'{sorted(COSTS)}.{hint}')
+        try:
+            number, _ = _read(value)
+        except (TypeError, ValueError):
+            number = 0.
+        if not number > 0:
+            raise ValueError(f'train_cfg.budget[{key!r}]={value!r}: expected '
+                             "a positive number or a share such as '75%'.")
+
+
+def _read(value: Union[float, str]) -> tuple:
+    """Number of a limit, and whether it is a share of the full model."""
+    if isinstance(value, str):
+        if not value.endswith('%'):
+            raise ValueError(value)
+        return float(value[:-1]) / 100, True
+    return float(value), False
