@@ -72,7 +72,8 @@ class ModuleAlignment(Alignment):
         mask (str, optional): Which elements count. A dotted path of a
             tensor of the localizer that broadcasts to the output, such as
             ``bm_mask`` of BMN, whose non-zero entries count; or
-            ``valid_steps`` for the steps (last axis) that hold real video.
+            ``valid_steps`` for the steps (last axis) that hold real video,
+            by ``valid_steps`` and ``window_size`` of the samples.
             The loss is then given the elements that count as one row each,
             ``[N]``. Defaults to None, all of them.
         loss (dict): Defaults to the mean squared error.
@@ -116,13 +117,14 @@ class ModuleAlignment(Alignment):
                 data_samples: list) -> Tuple[Tensor, Tensor]:
         """Elements that count, of student and teacher."""
         if self.mask == VALID_STEPS:
-            steps = [
-                sample.get(VALID_STEPS, s.shape[-1])
-                for sample in data_samples
+            length = s.shape[-1]
+            sizes = [x.get('window_size', length) for x in data_samples]
+            share = [
+                x.get(VALID_STEPS, n) / n for x, n in zip(data_samples, sizes)
             ]
-            limit = torch.tensor(steps, device=s.device)
-            mask = torch.arange(s.shape[-1], device=s.device) < limit[:, None]
-            mask = mask.view(len(steps), *[1] * (s.dim() - 2), -1)
+            limit = torch.tensor(share, device=s.device)[:, None]
+            mask = torch.arange(length, device=s.device) / length < limit
+            mask = mask.view(len(share), *[1] * (s.dim() - 2), -1)
         else:
             mask = find_tensor(student, self.mask).to(s.device) != 0
         try:

@@ -1,4 +1,8 @@
 """Localizer, post-processing and metric."""
+from .class_head import SnippetClassHead
+from .classifier import ExternalClassifier
+from .curves import CurveMetric
+from .end_to_end import EndToEndLocalizer
 from .head import ActionFormerHead
 from .localizer import ActionFormer
 from .losses import DIoULoss, FocalLoss, GIoULoss
@@ -11,6 +15,7 @@ from .voting import vote
 
 __all__ = [
     'ActionFormer', 'ActionFormerHead', 'ConvTransformerProjection',
-    'DIoULoss', 'DensePredictions', 'FPNIdentity', 'FlatPredictions',
-    'FocalLoss', 'GIoULoss', 'Segments', 'TADMetric', 'nms', 'vote'
+    'CurveMetric', 'DIoULoss', 'DensePredictions', 'EndToEndLocalizer',
+    'ExternalClassifier', 'FPNIdentity', 'FlatPredictions', 'FocalLoss',
+    'GIoULoss', 'Segments', 'SnippetClassHead', 'TADMetric', 'nms', 'vote'
 ]

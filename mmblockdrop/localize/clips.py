@@ -1,6 +1,9 @@
 """Frames of a window to clips for the encoder, and back to a sequence."""
+from typing import Optional
+
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def split_clips(frames: Tensor, clip_frames: int) -> Tensor:
@@ -72,3 +75,24 @@ def join_clips(feats: Tensor,
         return feats
     return F.interpolate(
         feats, window_size, mode='linear', align_corners=False)
+
+
+def encode_clips(encoder: nn.Module, clips: Tensor,
+                 chunk: Optional[int] = None) -> Tensor:
+    """Features of clips.
+
+    Args:
+        encoder: Maps clips to a tensor, or to several of which the last
+            counts.
+        clips: [N, 3, t, H, W], or images [N, 3, H, W].
+        chunk: Clips the encoder sees at once where no gradients are
+            computed, None for all.
+
+    Returns:
+        What the encoder returns for all clips, [N, ...].
+    """
+    if not chunk or torch.is_grad_enabled():
+        chunk = len(clips)
+    feats = [encoder(part) for part in clips.split(chunk)]
+    feats = [x[-1] if isinstance(x, (tuple, list)) else x for x in feats]
+    return feats[0] if len(feats) == 1 else torch.cat(feats)

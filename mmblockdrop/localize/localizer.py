@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmblockdrop.registry import MODELS
 from mmblockdrop.timeline import steps_to_seconds
-from .clips import join_clips, split_clips
+from .clips import encode_clips, join_clips, split_clips
 from .points import DensePredictions
 
 
@@ -103,7 +103,9 @@ class ActionFormer(BaseModel):
             ValueError: If the shape or the channels do not fit.
         """
         if self.backbone is not None:
-            feats = self._encode(split_clips(inputs, self.clip_frames))
+            feats = encode_clips(self.backbone,
+                                 split_clips(inputs, self.clip_frames),
+                                 self.clip_chunk)
             feats = join_clips(feats, len(inputs), self.window_size,
                                self.pooling)
         elif inputs.dim() == 3:
@@ -118,14 +120,6 @@ class ActionFormer(BaseModel):
             raise ValueError(f'model.projection.in_channels={expected}, but '
                              f'the features have {feats.size(1)} channels')
         return feats
-
-    def _encode(self, clips: Tensor) -> Tensor:
-        chunk = len(clips)
-        if self.clip_chunk and not torch.is_grad_enabled():
-            chunk = self.clip_chunk
-        feats = [self.backbone(part) for part in clips.split(chunk)]
-        feats = [x[-1] if isinstance(x, (tuple, list)) else x for x in feats]
-        return feats[0] if len(feats) == 1 else torch.cat(feats)
 
     def dense_forward(self,
                       inputs: Tensor,

@@ -3,16 +3,17 @@ import logging
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from mmblockdrop.registry import METRICS
 from .activitynet import write_detections
-from .average_precision import (APTable, Instances, average_precision,
-                                unique_annotations)
+from .average_precision import APTable, Instances, average_precision
+from .classifier import ExternalClassifier
 from .postprocess import Segments, nms
 from .recall import average_recall
+from .results import (as_array, class_names, flatten_videos, group_windows,
+                      label_numbers, read_results)
 
 #: Suppression of ActionFormer.
 DEFAULT_NMS = dict(
@@ -30,7 +31,12 @@ class TADMetric(BaseMetric):
 
     The samples carry ``pred_instances`` with ``segments`` in seconds,
     ``scores`` and ``labels``, and as meta information ``video_name``,
-    ``video_segments`` (seconds) and ``video_labels`` of the whole video.
+    ``video_segments`` (seconds) and ``video_labels`` of the whole video. The
+    outputs of mmaction2's BMN, PEM and TCANet are read as they are.
+
+    Proposals have no class. ``external_classifier`` gives them the classes
+    of their video; with ``class_agnostic`` every annotation counts as one
+    class, which is what recall of proposals needs.
 
     Reported, under ``tad/``: ``mAP@0.50`` and so on, ``mAP`` (their mean),
     ``AR@<n>`` and ``AUC`` if ``ar_at`` is given, ``AP/<class>`` if
@@ -51,13 +57,19 @@ class TADMetric(BaseMetric):
         round_to (tuple[int, int], optional): Decimals of segments and scores
             before suppression; (2, 4) reproduces the published code.
             Defaults to None, no rounding.
+        external_classifier (dict, optional): Arguments of
+            :class:`~mmblockdrop.localize.classifier.ExternalClassifier`:
+            ``path``, ``topk`` and so on. Defaults to None.
+        class_agnostic (bool): Score segments whatever their class. Defaults
+            to False.
         outfile (str, optional): File for the detections in ActivityNet's
             format. Defaults to None.
         collect_device (str): Defaults to ``'cpu'``.
         prefix (str, optional): Defaults to ``'tad'``.
 
     Raises:
-        ValueError: If thresholds are missing or outside (0, 1].
+        ValueError: If thresholds are missing or outside (0, 1], or both ways
+            to treat proposals are chosen.
     """
 
     default_prefix = 'tad'
@@ -71,6 +83,8 @@ class TADMetric(BaseMetric):
                      np.linspace(0.5, 0.95, 10)),
                  classwise: bool = False,
                  round_to: Optional[Tuple[int, int]] = None,
+                 external_classifier: Optional[dict] = None,
+                 class_agnostic: bool = False,
                  outfile: Optional[str] = None,
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
@@ -87,31 +101,63 @@ class TADMetric(BaseMetric):
         self.ar_tiou_thresholds = [float(x) for x in ar_tiou_thresholds]
         self.classwise = classwise
         self.round_to = round_to
+        if external_classifier and class_agnostic:
+            raise ValueError('TADMetric.external_classifier gives classes, '
+                             'class_agnostic=True ignores them: choose one')
+        self.classifier = (
+            ExternalClassifier(**external_classifier)
+            if external_classifier else None)
+        self.class_agnostic = class_agnostic
         self.outfile = outfile
+        self._named: Optional[List[str]] = None
 
     @property
     def classes(self) -> Optional[List[str]]:
         """list[str] or None: Class names of the data set."""
-        return (self.dataset_meta or {}).get('classes')
+        if self.class_agnostic:
+            return ['action']
+        classes = (self.dataset_meta or {}).get('classes')
+        if classes is None and self.classifier is not None:
+            return self.classifier.classes
+        return self._named if classes is None else classes
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the detections and annotations of a batch of windows.
 
         Args:
-            data_batch: Not used.
-            data_samples (Sequence[dict]): Samples with predictions.
+            data_batch (dict): Holds the annotations where the predictions
+                do not.
+            data_samples (Sequence[dict]): Predictions, see
+                :func:`~mmblockdrop.localize.results.read_results`.
+
+        Raises:
+            ValueError: Proposals without class and without a way to treat
+                them; or the external classifier lacks a video or a class.
         """
-        for sample in data_samples:
-            pred = sample['pred_instances']
-            self.results.append(
-                dict(
-                    video=sample['video_name'],
-                    window=sample.get('window_start_frame', 0),
-                    segments=_array(pred['segments'], np.float32),
-                    scores=_array(pred['scores'], np.float32),
-                    labels=_array(pred['labels'], np.int64),
-                    gt_segments=_array(sample['video_segments'], np.float64),
-                    gt_labels=_array(sample['video_labels'], np.int64)))
+        for result in read_results(data_batch, data_samples):
+            self._check_classes(result)
+            self.results.append(result)
+
+    def _check_classes(self, result: Mapping[str, Any]) -> None:
+        """Refuse at once what could not be scored in the end."""
+        labels = result['labels']
+        if self.class_agnostic:
+            return
+        if self.classifier is not None:
+            if labels is not None and labels.any():
+                raise ValueError(
+                    'the localizer gives classes itself: remove '
+                    'TADMetric.external_classifier')
+            self.classifier.scores_of(result['video'], self.classes)
+            if isinstance(result['gt_labels'], list):
+                self.classifier.check_classes(result['gt_labels'])
+        elif labels is None:
+            raise ValueError(
+                'the localizer gives proposals without class: set '
+                'external_classifier=dict(path=...) of TADMetric to a file '
+                'of class scores by video, or class_agnostic=True to score '
+                'proposals alone; mmblockdrop.EndToEndLocalizer can have a '
+                'class_head')
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Merge, suppress and score.
@@ -125,6 +171,12 @@ class TADMetric(BaseMetric):
         Raises:
             ValueError: If no annotation is left to score against.
         """
+        self._named = class_names(results, self.classes)
+        for result in results:
+            labels = result['gt_labels']
+            result['gt_labels'] = np.zeros(
+                len(labels), np.int64) if self.class_agnostic else (
+                    label_numbers(labels, self._named))
         videos = group_windows(results)
         detections = {
             name: self.merge(windows)
@@ -132,7 +184,7 @@ class TADMetric(BaseMetric):
         }
         if self.outfile is not None:
             write_detections(self.outfile, detections, self.classes)
-        gt, det = _flatten(videos, detections)
+        gt, det = flatten_videos(videos, detections)
         if not len(gt.labels):
             raise ValueError(
                 f'TADMetric: none of the {len(videos)} videos has an '
@@ -159,16 +211,16 @@ class TADMetric(BaseMetric):
 
         Args:
             windows (Sequence[Mapping]): ``segments`` in seconds of the
-                video, ``scores`` and ``labels`` of each window.
+                video, ``scores`` and ``labels`` of each window; ``video``
+                where an external classifier is used.
 
         Returns:
             Segments: Best first, at most ``max_per_video``.
         """
-        segments, scores, labels = (np.concatenate(
-            [_array(w[key], kind) for w in windows])
-                                    for key, kind in (('segments', np.float32),
-                                                      ('scores', np.float32),
-                                                      ('labels', np.int64)))
+        segments, scores = (
+            np.concatenate([as_array(w[key], np.float32) for w in windows])
+            for key in ('segments', 'scores'))
+        segments, scores, labels = self._label(windows, segments, scores)
         if self.round_to is not None:
             segments = segments.round(self.round_to[0])
             scores = scores.round(self.round_to[1])
@@ -178,6 +230,24 @@ class TADMetric(BaseMetric):
                             labels[order])
         settings = {'max_num': self.max_per_video, **self.nms}
         return nms(segments, scores, labels, **settings)
+
+    def _label(self, windows: Sequence[Mapping[str, Any]],
+               segments: np.ndarray, scores: np.ndarray
+               ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Give proposals their classes."""
+        if self.class_agnostic:
+            return segments, scores, np.zeros(len(scores), np.int64)
+        if self.classifier is None:
+            return segments, scores, np.concatenate(
+                [as_array(w['labels'], np.int64) for w in windows])
+        names, best = self.classifier.scores_of(windows[0]['video'],
+                                                self.classes)
+        classes = list(self.classes)
+        return (np.tile(segments.reshape(-1, 2), (len(names), 1)),
+                np.concatenate(
+                    [self.classifier.combined(scores, x) for x in best]),
+                np.repeat([classes.index(name) for name in names],
+                          len(scores)))
 
     def _recall(self, gt: Instances, det: Instances) -> Dict[str, float]:
         if not self.ar_at:
@@ -202,25 +272,6 @@ class TADMetric(BaseMetric):
                 'without annotation in these videos and count nowhere',
                 logger='current',
                 level=logging.DEBUG)
-
-
-def group_windows(results: Sequence[dict]) -> Dict[str, List[dict]]:
-    """Windows by video; a window that comes twice is kept once.
-
-    Args:
-        results (Sequence[dict]): Entries with ``video`` and ``window``.
-
-    Returns:
-        dict: Video name to its windows, in order of their start.
-    """
-    videos: Dict[str, Dict[Any, dict]] = {}
-    for result in results:
-        videos.setdefault(result['video'], {}).setdefault(
-            result['window'], result)
-    return {
-        name: [windows[start] for start in sorted(windows)]
-        for name, windows in sorted(videos.items())
-    }
 
 
 def class_table(table: APTable, names: Sequence[str],
@@ -249,36 +300,3 @@ def class_table(table: APTable, names: Sequence[str],
                      ''.join(f'  {x:5.1f}' for x in values[:, i]) +
                      f'   {values[:, i].mean():5.1f}')
     return '\n'.join(lines)
-
-
-def _flatten(videos: Mapping[str, List[dict]],
-             detections: Mapping[str, Segments]
-             ) -> Tuple[Instances, Instances]:
-    """Arrays over all videos from those of each."""
-    names = list(videos)
-    gt = [videos[name][0] for name in names]
-    det = [detections[name] for name in names]
-    index = np.arange(len(names))
-
-    def join(parts: List[np.ndarray], kind: Any, tail: tuple) -> np.ndarray:
-        return np.concatenate(
-            [np.zeros((0, *tail), kind)] +
-            [np.asarray(x, kind).reshape(-1, *tail) for x in parts])
-
-    annotations = Instances(
-        np.repeat(index, [len(g['gt_labels']) for g in gt]),
-        join([g['gt_segments'] for g in gt], np.float64, (2, )),
-        join([g['gt_labels'] for g in gt], np.int64, ()))
-    found = Instances(
-        np.repeat(index, [len(d.labels) for d in det]),
-        join([d.segments for d in det], np.float64, (2, )),
-        join([d.labels for d in det], np.int64, ()),
-        join([d.scores for d in det], np.float64, ()))
-    return unique_annotations(annotations), found
-
-
-def _array(values: Any, kind: Any) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().float() if (
-            values.dtype == torch.bfloat16) else values.detach().cpu()
-    return np.asarray(values, kind)

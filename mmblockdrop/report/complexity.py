@@ -6,16 +6,17 @@ repeats the counting of the Progressive Block Drop paper (made with *thop*),
 which leaves out the FFN, the patch embedding, the attention products and
 LoRA, and takes four operations per element of a layer norm.
 """
-import copy
 import statistics
 import time
 import warnings
 from contextlib import ExitStack, contextmanager
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Dict, Iterator, List, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from .forward import Inputs, call, empty_inputs, forward_mode, on_meta
 
 #: Operations per element of a layer norm in the paper's counting.
 NORM_OPS = 4
@@ -38,27 +39,41 @@ class Part(NamedTuple):
 
 
 def complexity(model: nn.Module,
-               inputs: Tensor,
+               inputs: Inputs,
                data_samples: Optional[list] = None) -> Dict[str, Part]:
     """Cost of one forward pass, counted on the meta device.
 
     Neither memory nor time is spent on the pass, whatever the size of the
-    model; the model itself is not touched.
+    model; the model itself is not touched. A localizer that predicts in the
+    mode 'predict' only, as PEM, which reads its inputs from the samples, is
+    run in it where it is.
 
     Args:
         model (nn.Module): Localizer, called as ``model(inputs,
             data_samples, mode='tensor')``; or any module called with the
             inputs alone.
-        inputs (Tensor): One window on any device; frames [1, 1, 3, F, H, W]
-            or features [1, C, T].
+        inputs (Tensor | list[Tensor]): One window on any device; frames
+            [1, 1, 3, F, H, W] or features [1, C, T], or a list of one
+            sample.
         data_samples (list, optional): Samples of the inputs.
 
     Returns:
         dict[str, Part]: Cost by direct child, in the order of the model,
         ``'other'`` if something is computed outside, and ``'total'``.
     """
-    model = on_meta(model).eval()
-    inputs = torch.empty_like(inputs, device='meta')
+    mode = forward_mode(model, inputs, data_samples)
+    if mode == 'tensor':
+        model, inputs = on_meta(model), empty_inputs(inputs)
+    training = model.training
+    try:
+        return _count(model.eval(), inputs, data_samples, mode)
+    finally:
+        model.train(training)
+
+
+def _count(model: nn.Module, inputs: Inputs, data_samples: Optional[list],
+           mode: str) -> Dict[str, Part]:
+    """Cost by part of a model in evaluation mode."""
     macs: Dict[str, int] = {}
     paper: Dict[str, int] = {}
     children = [
@@ -73,7 +88,7 @@ def complexity(model: nn.Module,
                 child = model.get_submodule(name)
                 stack.enter_context(_counted(child, name, counter, macs))
                 stack.enter_context(_counted_as_paper(child, name, paper))
-            _call(model, inputs, data_samples)
+            call(model, inputs, data_samples, mode)
             total = counter.get_total_flops() // 2
     parts = {
         name: Part(
@@ -93,7 +108,7 @@ def complexity(model: nn.Module,
 
 
 def latency_ms(model: nn.Module,
-               inputs: Tensor,
+               inputs: Inputs,
                data_samples: Optional[list] = None,
                repeats: int = 5,
                max_seconds: float = 10.) -> float:
@@ -101,7 +116,8 @@ def latency_ms(model: nn.Module,
 
     Args:
         model (nn.Module): See :func:`complexity`.
-        inputs (Tensor): One window on the device of the model.
+        inputs (Tensor | list[Tensor]): One window on the device of the
+            model.
         data_samples (list, optional): Samples of the inputs.
         repeats (int): Passes that are timed. Defaults to 5.
         max_seconds (float): No further pass is begun after this time.
@@ -112,15 +128,17 @@ def latency_ms(model: nn.Module,
     """
     times: List[float] = []
     training = model.training
+    mode = forward_mode(model, inputs, data_samples)
+    first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
     model.eval()
     try:
         with torch.no_grad():
             began = time.perf_counter()
             for _ in range(repeats + 1):
                 start = time.perf_counter()
-                _call(model, inputs, data_samples)
-                if inputs.is_cuda:
-                    torch.cuda.synchronize(inputs.device)
+                call(model, inputs, data_samples, mode)
+                if first.is_cuda:
+                    torch.cuda.synchronize(first.device)
                 times.append(time.perf_counter() - start)
                 if time.perf_counter() - began > max_seconds:
                     break
@@ -130,14 +148,15 @@ def latency_ms(model: nn.Module,
 
 
 def measure(model: nn.Module,
-            inputs: Tensor,
+            inputs: Inputs,
             data_samples: Optional[list] = None,
             repeats: int = 5) -> Dict[str, float]:
     """What the record of a run keeps about the cost of a model.
 
     Args:
         model (nn.Module): See :func:`complexity`.
-        inputs (Tensor): One window on the device of the model.
+        inputs (Tensor | list[Tensor]): One window on the device of the
+            model.
         data_samples (list, optional): Samples of the inputs.
         repeats (int): Passes that are timed. Defaults to 5.
 
@@ -151,24 +170,6 @@ def measure(model: nn.Module,
         macs=whole.macs,
         paper_macs=whole.paper,
         latency_ms=latency_ms(model, inputs, data_samples, repeats))
-
-
-def on_meta(model: nn.Module) -> nn.Module:
-    """Copy a model to the meta device without copying its weights.
-
-    Args:
-        model (nn.Module): Any model.
-
-    Returns:
-        nn.Module: The copy, without values.
-    """
-    memo = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        empty = torch.empty_like(tensor, device='meta', requires_grad=False)
-        if isinstance(tensor, nn.Parameter):
-            empty = nn.Parameter(empty, requires_grad=False)
-        memo[id(tensor)] = empty
-    return copy.deepcopy(model, memo).to('meta')
 
 
 @contextmanager
@@ -191,13 +192,6 @@ def empty_weights() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = register
-
-
-def _call(model: nn.Module, inputs: Tensor,
-          data_samples: Optional[list]) -> Any:
-    if hasattr(model, 'data_preprocessor'):
-        return model(inputs, data_samples, mode='tensor')
-    return model(inputs)
 
 
 @contextmanager

@@ -1,0 +1,166 @@
+"""A class head of its own for localizers that give proposals only."""
+from typing import Dict, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmblockdrop.registry import MODELS
+
+
+@MODELS.register_module()
+class SnippetClassHead(BaseModule):
+    """Says of every step which actions it shows; proposals take the mean.
+
+    A proposal of score ``p`` whose steps have the mean probability ``c`` for
+    a class becomes a detection of that class with score ``p * c``, for its
+    ``topk`` best classes.
+
+    Args:
+        in_channels (int): Channels of the features.
+        num_classes (int): Classes.
+        feat_channels (int): Width of the hidden layers. Defaults to 256.
+        num_convs (int): Hidden layers. Defaults to 1.
+        kernel_size (int): Of all convolutions. Defaults to 3.
+        topk (int): Classes per proposal. Defaults to 2.
+        prior_prob (float): Probability at the start. Defaults to 0.01.
+        loss_cls (dict): Loss on logits and targets, which is summed and
+            divided by the number of positive entries.
+        loss_weight (float): Factor of the loss. Defaults to 1.
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 num_classes: int,
+                 feat_channels: int = 256,
+                 num_convs: int = 1,
+                 kernel_size: int = 3,
+                 topk: int = 2,
+                 prior_prob: float = 0.01,
+                 loss_cls: dict = dict(type='mmblockdrop.FocalLoss'),
+                 loss_weight: float = 1.,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        self.num_classes, self.topk = num_classes, min(topk, num_classes)
+        layers = []
+        for i in range(num_convs):
+            layers += [
+                nn.Conv1d(
+                    feat_channels if i else in_channels,
+                    feat_channels,
+                    kernel_size,
+                    padding=kernel_size // 2),
+                nn.ReLU()
+            ]
+        self.convs = nn.Sequential(*layers)
+        self.cls = nn.Conv1d(
+            feat_channels if num_convs else in_channels,
+            num_classes,
+            kernel_size,
+            padding=kernel_size // 2)
+        odds = torch.tensor(prior_prob / (1 - prior_prob))
+        nn.init.constant_(self.cls.bias, odds.log().item())
+        self.loss_cls = MODELS.build(loss_cls)
+        self.loss_weight = loss_weight
+
+    def forward(self, feats: Tensor) -> Tensor:
+        """Logits of steps.
+
+        Args:
+            feats (Tensor): Features ``[B, C, T]``.
+
+        Returns:
+            Tensor: ``[B, classes, T]``.
+        """
+        return self.cls(self.convs(feats))
+
+    def loss(self, logits: Tensor, segments: List[Tensor],
+             labels: List[Tensor], valid: Tensor) -> Dict[str, Tensor]:
+        """Loss on all steps that hold real video.
+
+        Args:
+            logits (Tensor): ``[B, classes, T]``.
+            segments (list[Tensor]): Actions of each sample, ``[N, 2]`` in
+                steps.
+            labels (list[Tensor]): Their classes, ``[N]``.
+            valid (Tensor): bool ``[B, T]``.
+
+        Returns:
+            dict: ``loss_class``.
+        """
+        target = torch.stack([
+            self.targets(*pair, logits.shape[-1])
+            for pair in zip(segments, labels)
+        ]).to(logits)
+        mask = valid[:, None].expand_as(logits)
+        total = self.loss_cls(logits[mask], target[mask], reduction='sum')
+        positive = target[mask].sum().clamp(min=1)
+        return dict(loss_class=self.loss_weight * total / positive)
+
+    def targets(self, segments: Tensor, labels: Tensor,
+                steps: int) -> Tensor:
+        """Which steps show which action.
+
+        Args:
+            segments (Tensor): ``[N, 2]`` in steps.
+            labels (Tensor): ``[N]``.
+            steps (int): T.
+
+        Returns:
+            Tensor: ``[classes, T]``, 1 where the middle of a step lies in an
+            action; an action between two middles marks the step that it is
+            in.
+        """
+        target = torch.zeros(self.num_classes, steps, device=segments.device)
+        middle = torch.arange(steps, device=segments.device) + 0.5
+        start, end = segments[:, :1], segments[:, 1:]
+        inside = (middle >= start) & (middle <= end)
+        nearest = ((start + end) / 2).floor().clamp(0, steps - 1).long()
+        inside.scatter_(1, nearest, True)
+        for label, steps_of in zip(labels.tolist(), inside):
+            target[label, steps_of] = 1
+        return target
+
+    def classify(self, logits: Tensor, segments: Tensor,
+                 scores: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Detections from the proposals of one window.
+
+        Args:
+            logits (Tensor): ``[classes, T]``.
+            segments (Tensor): Proposals ``[N, 2]`` in steps.
+            scores (Tensor): ``[N]``.
+
+        Returns:
+            tuple: Index of the proposal, score and label of ``N * topk``
+            detections.
+        """
+        prob = segment_mean(logits.float().sigmoid(), segments)
+        best, labels = prob.topk(self.topk, dim=1)
+        index = torch.arange(len(segments), device=segments.device)
+        index = index[:, None].expand_as(labels)
+        return (index.flatten(), (best * scores[:, None]).flatten(),
+                labels.flatten())
+
+
+def segment_mean(values: Tensor, segments: Tensor) -> Tensor:
+    """Mean of step-wise values over segments with fractional ends.
+
+    Args:
+        values (Tensor): ``[K, T]``; a value holds over its whole step.
+        segments (Tensor): ``[N, 2]`` in steps, cut to ``[0, T]``.
+
+    Returns:
+        Tensor: ``[N, K]``; the value at the place for a segment shorter
+        than a hundredth of a step.
+    """
+    steps = values.shape[1]
+    total = F.pad(values.double().cumsum(1), (1, 0))
+    middle = segments.double().mean(1, keepdim=True)
+    half = (segments[:, 1:] - segments[:, :1]).double() / 2
+    half = half.clamp(min=0.005)
+    ends = torch.cat((middle - half, middle + half), 1).clamp(0, steps)
+    low = ends.floor().long().clamp(max=steps - 1)
+    area = total[:, low] + (ends - low) * values.double()[:, low]
+    length = (ends[:, 1] - ends[:, 0]).clamp(min=1e-9)
+    return ((area[..., 1] - area[..., 0]) / length).T.to(values)

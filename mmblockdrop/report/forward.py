@@ -1,0 +1,74 @@
+"""One forward pass of any localizer, for those who measure it."""
+import copy
+from typing import Any, Optional, Sequence, Union
+
+import torch
+from torch import Tensor, nn
+
+Inputs = Union[Tensor, Sequence[Tensor]]
+
+
+def forward_mode(model: nn.Module, inputs: Inputs,
+                 data_samples: Optional[list] = None) -> str:
+    """Mode in which a localizer computes its predictions.
+
+    Args:
+        model (nn.Module): See :func:`complexity`.
+        inputs (Tensor | list[Tensor]): One window.
+        data_samples (list, optional): Samples of the inputs.
+
+    Returns:
+        str: 'tensor', or 'predict' for a localizer that cannot run in it on
+        these inputs.
+    """
+    if data_samples is None:
+        return 'tensor'
+    try:
+        with torch.no_grad():
+            call(on_meta(model).eval(), empty_inputs(inputs), data_samples)
+    except RuntimeError:  # shapes do not fit
+        return 'predict'
+    return 'tensor'
+
+
+def empty_inputs(inputs: Inputs) -> Inputs:
+    """Inputs without values, on the meta device."""
+    if isinstance(inputs, (list, tuple)):
+        return [torch.empty_like(x, device='meta') for x in inputs]
+    return torch.empty_like(inputs, device='meta')
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """Copy a model to the meta device without copying its weights.
+
+    Args:
+        model (nn.Module): Any model.
+
+    Returns:
+        nn.Module: The copy, without values.
+    """
+    memo = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(tensor, device='meta', requires_grad=False)
+        if isinstance(tensor, nn.Parameter):
+            empty = nn.Parameter(empty, requires_grad=False)
+        memo[id(tensor)] = empty
+    return copy.deepcopy(model, memo).to('meta')
+
+
+def call(model: nn.Module, inputs: Inputs, data_samples: Optional[list],
+         mode: str = 'tensor') -> Any:
+    """Run a model on one window.
+
+    Args:
+        model (nn.Module): A localizer, or any module that takes inputs.
+        inputs (Tensor | list[Tensor]): The window.
+        data_samples (list, optional): Its samples.
+        mode (str): Mode of the localizer.
+
+    Returns:
+        Any: What the model returns.
+    """
+    if hasattr(model, 'data_preprocessor'):
+        return model(inputs, data_samples, mode=mode)
+    return model(inputs)
