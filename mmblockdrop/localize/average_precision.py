@@ -139,11 +139,17 @@ def average_precision(
 
     ap = np.zeros((len(thresholds), len(classes)))
     num_det = np.zeros(len(classes), np.int64)
-    for k, label in enumerate(classes):
-        mine = det.labels == label
-        num_det[k] = mine.sum()
-        if num_det[k]:
-            ap[:, k] = _interpolated(hit[:, mine], spared[mine], num_gt[k])
+    # Class by class, by falling score within each.
+    order = np.argsort(det.labels, kind='stable')
+    hit, spared = hit[:, order], spared[order]
+    ends = np.searchsorted(det.labels[order], classes, 'right')
+    start = 0
+    for k, end in enumerate(ends):
+        num_det[k] = end - start
+        if end > start:
+            ap[:, k] = _interpolated(hit[:, start:end], spared[start:end],
+                                     num_gt[k])
+        start = end
     return APTable(ap, classes, num_gt, num_det)
 
 

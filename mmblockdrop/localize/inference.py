@@ -1,31 +1,29 @@
-"""One video in, scored segments out.
+"""Videos in, scored segments out.
 
-The video is read window by window with the test pipeline of the config, so
+A video is read window by window with the test pipeline of the config, so
 memory does not grow with its length.
 """
+import contextlib
 import json
 import os.path as osp
 import tempfile
-import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Union
+from typing import (Any, Dict, Iterable, Iterator, List, NamedTuple, Union)
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import print_log
 from mmengine.registry import DATASETS
-from mmengine.utils import ProgressBar
 from torch import nn
 
 from mmblockdrop.registry import METRICS
 from .activitynet import as_rows
 from .loading import last_line, require_file
 from .metric import TADMetric
+from .stream import ClipMemory, WindowBar, ahead, clip_keys
 
-#: A bar is shown if the rest takes longer than this many seconds.
-PATIENCE = 5.
+PRECISIONS = ('fp32', 'bf16')
 #: Settings of a data set that choose its videos, not how they are read.
 CHOICE_OF_VIDEOS = ('split', 'sample_ratio', 'indices', 'subset', 'data_root',
                     'filename_tmpl', 'suffixes', 'drop_labels')
@@ -34,7 +32,8 @@ CHOICE_OF_VIDEOS = ('split', 'sample_ratio', 'indices', 'subset', 'data_root',
 def localize_video(model: nn.Module,
                    video: Union[str, Path],
                    score_thr: float = 0.,
-                   progress: bool = True) -> Dict[str, Any]:
+                   progress: bool = True,
+                   **settings: Any) -> Dict[str, Any]:
     """Find the actions of one video.
 
     Args:
@@ -44,6 +43,8 @@ def localize_video(model: nn.Module,
             to 0, all that the metric would keep.
         progress (bool): Show a bar if it takes longer than some seconds.
             Defaults to True.
+        **settings: ``batch_size``, ``read_ahead``, ``reuse_clips`` and
+            ``precision`` of :func:`localize_videos`.
 
     Returns:
         dict: ``video``, ``duration`` (seconds), ``fps``, ``classes`` (names),
@@ -55,21 +56,158 @@ def localize_video(model: nn.Module,
         FileNotFoundError: If there is no such video.
         ValueError: If the file is not a video, or is damaged.
     """
-    frames, fps = probe(video)
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = _one_video_dataset(model, Path(video), frames, fps, folder)
-        windows = [
-            _predict(model, dataset, i, video)
-            for i in _track(len(dataset), progress)
-        ]
-    found = metric_of(model.cfg).merge(windows)
+    found, = localize_videos(model, [video], score_thr, progress, **settings)
+    return found
+
+
+def localize_videos(model: nn.Module,
+                    videos: Iterable[Union[str, Path]],
+                    score_thr: float = 0.,
+                    progress: bool = True,
+                    batch_size: int = 1,
+                    read_ahead: int = 2,
+                    reuse_clips: bool = True,
+                    precision: str = 'fp32') -> Iterator[Dict[str, Any]]:
+    """Find the actions of many videos, one after the other.
+
+    The next windows are decoded while the present ones are computed, and a
+    batch is filled across the end of a video. Where windows overlap by whole
+    clips, a clip is encoded once.
+
+    Args:
+        model (nn.Module): See :func:`localize_video`.
+        videos (Iterable[str]): The videos.
+        score_thr (float): See :func:`localize_video`.
+        progress (bool): See :func:`localize_video`.
+        batch_size (int): Windows computed at once. Defaults to 1.
+        read_ahead (int): Decoded windows that may wait; 0 decodes when it is
+            needed. Defaults to 2.
+        reuse_clips (bool): Encode a clip of two windows once. Defaults to
+            True.
+        precision (str): ``'fp32'``, or ``'bf16'`` for autocast.
+
+    Yields:
+        dict: As :func:`localize_video`, in the order of ``videos``.
+
+    Raises:
+        FileNotFoundError: If there is no such video.
+        ValueError: If a file is not a video or is damaged, or on an unknown
+            precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision is {precision!r}, expected one of '
+                         f'{list(PRECISIONS)}')
+    clip_frames = getattr(model, 'clip_frames', 0) if reuse_clips and (
+        getattr(model, 'backbone', None) is not None) else 0
+    metric, memory = metric_of(model.cfg), ClipMemory(model)
+    windows = ahead(_read_windows(model, videos, clip_frames), read_ahead)
+    waiting: List[dict] = []
+    bar = WindowBar(progress)
+    with contextlib.closing(windows):
+        for batch in _batched(windows, batch_size):
+            found = _predict(model, batch, memory, precision)
+            bar.update(batch)
+            for window, detections in zip(batch, found):
+                waiting.append(detections)
+                if window.is_last:
+                    yield _merged(model, metric, window, waiting, score_thr)
+                    waiting = []
+    bar.close()
+
+
+class _Window(NamedTuple):
+    """One window on its way through the model."""
+    video: Union[str, Path]
+    frames: int
+    fps: float
+    index: int
+    count: int
+    sample: Dict[str, Any]
+    keys: List[bytes]
+
+    @property
+    def is_last(self) -> bool:
+        """bool: Whether the video ends here."""
+        return self.index + 1 == self.count
+
+
+def _read_windows(model: nn.Module, videos: Iterable[Union[str, Path]],
+                  clip_frames: int) -> Iterator[_Window]:
+    """Decode the windows of one video after another."""
+    for video in videos:
+        frames, fps = probe(video)
+        with tempfile.TemporaryDirectory() as folder:
+            dataset = _one_video_dataset(model, Path(video), frames, fps,
+                                         folder)
+            for i in range(len(dataset)):
+                sample = _decode(dataset, i, video)
+                keys = clip_keys(sample['inputs'],
+                                 clip_frames) if clip_frames else []
+                yield _Window(video, frames, fps, i, len(dataset), sample,
+                              keys)
+
+
+def _decode(dataset: Any, index: int, video: Union[str, Path]) -> dict:
+    """One window of the video."""
+    try:
+        return dataset[index]
+    except RuntimeError as error:
+        raise ValueError(f'{video} breaks off or is damaged in window '
+                         f'{index + 1} of {len(dataset)}: {error}') from error
+
+
+def _batched(windows: Iterable[_Window],
+             size: int) -> Iterator[List[_Window]]:
+    """Windows of one shape, up to ``size`` at once.
+
+    If a window cannot be read, those before it are given first.
+    """
+    batch: List[_Window] = []
+    failure = None
+    try:
+        for window in windows:
+            shape = window.sample['inputs'].shape
+            if batch and shape != batch[0].sample['inputs'].shape:
+                yield batch
+                batch = []
+            batch.append(window)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception as error:
+        failure = error
+    if batch:
+        yield batch
+    if failure is not None:
+        raise failure
+
+
+def _predict(model: nn.Module, batch: List[_Window], memory: ClipMemory,
+             precision: str) -> List[dict]:
+    """Detections of each window as arrays."""
+    data = pseudo_collate([window.sample for window in batch])
+    device = next(model.parameters()).device.type
+    with torch.no_grad(), memory.listening(
+        [window.keys for window in batch]), torch.autocast(
+            device, torch.bfloat16, enabled=precision == 'bf16'):
+        samples = model.test_step(data)
+    return [{
+        key: np.asarray(sample.pred_instances[key].detach().float().cpu())
+        for key in ('segments', 'scores', 'labels')
+    } for sample in samples]
+
+
+def _merged(model: nn.Module, metric: TADMetric, window: _Window,
+            windows: List[dict], score_thr: float) -> Dict[str, Any]:
+    """The actions of a whole video."""
+    found = metric.merge(windows)
     keep = found.scores >= score_thr
     segments, scores, labels = (x[keep] for x in found)
     classes = model.dataset_meta.get('classes')
     return dict(
-        video=str(video),
-        duration=frames / fps,
-        fps=fps,
+        video=str(window.video),
+        duration=window.frames / window.fps,
+        fps=window.fps,
         classes=None if classes is None else list(classes),
         segments=segments,
         scores=scores,
@@ -183,35 +321,3 @@ def without_cache(pipeline: List[dict]) -> List[dict]:
         else:
             result.append(step)
     return result
-
-
-def _predict(model: nn.Module, dataset: Any, index: int,
-             video: Union[str, Path]) -> dict:
-    """Detections of one window as arrays."""
-    try:
-        batch = pseudo_collate([dataset[index]])
-    except RuntimeError as error:
-        raise ValueError(f'{video} breaks off or is damaged in window '
-                         f'{index + 1} of {len(dataset)}: {error}') from error
-    with torch.no_grad():
-        sample = model.test_step(batch)[0]
-    return {
-        key: np.asarray(sample.pred_instances[key].detach().float().cpu())
-        for key in ('segments', 'scores', 'labels')
-    }
-
-
-def _track(count: int, progress: bool) -> Iterator[int]:
-    """Count; show a bar once it is clear that it takes a while."""
-    began, bar = time.perf_counter(), None
-    for i in range(count):
-        yield i
-        if bar is not None:
-            bar.update()
-        elif progress:
-            left = (time.perf_counter() - began) / (i + 1) * (count - i - 1)
-            if left > PATIENCE:
-                print_log(f'{count} windows', logger='current')
-                bar = ProgressBar(count - i - 1)
-    if bar is not None:
-        bar.file.write('\n')
