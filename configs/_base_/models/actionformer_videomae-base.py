@@ -5,8 +5,7 @@ model = dict(
         depth=12,
         num_heads=12,
         lora=dict(rank=192),
-        init_cfg=dict(
-            checkpoint='https://download.openmmlab.com/mmaction/v1.0/'
-            'recognition/videomae/vit-base-p16_videomae-k400-pre_16x4x1_'
-            'kinetics-400_20221013-860a3cd3.pth')),
+        pretrained='https://download.openmmlab.com/mmaction/v1.0/'
+        'recognition/videomae/vit-base-p16_videomae-k400-pre_16x4x1_'
+        'kinetics-400_20221013-860a3cd3.pth'),
     projection=dict(in_channels=768))

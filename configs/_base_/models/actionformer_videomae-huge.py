@@ -5,7 +5,6 @@ model = dict(
         depth=32,
         num_heads=16,
         lora=dict(rank=320),
-        init_cfg=dict(
-            checkpoint='checkpoints/'
-            'vit-huge-p16_videomae-k400-pre_16x4x1_kinetics-400.pth')),
+        pretrained='checkpoints/'
+        'vit-huge-p16_videomae-k400-pre_16x4x1_kinetics-400.pth'),
     projection=dict(in_channels=1280))

@@ -5,8 +5,7 @@ model = dict(
         depth=24,
         num_heads=16,
         lora=dict(rank=256),
-        init_cfg=dict(
-            checkpoint='https://download.openmmlab.com/mmaction/v1.0/'
-            'recognition/videomae/vit-large-p16_videomae-k400-pre_16x4x1_'
-            'kinetics-400_20221013-229dbb03.pth')),
+        pretrained='https://download.openmmlab.com/mmaction/v1.0/'
+        'recognition/videomae/vit-large-p16_videomae-k400-pre_16x4x1_'
+        'kinetics-400_20221013-229dbb03.pth'),
     projection=dict(in_channels=1024))

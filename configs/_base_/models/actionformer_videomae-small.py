@@ -22,11 +22,8 @@ model = dict(
         with_cp=True,
         lora=dict(rank=96),
         trainable=['lora_', 'norm', 'patch_embed'],
-        init_cfg=dict(
-            type='Pretrained',
-            prefix='backbone.',
-            checkpoint='checkpoints/'
-            'vit-small-p16_videomae-k400-pre_16x4x1_kinetics-400.pth')),
+        pretrained='checkpoints/'
+        'vit-small-p16_videomae-k400-pre_16x4x1_kinetics-400.pth'),
     clip_frames=16,
     window_size=768,
     projection=dict(

@@ -8,7 +8,6 @@ model = dict(
         num_heads=16,
         mlp_ratio=48 / 11,
         lora=dict(rank=352),
-        init_cfg=dict(
-            checkpoint='checkpoints/'
-            'vit-giant-p14_videomaev2-hybrid_pt_1200e_k710_ft.pth')),
+        pretrained='checkpoints/'
+        'vit-giant-p14_videomaev2-hybrid_pt_1200e_k710_ft.pth'),
     projection=dict(in_channels=1408))

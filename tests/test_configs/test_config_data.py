@@ -1,0 +1,168 @@
+"""The data sets of the configs: tiny videos in their form, real files."""
+import warnings
+
+import pytest
+from config_kit import (PARTS, PIXELS, PUBLIC, ROOT, datasets, read,
+                        shorten_windows, use_data, write_data)
+
+from mmblockdrop.registry import DATASETS, METRICS
+
+#: One config for each way to read a data set.
+READERS = {
+    'thumos14-160': 'thumos14/actionformer_vit-small-p16-lora_videomae-'
+    'k400-pre_2xb1-60e_thumos14-768x160.py',
+    'thumos14-224': 'thumos14/actionformer_vit-small-p16-lora_videomae-'
+    'k400-pre_2xb1-60e_thumos14-768x224.py',
+    'activitynet13-160': 'activitynet13/actionformer_vit-small-p16-lora_'
+    'videomae-k400-pre_4xb4-15e_activitynet13-768x160.py',
+    'activitynet13-224': 'activitynet13/actionformer_vit-small-p16-lora_'
+    'videomae-k400-pre_4xb4-15e_activitynet13-768x224.py',
+    'multithumos-160': 'multithumos/actionformer_vit-small-p16-lora_'
+    'videomae-k400-pre_2xb1-80e_multithumos-768x160.py',
+    'fineaction-160': 'fineaction/actionformer_vit-small-p16-lora_videomae-'
+    'k400-pre_4xb4-15e_fineaction-768x160.py',
+    'demo_actions-48': 'demo_actions/actionformer_vit-w64-d8_14e_'
+    'demo-actions.py',
+    'ceiling_adl-64': 'ceiling_adl/actionformer_vit-w64-d8_30e_'
+    'ceiling-adl.py',
+    'grid_words-32': 'grid_words/actionformer_vit-w96-d8_24e_grid-words.py'
+}
+
+
+@pytest.mark.parametrize('name', READERS)
+def test_every_loader_on_a_tiny_video(tmp_path, name):
+    kind, pixels = name.rsplit('-', 1)
+    cfg = read(READERS[name])
+    frames = shorten_windows(cfg)
+    subsets = dict(training=5, validation=1)
+    if kind not in PUBLIC:
+        subsets['test'] = 1
+    folder = write_data(tmp_path, kind, subsets, frames + 8)
+    use_data(cfg, folder)
+    colours = cfg.model.backbone.get('in_channels', 3)
+    seen = {}
+    for part in PARTS:
+        config = datasets(cfg)[part]
+        dataset = DATASETS.build(config)
+        seen[part] = set(dataset.video_names)
+        packed = dataset[0]
+        shown = config.window_size * config.frames_per_step
+        assert packed['inputs'].shape == (1, colours, shown, int(pixels),
+                                          int(pixels))
+        sample = packed['data_samples']
+        assert 0 < sample.valid_steps <= config.window_size
+        assert len(sample.video_labels) == 2
+        one_class = config.get('class_agnostic', False)
+        assert set(sample.video_labels) == ({0} if one_class else {
+            dataset.metainfo['classes'].index(label)
+            for label in dataset.metainfo['classes'] if label != 'another'
+        } & set(sample.video_labels))
+        if part == 'train':
+            assert len(sample.gt_instances.labels)
+    assert not seen['train'] & seen['val']
+    assert not (seen['train'] | seen['val']) & seen['test']
+    assert seen['score'] <= seen['train']
+    assert seen['test'] and not seen['test'] & {'gone', 'hidden'}
+
+
+def test_every_data_set_is_tried():
+    from pathlib import Path
+    files = {
+        path.stem
+        for path in (ROOT / 'configs/_base_/datasets').glob('*.py')
+        if path.stem != 'untrimmed_video' and 'frames' not in path.stem
+    }
+    tried = {name.rsplit('-', 1)[0] for name in READERS}
+    wired = {f'{p}_768x{s}' for p, s in
+             (name.rsplit('-', 1) for name in READERS) if p in PUBLIC}
+    assert files == tried | wired
+    assert all((ROOT / 'configs' / path).is_file() for path in READERS.values()
+               if Path(path).suffix)
+
+
+# Real annotations ---------------------------------------------------------
+
+#: Folder beside the repository, file, videos and actions of both subsets.
+REAL = {
+    'thumos14-160': ('thumos14_annotations', 'thumos_14_anno.json',
+                     dict(training=200, validation=211), 3325, 20),
+    'activitynet13-160': ('activitynet13', 'activitynet_13_train_val.json',
+                          dict(training=9649, validation=4728), 7293, 200)
+}
+
+
+def annotations_of(name, tmp_path):
+    """The real file, or loudly a small one of the same form."""
+    folder, file, videos, actions, classes = REAL[name]
+    shared = ROOT.parent / 'shared' / 'data' / folder
+    if shared.is_dir():
+        return (shared, file, 'category_idx.txt'), (videos, actions, classes)
+    warnings.warn(f'{shared} is absent: the data settings are checked on a '
+                  'small file of the same form, not on the real annotations')
+    kind = name.rsplit('-', 1)[0]
+    videos = dict(training=5, validation=2)
+    written = write_data(tmp_path, kind, videos, 24)
+    file = datasets(read(READERS[name]))['train'].ann_file
+    return ((written, file, 'annotations/category_idx.txt'),
+            (videos, 2 * videos['validation'], 2))
+
+
+@pytest.mark.parametrize('name', REAL)
+def test_whole_annotation_files(tmp_path, name):
+    (folder, file, names), (videos, actions, classes) = annotations_of(
+        name, tmp_path)
+    cfg = read(READERS[name])
+    built = {}
+    for part in ('train', 'val', 'test'):
+        config = datasets(cfg)[part]
+        config.update(
+            data_root=str(folder),
+            ann_file=file,
+            classes=names,
+            data_prefix=dict())
+        if 'block_list' in config:
+            config.block_list = ['no longer on-line']
+        built[part] = DATASETS.build(config)
+    parts = {part: len(data.video_names) for part, data in built.items()}
+    assert parts['train'] + parts['val'] == videos['training']
+    assert parts['test'] == videos['validation']
+    ratio = cfg.val_split.ratio
+    assert parts['val'] == max(1, round(ratio * videos['training']))
+    assert len(built['test'].metainfo['classes']) == classes
+    found = {}
+    for i in range(len(built['test'])):
+        info = built['test'].get_data_info(i)
+        found[info['video_name']] = info['video_labels']
+        assert info['valid_steps' if 'valid_steps' in info else 'fps'] > 0
+    assert len(found) == videos['validation']
+    assert sum(map(len, found.values())) == actions
+    assert len(built['train']) <= parts['train']
+    assert len({label for labels in found.values() for label in labels}) <= (
+        classes)
+
+
+@pytest.mark.parametrize('name', REAL)
+def test_without_the_data_the_key_and_the_folder_are_named(
+        tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    cfg = read(READERS[name])
+    with pytest.raises(FileNotFoundError, match="data_root='data/.*13'|"
+                       "data_root='data/thumos14'"):
+        DATASETS.build(datasets(cfg)['train'])
+    if 'external_classifier' in cfg.test_evaluator:
+        with pytest.raises(FileNotFoundError, match='cuhk_val_simp_7'):
+            METRICS.build(cfg.test_evaluator)
+
+
+def test_a_block_list_of_everything_is_an_error(tmp_path):
+    cfg = read(READERS['activitynet13-160'])
+    shorten_windows(cfg)
+    folder = write_data(tmp_path, 'activitynet13',
+                        dict(training=2, validation=1), PIXELS)
+    config = datasets(use_data(cfg, folder))['test']
+    config.block_list = ['validation_0', 'gone']
+    with pytest.raises(ValueError, match='leaves none of the 2 videos'):
+        DATASETS.build(config)
+    config.block_list = 'annotations/bloked.json'
+    with pytest.raises(FileNotFoundError, match="did you mean 'blocked.json"):
+        DATASETS.build(config)

@@ -1,0 +1,105 @@
+"""One small round of every kind of block-drop config."""
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from config_kit import (PUBLIC, datasets, localizer_of, read, shorten_windows,
+                        shrink, untrained, use_data, write_data)
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+
+from mmblockdrop.blocks import replay
+from mmblockdrop.registry import MODELS
+
+SMALL = '_vit-small-p16-lora_videomae-k400-pre_'
+BASELINE = f'thumos14/actionformer{SMALL}2xb1-60e_thumos14-768x160.py'
+ROUNDS = [
+    f'thumos14/blockdrop{SMALL}2xb1-3x60e_thumos14-768x160.py',
+    'thumos14/blockdrop_vit-small-p16_videomae-k400-pre_2xb1-3x60e_'
+    'thumos14-768x160.py',
+    f'thumos14/blockdrop-published{SMALL}2xb1-3x60e_thumos14-768x160.py',
+    f'activitynet13/blockdrop{SMALL}4xb4-3x15e_activitynet13-768x160.py',
+    f'activitynet13/blockdrop-published{SMALL}4xb4-3x15e_'
+    'activitynet13-768x160.py',
+    f'multithumos/blockdrop{SMALL}2xb1-3x60e_multithumos-768x160.py',
+    f'fineaction/blockdrop{SMALL}4xb4-3x15e_fineaction-768x160.py',
+    'demo_actions/blockdrop_vit-w64-d8_2x2e_demo-actions.py',
+    'ceiling_adl/blockdrop_vit-w64-d8_2x5e_ceiling-adl.py',
+    'grid_words/blockdrop_vit-w96-d8_4x3e_grid-words.py'
+]
+
+
+def small(path, tmp_path, work_dir='run'):
+    """A config at a size that runs in seconds, with data to run on."""
+    cfg = read(path)
+    kind = Path(path).parts[0]
+    subsets = dict(training=3, validation=1)
+    if kind not in PUBLIC:
+        subsets['test'] = 1
+    frames = shorten_windows(cfg)
+    folder = tmp_path / kind
+    if not folder.exists():
+        folder = write_data(tmp_path, kind, subsets, frames + 8)
+    return shrink(use_data(cfg, folder), tmp_path / work_dir)
+
+
+def run(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def check_round(cfg):
+    """What a round leaves fits the plain localizer; returns the model."""
+    work_dir = Path(cfg.work_dir)
+    record = json.loads((work_dir / 'blockdrop.json').read_text())
+    entry, = record['rounds']
+    assert record['finished'] and record['depth'] == 3
+    assert len(entry['dropped']) == 1 and len(entry['blocks_left']) == 2
+    assert sorted(entry['scores']) == ['0', '1', '2']
+    assert set(entry['epochs']) == {'0', '1'}
+    content = torch.load(work_dir / 'round_1.pth', weights_only=False)
+    localizer = localizer_of(cfg).copy()
+    localizer.backbone.lora = None
+    model = MODELS.build(localizer)
+    replay(model, content['meta']['blockdrop'])
+    model.load_state_dict(content['state_dict'])
+    return model
+
+
+@pytest.mark.parametrize('path', ROUNDS)
+def test_one_round(tmp_path, path):
+    cfg = small(path, tmp_path)
+    cfg.model.checkpoint = untrained(cfg, tmp_path / 'trained.pth')
+    run(cfg)
+    model = check_round(cfg)
+    if 'external_classifier' not in cfg.test_evaluator:
+        return
+    evaluator = Evaluator(cfg.test_evaluator)
+    loader = Runner.build_dataloader(cfg.test_dataloader)
+    evaluator.dataset_meta = loader.dataset.metainfo
+    model.eval()
+    with torch.no_grad():
+        for batch in loader:
+            evaluator.process(model.test_step(batch), batch)
+    metrics = evaluator.evaluate(len(loader.dataset))
+    assert 0 <= metrics['tad/mAP'] <= 1
+
+
+def test_from_the_baseline_to_a_shorter_model(tmp_path):
+    """LoRA of the baseline is merged; the average of its weights goes on."""
+    baseline = small(BASELINE, tmp_path, 'baseline')
+    runner = run(baseline)
+    trained = [name for name, p in runner.model.named_parameters()
+               if p.requires_grad and name.startswith('backbone')]
+    assert trained and all(
+        any(part in name for part in ('lora_', 'norm', 'patch_embed'))
+        for name in trained)
+    cfg = small(ROUNDS[0], tmp_path)
+    checkpoint = Path(baseline.work_dir) / 'epoch_1.pth'
+    assert 'ema_state_dict' in torch.load(checkpoint, weights_only=False)
+    cfg.model.checkpoint = str(checkpoint)
+    assert datasets(cfg)['rounds'] == datasets(cfg)['score']
+    run(cfg)
+    check_round(cfg)

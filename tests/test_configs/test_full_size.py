@@ -1,0 +1,173 @@
+"""Every config is parsed and its model built, whatever its size."""
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from config_kit import FULL_SIZE, PATHS, ROOT, datasets, localizer_of, read
+from mmengine.config import Config
+
+from mmblockdrop.blocks import BlockStack
+from mmblockdrop.registry import MODELS
+from mmblockdrop.report import complexity, empty_weights
+
+#: Width, depth and millions of parameters of the encoder, by its name.
+ENCODERS = {
+    'vit-small-p16': (384, 12, 22),
+    'vit-base-p16': (768, 12, 86),
+    'vit-large-p16': (1024, 24, 304),
+    'vit-huge-p16': (1280, 32, 631),
+    'vit-giant-p14': (1408, 40, 1011)
+}
+
+
+@pytest.fixture(scope='module')
+def configs():
+    return {path: read(path) for path in PATHS}
+
+
+def on_meta(model):
+    with empty_weights():
+        return MODELS.build(model).to('meta').eval()
+
+
+def test_names_are_unique_for_mim():
+    paths = [
+        path for path in (ROOT / 'configs').rglob('*.py')
+        if '_base_' not in path.parts
+    ]
+    names = [path.name for path in paths]
+    assert len(names) == len(set(names)) and FULL_SIZE
+
+
+def test_every_size_of_every_data_set_is_there():
+    for data in ('thumos14', 'activitynet13'):
+        for vit in ENCODERS:
+            for kind in ('lora_768x160', 'full_768x160', 'lora_768x224'):
+                method, pixels = kind.split('_')
+                found = [
+                    p for p in FULL_SIZE if p.startswith(data) and f'{vit}' +
+                    ('-lora_' if method == 'lora' else '_') in p
+                    and p.endswith(f'{data}-{pixels}.py')
+                ]
+                stages = {Path(p).name.split('_')[0] for p in found}
+                assert {'actionformer', 'blockdrop'} <= stages, (vit, kind)
+
+
+@pytest.mark.parametrize('path', FULL_SIZE)
+def test_name_and_content_agree(configs, path):
+    cfg = configs[path]
+    name = Path(path).stem
+    vit = next(v for v in ENCODERS if v in name)
+    width, depth, _ = ENCODERS[vit]
+    model = localizer_of(cfg)
+    encoder = model.backbone
+    assert (encoder.embed_dims, encoder.depth) == (width, depth)
+    assert model.projection.in_channels == width
+    lora = dict(rank=width // 4) if f'{vit}-lora' in name else None
+    assert encoder.lora == lora
+    assert encoder.trainable == (
+        ['lora_', 'norm', 'patch_embed'] if lora else None)
+    gpus, batch, epochs = re.search(r'_(\d+)xb(\d+)-([\dx]+)e_', name).groups()
+    assert cfg.train_dataloader.batch_size == int(batch)
+    assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch)
+    frames, pixels = re.search(r'-(\d+)x(\d+)$', name).groups()
+    crop, = {
+        step.crop_size
+        for data in datasets(cfg).values() for step in data.pipeline
+        if step.type == 'CenterCrop'
+    }
+    assert crop == int(pixels)
+    for data in datasets(cfg).values():
+        assert data.window_size == model.window_size
+        assert data.window_size * data.frames_per_step == int(frames)
+    if name.startswith('actionformer'):
+        assert cfg.train_cfg.max_epochs == int(epochs)
+        assert cfg.custom_hooks[-1].type == 'EMAHook'
+        return
+    rounds, each = map(int, epochs.split('x'))
+    assert cfg.train_cfg.epochs_per_round == each
+    assert cfg.train_cfg.drops == '25%' and rounds == depth // 4
+    assert cfg.train_cfg.lora == lora
+    hooks = [hook.type for hook in cfg.custom_hooks]
+    assert hooks == ['mmblockdrop.BlockDropHook', 'EMAHook']
+
+
+@pytest.mark.parametrize(
+    'path', [p for p in PATHS if not Path(p).stem.startswith('actionformer')])
+def test_block_drop_inherits_from_its_baseline(configs, path):
+    """The checkpoint it starts from is the last of a config beside it."""
+    cfg = configs[path]
+    folder, name = Path(cfg.model.checkpoint).parts[-2:]
+    baseline = configs[f'{Path(path).parts[0]}/{folder}.py']
+    assert name == f'epoch_{baseline.train_cfg.max_epochs}.pth'
+    published = Path(path).stem.startswith('blockdrop-published')
+    if not published:
+        assert cfg.model.localizer == baseline.model
+    if path in FULL_SIZE:
+        lines = (ROOT / 'configs' / path).read_text().splitlines()
+        assert len(lines) <= 24
+
+
+def unique_models(configs):
+    """Localizers that differ, with the sizes of frames they are used at."""
+    found = {}
+    for path, cfg in configs.items():
+        crops = [step.crop_size for step in cfg.test_dataloader.dataset
+                 .pipeline if step.type == 'CenterCrop']
+        model = localizer_of(cfg)
+        size = crops[0] if crops else model.backbone.img_size
+        key = Config(dict(m=model)).dump()
+        found.setdefault(key, (path, model, set()))[2].add(size)
+    return list(found.values())
+
+
+def test_models_are_built_and_run_without_weights(configs, quick_tables):
+    seen = set()
+    for path, cfg, sizes in unique_models(configs):
+        model = on_meta(cfg)
+        assert all(p.is_meta for p in model.parameters()), path
+        vit = next((v for v in ENCODERS if v in path), None)
+        if vit:
+            plain = sum(p.numel() for name, p in
+                        model.backbone.named_parameters()
+                        if '.lora_' not in name)
+            assert plain / 1e6 == pytest.approx(
+                ENCODERS[vit][2], abs=1), path
+            seen.add(vit)
+        frames = cfg.window_size * dict(thumos14=1, multithumos=1).get(
+            Path(path).parts[0], 4 if vit else 2)
+        for size in sizes:
+            inputs = torch.empty(
+                1, 1, cfg.backbone.get('in_channels', 3), frames, size, size,
+                device='meta')
+            with torch.no_grad():
+                preds = model(inputs, mode='tensor')
+            assert len(preds.cls_logits) == len(cfg.head.strides)
+            assert preds.cls_logits[0].shape == (1, cfg.head.num_classes,
+                                                 cfg.window_size)
+    assert seen == set(ENCODERS)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('letter', ['S', 'L'])
+def test_parity_with_the_costs_in_the_paper(golden, configs, letter):
+    """Parameters and MACs of the configs themselves, by the paper's count."""
+    vit = {'S': 'vit-small-p16', 'L': 'vit-large-p16'}[letter]
+    path, = [p for p in FULL_SIZE if f'blockdrop_{vit}-lora' in p
+             and p.endswith('thumos14-768x160.py')]
+    cfg = localizer_of(configs[path]).copy()
+    cfg.backbone.lora = None  # merged
+    model = on_meta(cfg)
+    stack = BlockStack(model, 'backbone.blocks')
+    inputs = torch.empty(1, 1, 3, 768, 160, 160, device='meta')
+    rows = next(rows for name, rows in golden('macs_table.json')['models']
+                .items() if name.startswith(f'VideoMAE-{letter} '))
+    for row in rows:
+        while len(stack) - len(stack.left) < row['blocks_dropped']:
+            stack.drop(stack.left[-1])
+        total = complexity(model, inputs)['total']
+        assert total.paper / 1e9 == pytest.approx(
+            row['paper_gmacs'], rel=5e-3)
+        assert total.params / 1e6 == pytest.approx(
+            row['params_million']['merged'], rel=1e-6)
