@@ -59,11 +59,24 @@ class Gauge:
         Returns:
             Evaluator: The evaluator.
         """
-        evaluator = copy.deepcopy(self.runner.val_loop.evaluator)
-        for metric in evaluator.metrics:
-            metric.results.clear()
+        evaluator = copy.deepcopy(self.keep_evaluator())
         evaluator.dataset_meta = self.score_batches.dataset.metainfo
         return evaluator
+
+    def keep_evaluator(self) -> Evaluator:
+        """Copy the evaluator of validation before it is used.
+
+        Metrics may remember more than their results: ``ANetMetric`` of
+        mmaction2 keeps the annotations of every video that it has seen.
+
+        Returns:
+            Evaluator: As it was when first asked for.
+        """
+        if not hasattr(self, '_unused'):
+            self._unused = copy.deepcopy(self.runner.val_loop.evaluator)
+            for metric in self._unused.metrics:
+                metric.results.clear()
+        return self._unused
 
     def probe(self, stack: BlockStack,
               lora: Optional[dict] = None) -> Dict[str, Any]:
@@ -100,7 +113,7 @@ class Gauge:
             Dict[str, float]: All metrics.
         """
         val_loop = self.runner.val_loop
-        evaluator = copy.deepcopy(val_loop.evaluator)
+        evaluator = copy.deepcopy(self.keep_evaluator())
         return evaluate(
             plain_model(self.runner.model), val_loop.dataloader, evaluator)
 

@@ -156,6 +156,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         """Run the rounds that are left."""
         self.runner.call_hook('before_train')
         with explained(self.runner, self.hook.record):
+            self.gauge.keep_evaluator()
             if not self.hook.rounds:
                 begin(self)
             self.plan()

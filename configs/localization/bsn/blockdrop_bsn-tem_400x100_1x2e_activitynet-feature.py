@@ -20,7 +20,6 @@ train_cfg = dict(
     _delete_=True,
     type='mmblockdrop.DistillationLoop',
     drops=1,
-    protect=[0],
     epochs_per_round=2,
     metric='curve/mAP',
     scorer=dict(type='mmblockdrop.MetricScorer', metric='curve/mAP'))
