@@ -1,9 +1,12 @@
 # With the habits of the published code that change its numbers: no videos are
 # held out, so that the best epoch is chosen on the test videos; its windows,
-# whole frames, rounding and counting of positive points. For comparison only.
+# whole frames, rounding, padding and counting of positive points. For
+# comparison only.
 _base_ = './blockdrop_vit-small-p16-lora_videomae-k400-pre_2xb1-3x60e_thumos14-768x160.py'  # noqa: E501
 published = dict(split=None, window_rule='published', frame_rule='truncate')
-model = dict(localizer=dict(head=dict(integer_normalizer=True)))
+model = dict(
+    localizer=dict(head=dict(integer_normalizer=True)),
+    alignments=dict(block=dict(include_padding=True)))
 train_dataloader = dict(dataset=published)
 val_dataloader = dict(dataset=dict(**published, subset='validation'))
 test_dataloader = dict(dataset=published)

@@ -122,6 +122,21 @@ def unique_models(configs):
     return list(found.values())
 
 
+@pytest.mark.parametrize('path', PATHS)
+def test_data_fit_the_model(configs, path):
+    cfg = configs[path]
+    model = localizer_of(cfg)
+    for name, data in datasets(cfg).items():
+        assert data.window_size == model.window_size, name
+    if 'localizer' in cfg.model:
+        hook = cfg.custom_hooks[0]
+        assert hook.type == 'mmblockdrop.BlockDropHook'
+        assert hook.stack == 'backbone.blocks'
+        epochs = cfg.train_cfg.epochs_per_round
+        *_, last = cfg.param_scheduler
+        assert last.get('T_max', epochs) == epochs
+
+
 def test_models_are_built_and_run_without_weights(configs, quick_tables):
     seen = set()
     for path, cfg, sizes in unique_models(configs):
@@ -146,6 +161,7 @@ def test_models_are_built_and_run_without_weights(configs, quick_tables):
             assert len(preds.cls_logits) == len(cfg.head.strides)
             assert preds.cls_logits[0].shape == (1, cfg.head.num_classes,
                                                  cfg.window_size)
+        assert len(BlockStack(model, 'backbone.blocks')) == cfg.backbone.depth
     assert seen == set(ENCODERS)
 
 
