@@ -5,7 +5,8 @@ A wrapped layer computes ``x W^T + b + s (x A^T) B^T`` with A of shape
 (LoRA, arXiv 2106.09685, equation 3). B starts at zero, so that a fresh
 adapter changes nothing.
 """
-from typing import List, Optional, Sequence
+import difflib
+from typing import Dict, List, Optional, Sequence, Union
 
 import torch
 from mmengine.logging import print_log
@@ -14,13 +15,24 @@ from torch import Tensor, nn
 ADAPTER = 'default'
 
 
-def _linear_names(module: nn.Module) -> List[str]:
-    names = {
-        name.split('.')[-1]
-        for name, child in module.named_modules()
-        if isinstance(child, nn.Linear)
-    }
-    return sorted(names)
+Modules = Union[nn.Module, Sequence[nn.Module]]
+
+
+def _listed(modules: Modules) -> List[nn.Module]:
+    return [modules] if isinstance(modules, nn.Module) else list(modules)
+
+
+def _linear_names(modules: Modules) -> Dict[str, bool]:
+    """Last names of the linear layers, and whether the layer is called."""
+    names: Dict[str, bool] = {}
+    for module in _listed(modules):
+        for path, parent in module.named_modules():
+            for name, child in parent.named_children():
+                if isinstance(child, nn.Linear):
+                    # It multiplies with the weight of its layer by itself.
+                    called = not isinstance(parent, nn.MultiheadAttention)
+                    names[name] = called or names.get(name, False)
+    return dict(sorted(names.items()))
 
 
 def lora_layers(module: nn.Module) -> List[nn.Module]:
@@ -65,32 +77,79 @@ def _accept_plain_weights(layer: nn.Module) -> None:
     layer._register_load_state_dict_pre_hook(rename)
 
 
-def check_lora(module: nn.Module,
+def check_lora(modules: Modules,
                rank: int,
                targets: Sequence[str] = ('qkv', 'proj'),
                **kwargs) -> None:
     """Refuse arguments of :func:`add_lora` that cannot work.
 
     Args:
-        module (nn.Module): Module whose layers would be adapted.
+        modules (nn.Module | Sequence[nn.Module]): What would be adapted.
         rank (int): See :func:`add_lora`.
         targets (Sequence[str]): See :func:`add_lora`.
         **kwargs: Other arguments of :func:`add_lora`, not looked at.
 
     Raises:
-        ValueError: ``rank`` is not positive, or no layer has such a name.
+        ValueError: ``rank`` is not positive, no layer has such a name, or
+            its weight is read without calling it; lists the names of the
+            linear layers.
     """
     if rank < 1:
         raise ValueError(f'lora.rank is {rank}, expected a positive number')
-    names = _linear_names(module)
+    names = _linear_names(modules)
+    kinds = ', '.join(sorted({type(m).__name__ for m in _listed(modules)}))
+    possible = [name for name, called in names.items() if called]
+    if not possible:
+        raise ValueError(
+            f'lora.targets names {list(targets)}, but {kinds} has no linear '
+            'layer that LoRA could adapt: train the weights themselves, with '
+            'lora=None')
     missing = [t for t in targets if t not in names]
     if missing:
+        near = difflib.get_close_matches(missing[0], possible, 1, 0.)[0]
         raise ValueError(f'lora.targets names {missing}, but the linear '
-                         f'layers of {type(module).__name__} are called '
-                         f'{names}')
+                         f'layers of {kinds} are called {possible}; the '
+                         f'nearest is {near!r}')
+    ignored = [t for t in targets if not names[t]]
+    if ignored:
+        raise ValueError(_ignored(ignored, possible))
 
 
-def add_lora(module: nn.Module,
+def check_called(idle: Sequence[str],
+                 targets: Sequence[str] = ('qkv', 'proj'),
+                 **kwargs) -> None:
+    """Refuse targets of LoRA that a model does not call.
+
+    mmaction2's ``VisionTransformer``, for one, multiplies with
+    ``qkv.weight``; LoRA on ``qkv`` would be trained and change nothing.
+
+    Args:
+        idle (Sequence[str]): Dotted paths of the linear layers that were not
+            called in a forward pass, as ``BlockStack.idle``.
+        targets (Sequence[str]): See :func:`add_lora`.
+        **kwargs: Other arguments of :func:`add_lora`, not looked at.
+
+    Raises:
+        ValueError: A target is among them.
+    """
+    for path in idle:
+        name = path.rpartition('.')[2]
+        if name in targets:
+            rest = [t for t in targets if t != name]
+            hint = (' mmblockdrop.LoRAViT calls it and has the same parameter '
+                    'names.' if name == 'qkv' else '')
+            raise ValueError(_ignored([name], rest, path) + hint)
+
+
+def _ignored(names: Sequence[str], rest: Sequence[str],
+             path: Optional[str] = None) -> str:
+    where = f' ({path})' if path else ''
+    return (f'lora.targets names {list(names)}{where}, whose weight the model '
+            'reads without calling the layer, so that LoRA would be ignored. '
+            f'Possible targets: {list(rest) or "none"}.')
+
+
+def add_lora(modules: Modules,
              rank: int,
              alpha: Optional[float] = None,
              targets: Sequence[str] = ('qkv', 'proj'),
@@ -101,7 +160,8 @@ def add_lora(module: nn.Module,
     keeps its ``requires_grad``.
 
     Args:
-        module (nn.Module): Module whose layers are adapted.
+        modules (nn.Module | Sequence[nn.Module]): What is adapted. Those
+            of several modules that have no such layer stay as they are.
         rank (int): Rank of the update.
         alpha (float, optional): The update is scaled by ``alpha / rank``.
             Defaults to ``rank``, which is a scale of one as in the
@@ -113,14 +173,21 @@ def add_lora(module: nn.Module,
         int: Number of adapted layers.
 
     Raises:
-        ValueError: ``rank`` is not positive, no layer has such a name, or
-            LoRA is there already.
+        ValueError: See :func:`check_lora`; or LoRA is there already.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-    if has_lora(module):
+    if any(has_lora(module) for module in _listed(modules)):
         raise ValueError(
             'This module carries LoRA already: merge_lora() it first.')
-    check_lora(module, rank, targets)
+    check_lora(modules, rank, targets)
+    return sum(
+        _add_lora(module, rank, alpha, targets, dropout)
+        for module in _listed(modules)
+        if set(targets) & set(_linear_names(module)))
+
+
+def _add_lora(module: nn.Module, rank: int, alpha: Optional[float],
+              targets: Sequence[str], dropout: float) -> int:
+    from peft import LoraConfig, inject_adapter_in_model
     trainable = {
         id(p): p.requires_grad
         for p in module.parameters()

@@ -1,0 +1,55 @@
+"""Encoders of images, run frame by frame."""
+from typing import Any, Optional
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmblockdrop.registry import MODELS
+
+
+@MODELS.register_module()
+class FrameEncoder(BaseModule):
+    """Gives an image encoder the interface of a video encoder.
+
+    Time is folded into the batch. ``mmaction.Recognizer2D`` does the same
+    for recognizers; this serves localizers, which hold their encoder under
+    ``backbone`` and give it clips. The blocks are at
+    ``backbone.encoder.<path>``, e.g. ``backbone.encoder.layers``.
+
+    Args:
+        encoder (dict): Config of the image encoder, such as
+            ``dict(type='mmpretrain.ConvNeXt', arch='tiny')``. Where it
+            returns several feature maps the last one counts.
+        init_cfg (dict, optional): As in mmengine.
+    """
+
+    def __init__(self, encoder: dict, init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.encoder = MODELS.build(encoder)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode clips.
+
+        Args:
+            x (Tensor): Clips ``[clips, 3, frames, H, W]``.
+
+        Returns:
+            Tensor: ``[clips, C, frames, h, w]``; h and w are 1 where the
+            encoder returns a vector per image.
+
+        Raises:
+            ValueError: The encoder returns neither maps nor vectors.
+        """
+        clips, _, frames = x.shape[:3]
+        features: Any = self.encoder(x.transpose(1, 2).flatten(0, 1))
+        if isinstance(features, (tuple, list)):
+            features = features[-1]
+        if features.dim() == 2:
+            features = features[..., None, None]
+        if features.dim() != 4:
+            raise ValueError(
+                f'backbone.encoder ({type(self.encoder).__name__}) returns '
+                f'{list(features.shape)}, expected maps [images, C, h, w] or '
+                "vectors [images, C]; for a transformer set out_type='featmap'"
+            )
+        return features.unflatten(0, (clips, frames)).transpose(1, 2)

@@ -1,0 +1,150 @@
+"""Results are shared where that is exact, and only there."""
+import pytest
+import torch
+from torch import nn
+
+from mmblockdrop.blocks import BlockStack, SharedPrefix
+
+
+class Block(nn.Module):
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, x, *rest, **options):
+        return x + torch.tanh(self.fc(x))
+
+
+class Net(nn.Module):
+
+    def __init__(self, depth: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(Block() for _ in range(depth))
+
+
+class Chunks(Net):
+    """Every block runs once a chunk, the last one shorter."""
+
+    def forward(self, x):
+        outs = []
+        for part in x.split(2):
+            for block in self.blocks:
+                part = block(part, (3, 4), scale=None)
+            outs.append(part)
+        return torch.cat(outs)
+
+
+class Loop(Net):
+    """What the last block returns goes into the first one again."""
+
+    def forward(self, x):
+        for _ in range(2):
+            for block in self.blocks:
+                x = block(x)
+        return x
+
+
+class Written(Net):
+    """Writes into what a block returned."""
+
+    def forward(self, x):
+        x = x.clone()
+        for block in self.blocks:
+            x = block(x)
+            x.mul_(0.5)
+        return x
+
+
+class Collecting(Net):
+    """Blocks add to a list that they are given."""
+
+    def forward(self, x):
+        seen = []
+        for block in self.blocks:
+            x = block(x, seen)
+            seen.append(x)
+        return sum(seen)
+
+
+class Growing(Block):
+
+    def forward(self, x, seen):
+        seen.append(x)
+        return x + torch.tanh(self.fc(sum(seen)))
+
+
+class Dense(Net):
+    """The blocks themselves add to the list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Growing() for _ in range(4))
+
+    def forward(self, x):
+        seen = []
+        for block in self.blocks:
+            x = block(x, seen)
+        return x + sum(seen)
+
+
+class Backwards(Net):
+    """Runs the blocks from the last to the first."""
+
+    def forward(self, x):
+        for block in reversed(self.blocks):
+            x = block(x)
+        return x
+
+
+class Branches(Net):
+    """Two pathways, one with a connection to the other."""
+
+    def forward(self, x):
+        y = self.blocks[1](self.blocks[0](x))
+        z = self.blocks[2](x)
+        return self.blocks[3](y + z)
+
+
+def run(net, x, share):
+    """Output without each block, and how many blocks that took."""
+    stack = BlockStack(net.eval(), 'blocks')
+    stack.probe(lambda: net(x))
+    assert stack.droppable == stack.left
+    with torch.no_grad():
+        if share:
+            with SharedPrefix(stack) as prefix:
+                return {
+                    i: net(x)
+                    for i in prefix.candidates(stack.left)
+                }, prefix.executions
+        outputs = {}
+        for index in stack.left:
+            with stack.skip(index):
+                outputs[index] = net(x)
+    return outputs, None
+
+
+@pytest.mark.parametrize('kind,executions', [
+    (Chunks, 27), (Loop, 21), (Written, 12), (Collecting, 9), (Dense, 12),
+    (Backwards, 9), (Branches, 9)
+])
+def test_exact(kind, executions):
+    x = torch.randn(5, 3)
+    plain, _ = run(kind(), x.clone(), False)
+    shared, count = run(kind(), x.clone(), True)
+    assert sorted(shared) == sorted(plain)
+    for index, output in plain.items():
+        assert torch.equal(output, shared[index]), index
+    assert count == executions
+
+
+def test_nothing_is_shared_in_inference_mode():
+    net = Net().eval()
+    net.forward = lambda x: [x := b(x) for b in net.blocks][-1]
+    stack = BlockStack(net, 'blocks')
+    with torch.inference_mode(), SharedPrefix(stack) as prefix:
+        for _ in prefix.candidates([1, 2, 3]):
+            net.forward(torch.ones(1, 3))
+    assert prefix.executions == 9
