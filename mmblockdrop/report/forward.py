@@ -26,7 +26,7 @@ def forward_mode(model: nn.Module, inputs: Inputs,
     try:
         with torch.no_grad():
             call(on_meta(model).eval(), empty_inputs(inputs), data_samples)
-    except RuntimeError:  # shapes do not fit
+    except (RuntimeError, ValueError):  # shapes do not fit, or no such mode
         return 'predict'
     return 'tensor'
 

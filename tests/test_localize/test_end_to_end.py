@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 import toy
+from mmaction.structures import ActionDataSample
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 
 from mmblockdrop.localize import SnippetClassHead
 from mmblockdrop.localize.class_head import segment_mean
@@ -278,3 +280,21 @@ def test_end_to_end_bmn_loses_a_block_and_keeps_its_map(tmp_path):
     record = json.loads((tmp_path / 'run/blockdrop.json').read_text())
     assert record['finished'] and len(record['rounds'][0]['dropped']) == 1
     assert record['rounds'][0]['macs'] < record['baseline']['macs']
+
+
+def test_samples_of_mmaction2_pass_through():
+    """Features and samples that BMN reads itself; outputs for ANetMetric."""
+    model = build('BMN', backbone=None, data_preprocessor=None).eval()
+    sample = ActionDataSample()
+    sample.gt_instances = InstanceData(gt_bbox=torch.tensor([[.2, .7]]))
+    sample.set_metainfo(
+        dict(video_name='v_a', duration_second=9., duration_frame=96))
+    inputs = [torch.rand(16, 2 * T)]
+    assert model.read([sample])[0] is sample
+    losses = model(inputs, [sample], mode='loss')
+    assert list(losses) == ['loss'] and losses['loss'] > 0
+    with torch.no_grad():
+        found, = model(inputs, [sample], mode='predict')
+    assert found['video_name'] == 'v_a' and found['proposal_list']
+    with pytest.raises(ValueError, match='set model.backbone'):
+        model([torch.rand(1, 3, 4, 8, 8)], [sample], mode='loss')
