@@ -41,6 +41,31 @@ def test_unknown_protected_block(refused):
     assert f'blocks 0 to {toy.DEPTH - 1}' in message
 
 
+def test_block_that_is_protected_twice(refused):
+    message = refused(ValueError, protect=[0, 2, 2])
+    assert 'train_cfg.protect=[0, 2, 2] names block 2 twice' in message
+
+
+def test_block_to_start_without_twice(refused):
+    hook = dict(type='mmblockdrop.BlockDropHook', start_dropped=[1, 1])
+    message = refused(ValueError, custom_hooks=[hook])
+    assert 'BlockDropHook.start_dropped=[1, 1] names block 1 twice' in message
+
+
+@pytest.mark.parametrize('path', [['backbone.blocks', 'backbone.blocks.1'],
+                                  ['backbone.blocks.1', 'backbone.blocks.1']])
+def test_block_that_is_in_the_stack_twice(refused, path):
+    hook = dict(type='mmblockdrop.BlockDropHook', stack=path)
+    message = refused(ValueError, custom_hooks=[hook])
+    assert 'backbone.blocks.1' in message and 'twice' in message
+
+
+def test_unknown_time_to_merge(refused):
+    message = refused(ValueError, merge_lora='epoch')
+    assert "train_cfg.merge_lora='epoch'" in message
+    assert "['round', 'end']" in message
+
+
 def test_unknown_block_to_start_without(refused):
     hook = dict(type='mmblockdrop.BlockDropHook', start_dropped=[7])
     message = refused(ValueError, custom_hooks=[hook])
@@ -166,6 +191,21 @@ def test_checkpoint_of_another_depth(refused):
     message = refused(ValueError, deeper)
     assert 'epoch_3.pth does not fit' in message
     assert f'missing: backbone.blocks.{toy.DEPTH}.' in message
+
+
+def test_teacher_of_another_width(refused, trained, tmp_path):
+    state, _ = read_weights(trained)
+    name = 'backbone.blocks.1.mlp.layers.0.0.weight'
+    state[name] = state[name][:, :8]
+    path = tmp_path.parent / f'{tmp_path.name}_narrow.pt'
+    torch.save(dict(state_dict=state, meta={}), path)
+
+    def narrow(cfg):
+        cfg.model.checkpoint = str(path)
+
+    message = refused(ValueError, narrow)
+    assert f'{path} does not fit' in message
+    assert f'{name} (64, 8) instead of (64, 16)' in message
 
 
 def runner_for(checkpoint, tmp_path, depth=toy.DEPTH, stack='backbone.blocks'):
