@@ -25,7 +25,7 @@ READERS = {
     'demo-actions.py',
     'ceiling_adl-64': 'ceiling_adl/actionformer_vit-w64-d8_30e_'
     'ceiling-adl.py',
-    'grid_words-32': 'grid_words/actionformer_vit-w96-d8_24e_grid-words.py'
+    'grid_words-32': 'grid_words/actionformer_vit-w96-d8_20e_grid-words.py'
 }
 
 

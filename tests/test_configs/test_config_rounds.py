@@ -26,7 +26,7 @@ ROUNDS = [
     f'fineaction/blockdrop{SMALL}4xb4-3x15e_fineaction-768x160.py',
     'demo_actions/blockdrop_vit-w64-d8_2x2e_demo-actions.py',
     'ceiling_adl/blockdrop_vit-w64-d8_2x5e_ceiling-adl.py',
-    'grid_words/blockdrop_vit-w96-d8_4x3e_grid-words.py'
+    'grid_words/blockdrop_vit-w96-d8_4x2e_grid-words.py'
 ]
 
 

@@ -16,15 +16,15 @@ import os
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 TOOLS = Path(__file__).resolve().parents[1]
 FOLDER = 'configs/grid_words/'
-BASELINE = FOLDER + 'actionformer_vit-w96-d8_24e_grid-words.py'
-BLOCK_DROP = FOLDER + 'blockdrop_vit-w96-d8_4x3e_grid-words.py'
-GT_ONLY = FOLDER + 'blockdrop-gt_vit-w96-d8_4x3e_grid-words.py'
+BASELINE = FOLDER + 'actionformer_vit-w96-d8_20e_grid-words.py'
+BLOCK_DROP = FOLDER + 'blockdrop_vit-w96-d8_4x2e_grid-words.py'
+GT_ONLY = FOLDER + 'blockdrop-gt_vit-w96-d8_4x2e_grid-words.py'
 METRICS = ('tad/mAP@0.50', 'tad/mAP')
 
 
@@ -80,16 +80,13 @@ def methods(depth: int, epochs: int, per_round: int) -> List[Method]:
             Method('at-once', left, [
                 f'train_cfg.drops={drops}',
                 f'train_cfg.drops_per_round={drops}',
-                f'train_cfg.epochs_per_round={drops * per_round}',
-                f'param_scheduler.0.T_max={drops * per_round}'
+                f'train_cfg.epochs_per_round={drops * per_round}'
             ]))
         longer = epochs + drops * per_round
         rows.append(
             Method('shallow', left, [
                 f'model.backbone.depth={left}',
-                f'train_cfg.max_epochs={longer}',
-                f'param_scheduler.1.end={longer}',
-                f'param_scheduler.1.T_max={longer - 1}'
+                f'train_cfg.max_epochs={longer}'
             ], BASELINE))
     return rows
 
@@ -178,28 +175,50 @@ def outcome(method: Method, root: Path, seed: int, full: Path,
     return metrics
 
 
-def seed_outcomes(rows: Sequence[Method], root: Path, seed: int,
-                  epochs: int, per_round: int) -> Dict[str, Dict[str, Any]]:
-    """All methods of one seed, one after another.
+def compare(rows: Sequence[Method], root: Path, seeds: Sequence[int],
+            jobs: int, epochs: int,
+            per_round: int) -> Dict[int, Dict[str, Dict[str, Any]]]:
+    """All methods for all seeds, ``jobs`` runs at a time.
 
     Args:
         rows (Sequence[Method]): The methods, the full model first.
         root (Path): Where everything goes.
-        seed (int): Seed.
+        seeds (Sequence[int]): Seeds.
+        jobs (int): Runs side by side.
         epochs (int): Epochs of the full model.
         per_round (int): Epochs of alignment per dropped block.
 
     Returns:
-        dict: ``name-blocks`` to metrics.
+        dict: Seed to ``name-blocks`` to metrics.
     """
-    full = root / f'seed{seed}' / rows[0].run / f'epoch_{epochs}.pth'
-    found = {}
-    for method in rows:
-        longer = epochs + (rows[0].blocks - method.blocks) * per_round
-        key = f'{method.name}-{method.blocks}'
-        found[key] = outcome(method, root, seed, full, longer)
-        print(f'seed {seed} {key}: '
-              f'{100 * found[key]["tad/mAP"]:.1f}', flush=True)
+    found: Dict[int, Dict[str, Dict[str, Any]]] = {s: {} for s in seeds}
+    trained: Dict[int, Future] = {}
+
+    def task(seed: int, group: Sequence[Method]) -> None:
+        if group[0] is not rows[0]:
+            trained[seed].result()
+        full = root / f'seed{seed}' / rows[0].run / f'epoch_{epochs}.pth'
+        for method in group:
+            longer = epochs + (rows[0].blocks - method.blocks) * per_round
+            key = f'{method.name}-{method.blocks}'
+            found[seed][key] = outcome(method, root, seed, full, longer)
+            print(f'seed {seed} {key}: '
+                  f'{100 * found[seed][key]["tad/mAP"]:.1f}', flush=True)
+
+    groups = [[m for m in rows[1:] if m.run == run]
+              for run in dict.fromkeys(m.run for m in rows[1:])]
+    with ThreadPoolExecutor(jobs) as pool:
+        # First in, first out: whoever waits for a full model finds it done
+        # or in work. What takes longest comes last.
+        for seed in seeds:
+            trained[seed] = pool.submit(task, seed, rows[:1])
+        rest = [
+            pool.submit(task, seed, group)
+            for group in sorted(groups, key=lambda g: g[0].scratch)
+            for seed in seeds
+        ]
+        for future in [*trained.values(), *rest]:
+            future.result()
     return found
 
 
@@ -238,7 +257,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument(
-        '--jobs', type=int, default=2, help='seeds that run side by side')
+        '--jobs', type=int, default=2, help='runs side by side')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/compare_grid'))
     args = parser.parse_args(argv)
@@ -249,13 +268,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     rows = methods(drop.model.localizer.backbone.depth, epochs, per_round)
     os.environ.setdefault('OMP_NUM_THREADS',
                           str(max((os.cpu_count() or 1) // args.jobs, 1)))
-    with ThreadPoolExecutor(args.jobs) as pool:
-        jobs = {
-            seed: pool.submit(seed_outcomes, rows, args.work_dir, seed,
-                              epochs, per_round)
-            for seed in args.seeds
-        }
-        found = {seed: job.result() for seed, job in jobs.items()}
+    found = compare(rows, args.work_dir, args.seeds, args.jobs, epochs,
+                    per_round)
     text = table(rows, found)
     (args.work_dir / 'table.md').write_text(text + '\n')
     print(text)

@@ -1,10 +1,11 @@
 # GRID speaker 1: 16 words read from the lips, 250 videos of 12 s.
 # The test part is for the final table only; the best epoch is chosen on a
 # part of the training videos, and candidates are scored on another.
+_base_ = './untrimmed_video.py'
 data_root = 'data/grid_s1_words_tad'
 cache_dir = 'data/cache/grid_words'
 num_classes = 16
-image_size = 48
+image_size = 32
 # A step is one tubelet of two frames. 152 steps are 304 frames, 19 clips of
 # 16: a whole video of 300 frames and four frames of padding.
 window_size = 152
@@ -12,7 +13,8 @@ snippet_stride = 2
 frames_per_step = 2
 val_split = dict(ratio=0.15, seed=0)
 
-# Kept a little larger than what the model sees, for random crops; grey.
+# The middle of the picture, where the mouth is, a little larger than what the
+# model sees, for random crops; grey.
 frames = dict(
     type='mmblockdrop.CachedFrames',
     cache_dir=cache_dir,
@@ -20,6 +22,7 @@ frames = dict(
         dict(type='mmblockdrop.OpenVideo'),
         dict(type='DecordDecode'),
         dict(type='Resize', scale=(54, 54), keep_ratio=False),
+        dict(type='CenterCrop', crop_size=36),
         dict(type='mmblockdrop.ToGray'),
     ])
 train_pipeline = [
@@ -42,56 +45,24 @@ test_pipeline = [
 ]
 
 videos = dict(
-    type='mmblockdrop.UntrimmedVideoDataset',
-    ann_file='annotations.json',
     data_root=data_root,
-    data_prefix=dict(video='videos'),
-    classes='category_idx.txt',
     window_size=window_size,
     snippet_stride=snippet_stride,
     frames_per_step=frames_per_step)
+held_out = dict(
+    **videos,
+    subset='training',
+    split=dict(part='val', **val_split),
+    pipeline=test_pipeline)
+learnt_from = dict(
+    **videos, subset='training', split=dict(part='train', **val_split))
 
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        **videos,
-        subset='training',
-        split=dict(part='train', **val_split),
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        **videos,
-        subset='training',
-        split=dict(part='val', **val_split),
-        pipeline=test_pipeline,
-        test_mode=True))
+    batch_size=4, dataset=dict(**learnt_from, pipeline=train_pipeline))
+val_dataloader = dict(batch_size=4, dataset=held_out)
 test_dataloader = dict(
     batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        **videos, subset='test', pipeline=test_pipeline, test_mode=True))
-# Training videos on which the candidates of a round are scored.
+    dataset=dict(**videos, subset='test', pipeline=test_pipeline))
 score_dataloader = dict(
     batch_size=4,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        **videos,
-        subset='training',
-        split=dict(part='train', **val_split),
-        sample_ratio=0.25,
-        pipeline=test_pipeline,
-        test_mode=True))
-
-val_evaluator = dict(
-    type='mmblockdrop.TADMetric', tiou_thresholds=[0.3, 0.4, 0.5, 0.6, 0.7])
-test_evaluator = val_evaluator
+    dataset=dict(**learnt_from, sample_ratio=0.25, pipeline=test_pipeline))
