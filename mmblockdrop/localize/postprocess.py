@@ -1,27 +1,22 @@
-"""Suppression of temporal segments, in plain NumPy.
-
-All classes of a video are suppressed in lock-step: every step takes the best
-remaining segment of each class and decays what it overlaps, as array
-operations over a ``[classes, segments]`` table. No compiled extension.
-"""
+"""Suppression of temporal segments, in plain NumPy."""
 import difflib
-from typing import Callable, List, NamedTuple, Optional, Tuple, TypeVar, Union
+from typing import (Iterator, List, NamedTuple, Optional, Sequence, Tuple,
+                    TypeVar, Union)
 
 import numpy as np
 import torch
 
+from .average_precision import count_within
+from .suppression import hard_decay, soft_decay, suppress
 from .voting import vote_in_groups
 
 ArrayLike = Union[np.ndarray, torch.Tensor]
 T = TypeVar('T', np.ndarray, torch.Tensor)
 
-#: Added to every length in the overlap, so that a segment of zero length
-#: has one.
-LENGTH_EPS = 1e-6
 SOFT_METHODS = ('naive', 'linear', 'gaussian', 'improved_gaussian')
 TYPES = ('soft_nms', 'nms')
-#: Steps between two clean-ups of the table.
-CLEAN_EVERY = 16
+#: Segments of the videos that are suppressed together.
+CHUNK = 8000
 
 
 class Segments(NamedTuple):
@@ -95,180 +90,113 @@ def nms(segments: T,
         ValueError: On an unknown ``type`` or ``method``, or a ``sigma`` that
             is not positive.
     """
-    _check_choice('nms.type', type, TYPES)
-    _check_choice('nms.method', method, SOFT_METHODS)
-    if sigma <= 0:
-        raise ValueError(f'nms.sigma must be positive, found {sigma}')
     as_tensor = isinstance(segments, torch.Tensor)
-    segs, conf, classes = (_to_numpy(x) for x in (segments, scores, labels))
-    segs = segs.reshape(-1, 2).astype(np.float32)
-    conf = conf.astype(np.float32)
-
-    candidates = np.arange(len(conf))
-    if type == 'nms':
-        decay = _hard_decay(iou_threshold)
-        if min_score > 0:
-            candidates = np.flatnonzero(conf > min_score)
-    else:
-        decay = _soft_decay(method, iou_threshold, sigma, t1, t2)
-    groups = np.zeros(len(conf), int) if class_agnostic else np.unique(
-        classes, return_inverse=True)[1]
-    limit = max_num if max_num is not None and max_num > 0 else len(conf)
-    index, kept_scores = _suppress(segs[candidates], conf[candidates],
-                                   groups[candidates], decay,
-                                   np.float32(min_score), limit)
-    index = candidates[index]
-    order = np.argsort(-kept_scores, kind='stable')[:limit]
-    index, kept_scores = index[order], kept_scores[order]
-    kept = segs[index]
-    if voting_thresh > 0 and (class_agnostic or vote_per_class):
-        kept = vote_in_groups(kept, groups[index], segs, conf, groups,
-                               voting_thresh)
-    result = Segments(kept, kept_scores, classes[index])
+    result, = nms_videos([(segments, scores, labels)], type, method,
+                         iou_threshold, sigma, min_score, max_num,
+                         class_agnostic, voting_thresh, vote_per_class, t1,
+                         t2)
     if as_tensor:
         result = Segments(*(torch.from_numpy(np.ascontiguousarray(x))
                             for x in result))
     return result
 
 
-#: (scores, iou, length of the better segment) -> lowered scores, all
-#: broadcast to (groups, segments).
-Decay = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
+               type: str = 'soft_nms',
+               method: str = 'gaussian',
+               iou_threshold: float = 0.1,
+               sigma: float = 0.5,
+               min_score: float = 0.001,
+               max_num: Optional[int] = 200,
+               class_agnostic: bool = False,
+               voting_thresh: float = 0.,
+               vote_per_class: bool = True,
+               t1: float = 0.,
+               t2: float = 0.) -> List[Segments]:
+    """:func:`nms` of many videos at once, with the same results.
 
+    The classes of all videos are suppressed in lock-step, which pays where
+    videos have few segments.
 
-def _soft_decay(method: str, iou_threshold: float, sigma: float, t1: float,
-                t2: float) -> Decay:
-    threshold, sigma = np.float32(iou_threshold), np.float32(sigma)
-
-    def naive(scores, iou, length):
-        return scores * (iou < threshold)
-
-    def linear(scores, iou, length):
-        return scores * np.where(iou >= threshold, 1 - iou, np.float32(1))
-
-    def gaussian(scores, iou, length):
-        return scores * np.exp(-(iou * iou) / sigma)
-
-    def improved_gaussian(scores, iou, length):
-        near = iou >= np.float32(t1) + np.float32(t2) * length
-        return scores * np.where(near, np.exp(-(iou * iou) / sigma),
-                                 np.float32(1))
-
-    return dict(
-        naive=naive,
-        linear=linear,
-        gaussian=gaussian,
-        improved_gaussian=improved_gaussian)[method]
-
-
-def _hard_decay(iou_threshold: float) -> Decay:
-    threshold = np.float32(iou_threshold)
-
-    def hard(scores, iou, length):
-        return np.where(iou >= threshold, np.float32(-np.inf), scores)
-
-    return hard
-
-
-def _suppress(segments: np.ndarray, scores: np.ndarray, groups: np.ndarray,
-              decay: Decay, min_score: np.float32,
-              limit: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Greedy suppression of all groups in lock-step.
-
-    A row of the table is a group, ``-inf`` marks what has been taken or has
-    vanished. Scores only fall, so once ``limit`` segments have been taken,
-    whatever is below the weakest of the best ``limit`` can neither enter the
-    result nor influence it and leaves the table.
+    Args:
+        videos (Sequence[tuple]): Segments, scores and labels of each.
+        type (str): This and the rest: see :func:`nms`.
+        method (str): See :func:`nms`.
+        iou_threshold (float): See :func:`nms`.
+        sigma (float): See :func:`nms`.
+        min_score (float): See :func:`nms`.
+        max_num (int, optional): See :func:`nms`.
+        class_agnostic (bool): See :func:`nms`.
+        voting_thresh (float): See :func:`nms`.
+        vote_per_class (bool): See :func:`nms`.
+        t1 (float): See :func:`nms`.
+        t2 (float): See :func:`nms`.
 
     Returns:
-        tuple: Index of the survivors and their lowered scores, unsorted.
+        list[Segments]: Arrays, one entry per video.
+
+    Raises:
+        ValueError: See :func:`nms`.
     """
-    table = _Table.build(segments, scores, groups)
-    taken: List[np.ndarray] = []
-    taken_scores: List[np.ndarray] = []
-    step = 0
-    with np.errstate(invalid='ignore'):
-        while table.index.size:
-            rows = np.arange(len(table.index))
-            best = table.scores.argmax(1)
-            top = table.scores[rows, best]
-            alive = top > -np.inf
-            taken.append(table.index[rows, best][alive])
-            taken_scores.append(top[alive])
-            table.scores[rows, best] = -np.inf
-            iou, length = table.overlap(rows, best)
-            lowered = decay(table.scores, iou, length)
-            # Also true for -inf times 0, which is not a number.
-            lowered[~(lowered >= min_score)] = -np.inf
-            table = table._replace(scores=lowered)
-            step += 1
-            if step % CLEAN_EVERY == 0 or not alive.all():
-                table = table.clean(_floor(taken_scores, limit))
-    if not taken:
-        return np.zeros(0, int), np.zeros(0, np.float32)
-    return np.concatenate(taken), np.concatenate(taken_scores)
+    _check_choice('nms.type', type, TYPES)
+    _check_choice('nms.method', method, SOFT_METHODS)
+    if sigma <= 0:
+        raise ValueError(f'nms.sigma must be positive, found {sigma}')
+    floor = np.float32(min_score)
+    decay = hard_decay(iou_threshold) if type == 'nms' else soft_decay(
+        method, iou_threshold, sigma, t1, t2)
+    voting = voting_thresh if class_agnostic or vote_per_class else 0
+    result: List[Segments] = []
+    for part in _chunks(videos):
+        segs, conf, classes, owner = _joined(part)
+        groups = owner
+        if not class_agnostic:
+            names, label = np.unique(classes, return_inverse=True)
+            groups = owner * len(names) + label
+        candidates = np.arange(len(conf))
+        if type == 'nms' and min_score > 0:
+            candidates = np.flatnonzero(conf > min_score)
+        limit = max_num if max_num is not None and max_num > 0 else len(conf)
+        index, kept_scores = suppress(segs[candidates], conf[candidates],
+                                       groups[candidates], owner[candidates],
+                                       decay, floor, limit)
+        index = candidates[index]
+        order = np.lexsort((-kept_scores, owner[index]))
+        order = order[count_within(owner[index][order]) < limit]
+        index, kept_scores = index[order], kept_scores[order]
+        kept = segs[index]
+        if voting > 0:
+            kept = vote_in_groups(kept, groups[index], segs, conf, groups,
+                                  voting)
+        ends = np.searchsorted(owner[index], np.arange(1, len(part)))
+        result += [
+            Segments(*x) for x in zip(*(np.split(v, ends) for v in (
+                kept, kept_scores, classes[index])))
+        ]
+    return result
 
 
-def _floor(taken_scores: List[np.ndarray], limit: int) -> float:
-    """The ``limit``-th best score taken so far, -inf if there are fewer."""
-    values = np.concatenate(taken_scores)
-    if len(values) < limit:
-        return -np.inf
-    return np.partition(values, len(values) - limit)[len(values) - limit]
+def _chunks(videos: Sequence[tuple]) -> Iterator[Sequence[tuple]]:
+    """Videos whose segments fit into one table."""
+    first = size = 0
+    for i, (_, scores, _) in enumerate(videos):
+        size += len(scores)
+        if i > first and size > CHUNK:
+            yield videos[first:i]
+            first, size = i, len(scores)
+    if len(videos) > first:
+        yield videos[first:]
 
 
-class _Table(NamedTuple):
-    """Candidates by group: arrays of shape (groups, segments)."""
-    index: np.ndarray
-    scores: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    length: np.ndarray
-
-    @classmethod
-    def build(cls, segments: np.ndarray, scores: np.ndarray,
-              groups: np.ndarray) -> '_Table':
-        order = np.argsort(groups, kind='stable')
-        _, row, counts = np.unique(
-            groups[order], return_inverse=True, return_counts=True)
-        first = np.cumsum(counts) - counts
-        column = np.arange(len(order)) - np.repeat(first, counts)
-        index = np.zeros((len(counts), counts.max(initial=0)), int)
-        filled = np.zeros(index.shape, bool)
-        index[row, column] = order
-        filled[row, column] = True
-        if not index.size:
-            empty = np.zeros(index.shape, np.float32)
-            return cls(index, empty, empty, empty, empty)
-        start, end = segments[index, 0], segments[index, 1]
-        return cls(index, np.where(filled, scores[index], -np.inf), start, end,
-                   end - start + np.float32(LENGTH_EPS))
-
-    def overlap(self, rows: np.ndarray,
-                best: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """IoU of every segment with the best of its row, and its length."""
-        length = self.length[rows, best][:, None]
-        inter = np.minimum(self.end, self.end[rows, best][:, None])
-        inter -= np.maximum(self.start, self.start[rows, best][:, None])
-        np.maximum(inter, 0, out=inter)
-        return inter / (length + self.length - inter), length
-
-    def clean(self, floor: float) -> '_Table':
-        """Remove what is gone or below ``floor``, and empty rows."""
-        alive = (self.scores > -np.inf) & (self.scores >= floor)
-        counts = alive.sum(1)
-        rows = np.flatnonzero(counts)
-        width = counts.max(initial=0)
-        if len(rows) == len(alive) and width > 0.7 * alive.shape[1]:
-            return self._replace(
-                scores=np.where(alive, self.scores, np.float32(-np.inf)))
-        alive = alive[rows]
-        order = np.argsort(~alive, axis=1, kind='stable')[:, :width]
-        table = [np.take_along_axis(x[rows], order, 1) for x in self]
-        table[1] = np.where(
-            np.take_along_axis(alive, order, 1), table[1],
-            np.float32(-np.inf))
-        return _Table(*table)
+def _joined(videos: Sequence[tuple]) -> Tuple[np.ndarray, ...]:
+    """Segments, scores and labels of all videos, and whose they are."""
+    segs, conf, classes = ([_to_numpy(v[k]) for v in videos]
+                           for k in range(3))
+    owner = np.repeat(np.arange(len(videos)), [len(x) for x in conf])
+    return (np.concatenate([x.reshape(-1, 2).astype(np.float32)
+                            for x in segs]),
+            np.concatenate([x.astype(np.float32) for x in conf]),
+            np.concatenate(classes), owner)
 
 
 def _to_numpy(values: ArrayLike) -> np.ndarray:

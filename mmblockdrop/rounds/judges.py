@@ -1,4 +1,5 @@
 """What a race knows about its candidates, batch by batch."""
+import copy
 from typing import Any, Callable, Dict, List, Sequence
 
 import numpy as np
@@ -123,7 +124,9 @@ class MetricJudge(Judge):
                 if getattr(metric, noisy, None):
                     setattr(metric, noisy, None)
             try:
-                values = metric.compute_metrics(list(metric.results))
+                # Copies, for metrics that write into their results.
+                values = metric.compute_metrics(
+                    [copy.copy(result) for result in metric.results])
             except ValueError:  # nothing annotated in this batch
                 return float('nan')
             prefix = f'{metric.prefix}/' if metric.prefix else ''

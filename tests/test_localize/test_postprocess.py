@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmblockdrop.localize import nms, vote
+from mmblockdrop.localize import nms, postprocess, vote
 
 METHODS = ('naive', 'linear', 'gaussian', 'improved_gaussian')
 
@@ -210,3 +210,27 @@ def test_parity_of_voting(golden):
         case['nms_segments'].numpy(), case['all_segments'].numpy(),
         case['all_scores'].numpy(), case['iou_threshold'])
     np.testing.assert_allclose(refined, case['refined'], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('settings', [
+    dict(),
+    dict(max_num=15),
+    dict(max_num=None, method='linear', voting_thresh=0.6),
+    dict(type='nms', iou_threshold=0.4, min_score=0.2, max_num=9),
+    dict(class_agnostic=True, max_num=30, voting_thresh=0.7),
+])
+def test_many_videos_at_once_give_what_each_gives(settings, monkeypatch):
+    rng = np.random.default_rng(5)
+    videos = []
+    for count in (120, 0, 1, 60, 300, 17):
+        start = rng.uniform(0, 50, count)
+        videos.append(
+            (np.stack([start, start + rng.uniform(0.5, 9, count)], 1),
+             rng.random(count).round(2), rng.integers(0, 4, count)))
+    monkeypatch.setattr(postprocess, 'CHUNK', 400)
+    found = postprocess.nms_videos(videos, **settings)
+    assert len(found) == len(videos)
+    for one, video in zip(found, videos):
+        alone = nms(*video, **settings)
+        for mine, wanted in zip(one, alone):
+            np.testing.assert_array_equal(mine, wanted)
