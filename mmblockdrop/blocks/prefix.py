@@ -46,7 +46,7 @@ class SharedPrefix:
         self._place = {index: i for i, index in enumerate(stack.order)}
         self._missing = -1
         self._first = False
-        self._blocks: List[nn.Module] = []
+        self._blocks: List[Tuple[nn.Module, Any]] = []
         self._skipped = ExitStack()
         self._known: Dict[Tuple[int, int], '_Run'] = {}
         self._calls: Dict[int, int] = {}
@@ -54,14 +54,16 @@ class SharedPrefix:
     def __enter__(self) -> 'SharedPrefix':
         for index in self.stack.left:
             block = self.stack[index]
+            self._blocks.append((block, block.__dict__.get('forward')))
             block.forward = partial(self._run, index, block.forward)
-            self._blocks.append(block)
         return self
 
     def __exit__(self, *exc) -> None:
         self._skipped.close()
-        for block in self._blocks:
-            block.__dict__.pop('forward', None)
+        for block, own in self._blocks:
+            del block.forward
+            if own is not None:  # as mmengine's activation checkpointing sets
+                block.forward = own
         self._blocks.clear()
         self._known.clear()
 
