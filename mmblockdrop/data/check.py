@@ -1,4 +1,5 @@
 """Hold a folder of videos against its annotations."""
+import json
 import os
 import os.path as osp
 from collections import Counter
@@ -54,6 +55,33 @@ class Found(NamedTuple):
     frames: int
     fps: float
     drift: float
+
+
+def read_database(ann_file: str) -> Dict[str, Any]:
+    """Read the videos of an annotation file, whatever their form.
+
+    Args:
+        ann_file (str): ActivityNet-style JSON.
+
+    Returns:
+        dict: Annotations by video.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not JSON or has no ``database``.
+    """
+    require_path(ann_file, 'ann_file')
+    with open(ann_file, encoding='utf-8-sig') as file:
+        try:
+            content = json.load(file)
+        except ValueError as error:  # not JSON, or not text
+            raise ValueError(
+                f'ann_file={ann_file!r} is not JSON: {error}') from error
+    database = content.get('database') if isinstance(content, dict) else None
+    if not isinstance(database, dict):
+        raise ValueError(f"ann_file={ann_file!r} has no 'database' mapping "
+                         'from video name to its annotation')
+    return database
 
 
 def inspect_video(filename: str, decode: bool = True) -> Found:
@@ -143,8 +171,9 @@ def _entry(entry: Any) -> List[str]:
             texts.append(f'{key}={value!r} is not a positive number')
     actions = entry.get('annotations', [])
     if not isinstance(actions, list) or not all(
-            isinstance(action, dict) for action in actions):
-        texts.append("'annotations' is not a list of mappings")
+            isinstance(action, dict) and isinstance(action.get('label'), str)
+            for action in actions):
+        texts.append("'annotations' is not a list of mappings with a 'label'")
     return texts
 
 

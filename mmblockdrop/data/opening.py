@@ -8,6 +8,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 
+from mmblockdrop.reading import read_array
 from mmblockdrop.registry import TRANSFORMS
 from .files import FrameArray, UnreadableVideoError, nearest, open_video
 
@@ -30,7 +31,11 @@ class OpenVideo(BaseTransform):
         num_threads (int): Threads of the decoder. Defaults to 1.
         size (tuple[int, int], optional): Width and height of the frames that
             the decoder gives. Cheaper than a ``Resize`` of decoded frames,
-            with slightly different pixels. Defaults to None, the video's.
+            with slightly different pixels. At least 64 wide. Defaults to
+            None, the video's.
+
+    Raises:
+        ValueError: ``size`` is too narrow.
     """
 
     def __init__(self,
@@ -38,6 +43,11 @@ class OpenVideo(BaseTransform):
                  size: Optional[Tuple[int, int]] = None) -> None:
         self.num_threads = num_threads
         self.size = None if size is None else (int(size[0]), int(size[1]))
+        if self.size and self.size[0] < 64:
+            raise ValueError(
+                f'OpenVideo.size={self.size}: decord misreads some frames '
+                'that are narrower than 64 pixels; use Resize behind '
+                'DecordDecode')
         self._warned = False
         self._last: Tuple[Any, Any] = (None, None)
 
@@ -136,8 +146,8 @@ class LoadFeatures(BaseTransform):
 
     def _read(self, filename: str) -> np.ndarray:
         try:
-            array = np.load(filename, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            array = read_array(filename, 'features')
+        except (OSError, ValueError) as error:
             raise UnreadableVideoError(filename, str(error)) from error
         if array.ndim != 2 or not array.size:
             raise UnreadableVideoError(

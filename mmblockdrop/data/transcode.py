@@ -20,8 +20,6 @@ CHUNK_FRAMES = 32
 ENCODERS = ('ffmpeg', 'opencv')
 #: OpenCV sets a key frame this often, and cannot be told otherwise.
 OPENCV_GOP = 12
-#: decord misreads frames that are narrower.
-MIN_SIDE = 32
 
 
 class Recipe(NamedTuple):
@@ -81,14 +79,14 @@ def target_size(width: int, height: int, recipe: Recipe) -> Tuple[int, int]:
         recipe (Recipe): Says which size is wanted.
 
     Returns:
-        tuple[int, int]: Width and height, at least 32.
+        tuple[int, int]: Width and height.
     """
     if recipe.size is not None:
         width, height = recipe.size
     elif recipe.short_side is not None:
         scale = min(1., recipe.short_side / min(width, height))
         width, height = width * scale, height * scale
-    return tuple(max(MIN_SIDE, round(x / 2) * 2) for x in (width, height))
+    return max(2, round(width / 2) * 2), max(2, round(height / 2) * 2)
 
 
 def transcode(source: str, target: str, recipe: Recipe) -> int:
@@ -120,16 +118,33 @@ def transcode(source: str, target: str, recipe: Recipe) -> int:
             del reader
             _run_ffmpeg(ffmpeg_command(source, partial, size, fps, recipe))
         else:
-            _write_by_opencv(reader, partial, size, fps, expected)
-        written = len(open_video(partial))
-        if abs(written - expected) > max(2, 0.005 * expected):
-            raise RuntimeError(
-                f'{source!r}: {written} frames were written, {expected} '
-                'expected; the file may be damaged at some point')
+            _write_by_opencv(reader, source, partial, size, fps, expected)
+        written = _verify(partial, source, size, expected)
         os.replace(partial, target)
     finally:
         if osp.exists(partial):
             os.remove(partial)
+    return written
+
+
+def _verify(path: str, source: str, size: Tuple[int, int],
+            expected: int) -> int:
+    """Read a new video as training will; return its number of frames."""
+    reader = open_video(path)
+    written = len(reader)
+    if abs(written - expected) > max(2, 0.005 * expected):
+        raise RuntimeError(
+            f'{source!r}: {written} frames were written, {expected} expected; '
+            'the file may be damaged at some point')
+    try:
+        found = _decode(reader, np.array([0, written - 1]), path).shape[1:]
+    except UnreadableVideoError:
+        found = None
+    if found != (size[1], size[0], 3):
+        raise RuntimeError(
+            f'{source!r}: frames of {size[0]} x {size[1]} pixels are read '
+            f'back as {found}; decord misreads some videos that are narrower '
+            'than 64 pixels')
     return written
 
 
@@ -166,8 +181,8 @@ def _run_ffmpeg(command: list) -> None:
                            f'{said[-1] if said else done.returncode}')
 
 
-def _write_by_opencv(reader: Any, target: str, size: Tuple[int, int],
-                     fps: float, count: int) -> None:
+def _write_by_opencv(reader: Any, name: str, target: str,
+                     size: Tuple[int, int], fps: float, count: int) -> None:
     """Decode with decord and write with OpenCV, a few frames at a time."""
     import cv2
     source = _source_frames(reader, fps, count)
@@ -179,7 +194,7 @@ def _write_by_opencv(reader: Any, target: str, size: Tuple[int, int],
         for start in range(0, count, CHUNK_FRAMES):
             wanted = source[start:start + CHUNK_FRAMES]
             unique, place = np.unique(wanted, return_inverse=True)
-            for frame in _decode(reader, unique)[place]:
+            for frame in _decode(reader, unique, name)[place]:
                 if frame.shape[1::-1] != size:
                     frame = cv2.resize(
                         frame, size, interpolation=cv2.INTER_AREA)
@@ -197,11 +212,11 @@ def _source_frames(reader: Any, fps: float, count: int) -> np.ndarray:
         np.searchsorted(begin, shown, side='right') - 1, 0, len(reader) - 1)
 
 
-def _decode(reader: Any, indices: np.ndarray) -> np.ndarray:
+def _decode(reader: Any, indices: np.ndarray, name: str) -> np.ndarray:
     try:
         return reader.get_batch(indices).asnumpy()
     except Exception as error:  # decord raises RuntimeError or DECORDError
         reason = str(error).strip().splitlines()[0]
         raise UnreadableVideoError(
-            'frames %d to %d' % (indices[0], indices[-1]),
-            f'they cannot be decoded ({reason})') from error
+            name, f'frames {indices[0]} to {indices[-1]} cannot be decoded '
+            f'({reason})') from error

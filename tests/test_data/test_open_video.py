@@ -58,7 +58,7 @@ def test_a_changed_video_is_opened_again(tmp_path, opened):
 
 def test_copies_share_no_reader(tmp_path):
     write_video(tmp_path / 'a.mp4', 40)
-    step = OpenVideo(size=(48, 40))
+    step = OpenVideo(size=(64, 40))
     ours = step(record(tmp_path / 'a.mp4'))['video_reader']
     copy = pickle.loads(pickle.dumps(step))
     assert copy(record(tmp_path / 'a.mp4'))['video_reader'] is not ours
@@ -75,3 +75,5 @@ def test_size_of_the_decoder(tmp_path):
         imgs = decode(step(dict(results, **extra)))['imgs']
         assert [x.shape for x in imgs] == [(48, 64, 3)] * 2
     assert 'size=(64, 48)' in repr(step)
+    with pytest.raises(ValueError, match='narrower than 64'):
+        OpenVideo(size=(48, 64))

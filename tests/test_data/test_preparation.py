@@ -62,7 +62,8 @@ def test_everything_that_does_not_fit_is_listed(root, tmp_path, capsys):
             over=dict(annotations=[dict(segment=[1, 10], label='run')]),
             empty=dict(annotations=[dict(segment=[1, 1], label='run')]),
             text=dict(annotations=[dict(segment='1-2', label='run')]),
-            entry=dict(annotations='none')))
+            entry=dict(annotations='none'),
+            nameless=dict(annotations=[dict(segment=[0, 1], label=[3])])))
     videos = Path(folder) / 'videos'
     spoil(videos / 'cut.mp4')
     write_video(videos / 'rate.mp4', 48, 20.)
@@ -83,11 +84,12 @@ def test_everything_that_does_not_fit_is_listed(root, tmp_path, capsys):
         ('label', 'unknown label'), ('late', 'bad segment'),
         ('over', 'segment beyond the end'),
         ('empty', 'segment of zero length'), ('text', 'bad segment'),
-        ('entry', 'bad entry'), ('goon', 'file not annotated')
+        ('entry', 'bad entry'), ('nameless', 'bad entry'),
+        ('goon', 'file not annotated')
     }
     assert content['errors'] + content['warnings'] == len(
         content['problems'])
-    assert content['videos'] == 12 and content['readable'] == 10
+    assert content['videos'] == 13 and content['readable'] == 11
     good = content['files']['good']
     assert (good['frames'], good['fps']) == (24, 10.)
     assert good['drift'] < 1e-3
@@ -232,7 +234,10 @@ def test_size_and_rate(tmp_path):
     assert target_size(320, 180, Recipe(None)) == (320, 180)
     assert target_size(90, 61, Recipe(160)) == (90, 60)
     assert target_size(320, 180, Recipe(size=(171, 128))) == (172, 128)
-    assert target_size(320, 180, Recipe(20)) == (36, 32)
+    assert target_size(320, 180, Recipe(20)) == (36, 20)
+    with pytest.raises(RuntimeError, match='narrower than 64'):
+        transcode(str(tmp_path / 'a.mp4'), str(new),
+                  recipe._replace(size=(16, 16)))
 
 
 def test_an_interrupted_call_is_continued(tmp_path, capsys):
@@ -284,10 +289,10 @@ def test_ffmpeg_is_used_where_it_is(tmp_path, ffmpeg, capsys):
     (tmp_path / 'in').mkdir()
     write_video(tmp_path / 'in' / 'a.mp4', 12, 10.)
     args = [str(tmp_path / 'in'), str(tmp_path / 'out'), '--workers', '1']
-    assert resize_videos.main([*args, '--gop', '8', '--size', '64', '32']) == 0
+    assert resize_videos.main([*args, '--gop', '8', '--short-side', '0']) == 0
     words = said.read_text()
     assert '-g 8 -keyint_min 8' in words and '-an' in words
-    assert 'fps=10.000000,scale=64:32' in words and 'libx264' in words
+    assert 'fps=10.000000,scale=32:32' in words and 'libx264' in words
     assert numbers(tmp_path / 'out' / 'a.mp4') == list(range(12))
     ffmpeg(fails=True)
     args[1] = str(tmp_path / 'again')

@@ -16,10 +16,9 @@ from typing import Dict, List, Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (mends the stack)
 
-from mmblockdrop.data.annotations import (load_classes, load_database,
-                                          select_subset)
+from mmblockdrop.data.annotations import load_classes, select_subset
 from mmblockdrop.data.check import (ERRORS, WARNINGS, Found, Problem,
-                                    check_folder)
+                                    check_folder, read_database)
 from mmblockdrop.report import markdown_table
 
 
@@ -144,7 +143,11 @@ def run(args: argparse.Namespace) -> int:
         int: Exit status.
     """
     ann_file = osp.join(args.root, args.ann)
-    database = select_subset(load_database(ann_file), args.subset, ann_file)
+    database = read_database(ann_file)
+    if args.subset:
+        database = select_subset(
+            {k: v for k, v in database.items() if isinstance(v, dict)},
+            args.subset, ann_file)
     classes = None
     if args.classes:
         classes = load_classes(args.classes, args.root, database,
