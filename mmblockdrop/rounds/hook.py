@@ -1,7 +1,7 @@
 """Owns the record of what was dropped, when and why."""
 import copy
 from pathlib import Path
-from typing import Any, Collection, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -13,6 +13,7 @@ from mmblockdrop.distill.wrapper import read_localizer
 from mmblockdrop.registry import HOOKS
 from .failure import check_loss
 from .files import keep_checkpoints_whole, read_json, write_json
+from .fit import check_fit
 from .rebuild import localizer_of
 from .resume import go_on, keep_one_more
 
@@ -212,40 +213,8 @@ class BlockDropHook(Hook):
             prepare = getattr(runner._train_loop, 'prepare_alignment', None)
             if runner._resume and self.current and prepare:
                 prepare()
-        self._compare(runner, checkpoint)
-
-    def _compare(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuse a checkpoint that leaves blocks unloaded."""
-        own = localizer_of(runner.model).state_dict()
-        given = checkpoint.get('state_dict', checkpoint)
-        given = {k.removeprefix('module.'): v for k, v in given.items()}
-        parts = tuple(f'{p}.' for p in self.paths())
-        inside = sorted(k for k in {*own, *given} if k.startswith(parts))
-        problems = dict(
-            missing=[
-                k for k in inside
-                if k not in given and not _is_fresh(k, given)
-            ],
-            unexpected=[
-                k for k in inside if k not in own and _wrapped(k) not in own
-            ],
-            reshaped=[
-                f'{k} {tuple(given[k].shape)} instead of '
-                f'{tuple(own[k].shape)}' for k in inside
-                if k in own and k in given and own[k].shape != given[k].shape
-            ])
-        if any(problems.values()):
-            detail = '; '.join(f'{len(keys)} {kind}: {", ".join(keys[:3])}'
-                               for kind, keys in problems.items() if keys)
-            found = 'one' if self._has_record(checkpoint) else 'none'
-            raise ValueError(
-                f'The checkpoint does not fit the blocks of {self.path!r}: '
-                f'{detail}. A compressed checkpoint carries its record in '
-                f"meta['blockdrop']; this one has {found}.")
-
-    @staticmethod
-    def _has_record(checkpoint: dict) -> bool:
-        return 'blockdrop' in checkpoint.get('meta', {})
+        check_fit(
+            localizer_of(runner.model).state_dict(), checkpoint, self.paths())
 
 
 def history(record: Dict[str, Any], rounds: int) -> List[Any]:
@@ -262,20 +231,6 @@ def history(record: Dict[str, Any], rounds: int) -> List[Any]:
         record['start_dropped'], record['baseline']['metrics'],
         *((r['dropped'], r['metric_after']) for r in record['rounds'][:rounds])
     ]
-
-
-def _wrapped(key: str) -> str:
-    """Name of a plain layer's parameter once LoRA wraps the layer."""
-    layer, _, name = key.rpartition('.')
-    return f'{layer}.base_layer.{name}'
-
-
-def _is_fresh(key: str, given: Collection[str]) -> bool:
-    """Whether a LoRA key stands over a plain layer of the checkpoint."""
-    for part in ('.base_layer.', '.lora_A.', '.lora_B.'):
-        if part in key:
-            return f'{key.split(part)[0]}.weight' in given
-    return False
 
 
 def find_hook(runner: Runner) -> BlockDropHook:

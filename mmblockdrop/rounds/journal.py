@@ -162,9 +162,11 @@ def walk(batches: Any,
     extra = 0 if padded else repeated_samples(batches)
     rest = with_progress(batches_after(batches, len(states)))
     for number, batch in enumerate(rest, len(states) + 1):
-        if extra and number == len(batches):
+        if extra and number == len(batches) and isinstance(batch, dict):
             batch = {k: v[:-extra] for k, v in batch.items()}
-        if len(next(iter(batch.values()))):
+            if not any(len(v) for v in batch.values()):
+                batch = None
+        if batch is not None:
             yield batch
         if journal is not None:
             journal.add(take())

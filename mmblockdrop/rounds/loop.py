@@ -180,8 +180,8 @@ class DistillationLoop(EpochBasedTrainLoop):
         """
         gone = self.hook.record['start_dropped']
         stack = self.hook.stack(self.runner)
-        candidates = sorted(
-            set(range(len(stack))) - {*gone, *self.protect, *stack.fixed})
+        kept = {*gone, *self.protect, *stack.fixed}
+        candidates = [i for i in range(len(stack)) if i not in kept]
         most = min(len(candidates), len(stack) - len(gone) - 1)
         if self.bounded:
             self.drops = min(self.drops, most)

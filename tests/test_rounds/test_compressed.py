@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import toy
 from rounds_kit import read_record, read_weights, sharpen
 
@@ -85,3 +86,12 @@ def test_two_processes_choose_the_same_blocks(finished, tmp_path, block_drop):
     other, _ = read_weights(finished / 'round_2.pth')
     assert list(state) == list(other)
     assert not list(tmp_path.glob('*.tmp'))
+    for pattern in ('*.pth', 'blockdrop*', 'last_checkpoint'):
+        assert {f.name for f in tmp_path.glob(pattern)
+                } == {f.name for f in finished.glob(pattern)}
+    schedules = [
+        torch.load(folder / 'epoch_4.pth',
+                   weights_only=False)['param_schedulers']
+        for folder in (finished, tmp_path)
+    ]
+    assert schedules[0] == schedules[1]
