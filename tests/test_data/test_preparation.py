@@ -106,6 +106,20 @@ def test_warnings_harm_only_if_asked(root):
     assert check_data.main([*args, '--strict']) == 1
 
 
+def test_parts_of_a_folder(root, tmp_path, capsys):
+    folder = root(
+        dict(a=dict(), gone=dict(frames=0, duration=1.), b=dict(
+            subset='test', annotations=[dict(segment=[0, 1], label='rum')])))
+    (tmp_path / 'blocked.json').write_text('["gone"]')
+    args = [folder, '--workers', '1', '--classes', 'category_idx.txt']
+    assert check_data.main([*args, '--block-list', 'blocked.json']) == 1
+    assert 'unknown label' in capsys.readouterr().out
+    assert check_data.main([*args, '--block-list', 'blocked.json', '--subset',
+                            'training']) == 0
+    assert check_data.main([*args, '--subset', 'trainings']) == 2
+    assert "did you mean 'training'" in capsys.readouterr().err
+
+
 def test_what_cannot_be_checked(tmp_path, capsys):
     assert check_data.main([str(tmp_path / 'nowhere')]) == 2
     assert 'does not exist' in capsys.readouterr().err

@@ -16,7 +16,8 @@ from typing import Dict, List, Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (mends the stack)
 
-from mmblockdrop.data.annotations import load_classes, select_subset
+from mmblockdrop.data.annotations import (load_classes, read_names,
+                                          select_subset)
 from mmblockdrop.data.check import (ERRORS, WARNINGS, Found, Problem,
                                     check_folder, read_database)
 from mmblockdrop.report import markdown_table
@@ -46,6 +47,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--drop-labels', nargs='+', default=[], metavar='LABEL',
         help='labels that are background, such as Ambiguous')
+    parser.add_argument(
+        '--block-list',
+        help='file of the videos to leave out, as of the data set')
     parser.add_argument('--subset', nargs='+',
                         help='subsets to check; default: all')
     parser.add_argument(
@@ -148,6 +152,9 @@ def run(args: argparse.Namespace) -> int:
         database = select_subset(
             {k: v for k, v in database.items() if isinstance(v, dict)},
             args.subset, ann_file)
+    if args.block_list:
+        blocked = set(read_names(args.block_list, args.root, '--block-list'))
+        database = {k: v for k, v in database.items() if k not in blocked}
     classes = None
     if args.classes:
         classes = load_classes(args.classes, args.root, database,
