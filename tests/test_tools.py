@@ -225,6 +225,56 @@ def test_arguments_reach_the_config():
     assert cfg.a.b == [1, 2]
 
 
+def trained(toy, tmp_path, *flags) -> dict:
+    """Checkpoint of one more epoch of the toy."""
+    train.main([
+        str(toy / 'toy_config.py'), '--work-dir',
+        str(tmp_path), *flags, '--cfg-options', 'train_cfg.max_epochs=1'
+    ])
+    return CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))
+
+
+def test_learning_rate_is_scaled_with_the_batch(toy, tmp_path):
+    """The toy's batches hold 2 samples, its rate is 0.001 for 8."""
+    config = toy / 'scaled.py'
+    config.write_text("_base_ = './toy_config.py'\n"
+                      'auto_scale_lr = dict(base_batch_size=8)\n')
+    for flags, expected in (([], 0.001), (['--auto-scale-lr'], 0.00025)):
+        train.main([
+            str(config), '--work-dir',
+            str(tmp_path), *flags, '--cfg-options', 'train_cfg.max_epochs=1'
+        ])
+        found = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))
+        assert found['optimizer']['param_groups'][0]['lr'] == expected
+
+
+def test_seed_decides_the_order_of_samples(toy, tmp_path):
+    weights = [
+        trained(toy, tmp_path / str(i), '--seed', seed)['state_dict']['weight']
+        for i, seed in enumerate(('1', '1', '2'))
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_mixed_precision_reaches_the_optimizer_wrapper(toy, monkeypatch):
+    from mmengine.optim import AmpOptimWrapper
+    built = []
+
+    class Reached(Exception):
+        """The wrapper itself needs a GPU."""
+
+    def construct(self, **kwargs):
+        built.append(kwargs)
+        raise Reached
+
+    monkeypatch.setattr(AmpOptimWrapper, '__init__', construct)
+    with pytest.raises(Reached):
+        train.main([str(toy / 'toy_config.py'), '--amp', '--work-dir',
+                    str(toy / 'amp')])
+    assert built[0]['loss_scale'] == 'dynamic'
+
+
 def test_wrong_config_names_the_nearest(toy):
     with pytest.raises(FileNotFoundError, match="mean 'toy_config.py'"):
         train.main([str(toy / 'toy_confg.py')])

@@ -147,8 +147,12 @@ def test_wrong_files_name_the_nearest(baseline, capsys):
 
 @pytest.mark.parametrize('cfg, blocks, aligned', [
     (toy.localizer(), 'backbone.blocks', ['block', 'cls', 'seg']),
-    (BMN, ['x_1d_b.2', 'x_2d_p.2', 'x_2d_p.4'],
-     ['block', 'confidence', 'end', 'start']),
+    (BMN, ['x_1d_b.2', 'x_1d_s.0', 'x_1d_e.0', 'x_1d_p.0', 'x_2d_p.2',
+           'x_2d_p.4'], ['confidence', 'end', 'start']),
+    (dict(type='mmblockdrop.EndToEndLocalizer', localizer=BMN,
+          backbone=dict(type='mmblockdrop.LoRAViT', img_size=16, patch_size=8,
+                        embed_dims=8, depth=2, num_heads=2, num_frames=4)),
+     'backbone.blocks', ['block', 'confidence', 'end', 'start']),
     (dict(type='mmaction.Recognizer3D',
           backbone=dict(type='mmaction.ResNet3d', depth=18, base_channels=2,
                         pretrained=None, pretrained2d=False),
@@ -165,3 +169,5 @@ def test_stack_and_alignments_fit_the_localizer(cfg, blocks, aligned):
     for alignment in alignments.values():
         if 'module' in alignment:
             model.get_submodule(alignment['module'])
+        if 'mask' in alignment:
+            model.get_buffer(alignment['mask'])

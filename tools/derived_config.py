@@ -1,4 +1,5 @@
 """Write the config that compresses the localizer of another config."""
+import copy
 import os
 from pathlib import Path
 from pprint import pformat
@@ -18,12 +19,29 @@ Paths = Union[str, List[str]]
 METRICS = dict(
     TADMetric='tad/mAP', CurveMetric='curve/mAP', AccMetric='acc/top1',
     ANetMetric='auc')
-#: Modules of mmaction2's localizers that give probabilities.
-PROBABILITIES = dict(
-    BMN=dict(confidence='x_2d_p', start='x_1d_s', end='x_1d_e'))
-#: Layers of stock localizers that turn features into features of the same
-#: shape, where there is no stack of blocks.
-LAYERS = dict(BMN=['x_1d_b.2', 'x_2d_p.2', 'x_2d_p.4'])
+AGREE = dict(type='mmblockdrop.BinaryKLLoss')
+#: What the localizers of mmaction2 predict, by module.
+PREDICTIONS = dict(
+    BMN=dict(
+        confidence=dict(module='x_2d_p', mask='bm_mask', loss=AGREE),
+        start=dict(module='x_1d_s', loss=AGREE),
+        end=dict(module='x_1d_e', loss=AGREE)),
+    TEM=dict(
+        curves=dict(
+            module='conv3', loss=dict(AGREE, logits=True, scale=0.01))),
+    TCANet=dict(
+        iou=dict(module='tbr1', index=0, loss=AGREE),
+        segments=dict(
+            module='tbr1', index=1, loss=dict(type='mmblockdrop.GIoULoss'))))
+#: Layers of these that may go, as they have no stack of blocks.
+LAYERS = dict(
+    BMN=[
+        'x_1d_b.2', 'x_1d_s.0', 'x_1d_e.0', 'x_1d_p.0', 'x_2d_p.2', 'x_2d_p.4'
+    ],
+    TEM=['conv1', 'conv2'],
+    TCANet=['x_1d_b_f.2', 'lgtes'])
+#: Localizers that predict on the way to the loss only.
+LOSS_ONLY = ('TCANet', )
 
 TEMPLATE = '''\
 # Compresses {config}
@@ -89,8 +107,7 @@ def derived_config(config: str, checkpoint: str, target: Path,
             'give the config that trains the localizer')
     metric = metric or find_metric(cfg, config)
     init_default_scope(cfg.get('default_scope') or 'mmaction')
-    with empty_weights():
-        model = MODELS.build(localizer_config(cfg).copy())
+    model = build_empty(localizer_config(cfg))
     stack = unlisted(blocks) if blocks else find_blocks(model)
     BlockStack(model, stack)  # refuses paths that are not there
     loop = dict(loop)
@@ -116,6 +133,22 @@ def derived_config(config: str, checkpoint: str, target: Path,
         metric=metric,
         loop=extra,
         hooks=pformat(hooks, sort_dicts=False, width=76))
+
+
+def build_empty(model_cfg: dict) -> nn.Module:
+    """Build a model to look at; without values where its class allows.
+
+    Args:
+        model_cfg (dict): Its config.
+
+    Returns:
+        nn.Module: The model.
+    """
+    try:
+        with empty_weights():
+            return MODELS.build(copy.deepcopy(model_cfg))
+    except (NotImplementedError, RuntimeError):  # reads its own weights
+        return MODELS.build(copy.deepcopy(model_cfg))
 
 
 def find_metric(cfg: Config, config: str) -> str:
@@ -167,10 +200,9 @@ def find_blocks(model: nn.Module) -> Paths:
     stacks = find_stacks(model)
     inside = {p: n for p, n in stacks.items() if p.startswith('backbone')}
     stacks = inside or stacks
+    if type(model).__name__ in LAYERS:
+        return list(LAYERS[type(model).__name__])
     if not stacks:
-        layers = LAYERS.get(type(model).__name__)
-        if layers:
-            return layers
         raise ValueError(
             f'{type(model).__name__} has no stack of blocks: name layers '
             'that return what they are given with --blocks PATH [PATH ...]')
@@ -200,10 +232,12 @@ def find_alignments(model: nn.Module, stack: Paths) -> Dict[str, dict]:
         stack (str | list[str]): Paths of the stack.
 
     Returns:
-        dict: Name to config. The block outputs always; the predictions for
+        dict: Name to config. The outputs of blocks, and the predictions of
         localizers that are known.
     """
-    found = dict(block=dict(type='mmblockdrop.BlockAlignment', stack=stack))
+    found = {}
+    if stack != LAYERS.get(type(model).__name__):
+        found['block'] = dict(type='mmblockdrop.BlockAlignment', stack=stack)
     prefix, inner = '', model
     if hasattr(model, 'localizer'):  # an encoder in front of a localizer
         prefix, inner = 'localizer.', model.localizer
@@ -212,11 +246,10 @@ def find_alignments(model: nn.Module, stack: Paths) -> Dict[str, dict]:
         head = f'{prefix}head'
         found['cls'] = dict(type='mmblockdrop.ClassAlignment', head=head)
         found['seg'] = dict(type='mmblockdrop.SegmentAlignment', head=head)
-    for name, path in PROBABILITIES.get(kind, {}).items():
+    for name, cfg in PREDICTIONS.get(kind, {}).items():
+        paths = {k: prefix + cfg[k] for k in ('module', 'mask') if k in cfg}
         found[name] = dict(
-            type='mmblockdrop.ModuleAlignment',
-            module=prefix + path,
-            loss=dict(type='mmblockdrop.BinaryKLLoss'))
+            dict(type='mmblockdrop.ModuleAlignment'), **{**cfg, **paths})
     if getattr(model, 'with_cls_head', False):
         found['cls'] = dict(
             type='mmblockdrop.ModuleAlignment',
@@ -231,8 +264,10 @@ def _wrapper_lines(model: nn.Module, stack: Paths) -> str:
         pairs = ', '.join(f'{k}={_literal(v)}' for k, v in cfg.items())
         lines += f'\n        {name}=dict({pairs}),'
     lines = lines.rstrip(',') + ')'
-    if getattr(model, 'with_cls_head', False):
-        # A recognizer runs its head on the way to the loss only.
+    inner = getattr(model, 'localizer', model)
+    if getattr(model, 'with_cls_head',
+               False) or type(inner).__name__ in LOSS_ONLY:
+        # The teacher predicts on the way to the loss only.
         lines += ",\n    teacher_mode='loss'"
     return lines
 
