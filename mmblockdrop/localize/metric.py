@@ -10,10 +10,10 @@ from mmblockdrop.registry import METRICS
 from .activitynet import write_detections
 from .average_precision import APTable, Instances, average_precision
 from .classifier import ExternalClassifier
-from .postprocess import Segments, nms
+from .postprocess import Segments, nms_videos
 from .recall import average_recall
-from .results import (as_array, class_names, flatten_videos, group_windows,
-                      label_numbers, read_results)
+from .results import (as_array, class_names, class_table, flatten_videos,
+                      group_windows, label_numbers, read_results)
 
 #: Suppression of ActionFormer.
 DEFAULT_NMS = dict(
@@ -178,10 +178,7 @@ class TADMetric(BaseMetric):
                 len(labels), np.int64) if self.class_agnostic else (
                     label_numbers(labels, self._named))
         videos = group_windows(results)
-        detections = {
-            name: self.merge(windows)
-            for name, windows in videos.items()
-        }
+        detections = dict(zip(videos, self._merge_all([*videos.values()])))
         if self.outfile is not None:
             write_detections(self.outfile, detections, self.classes)
         gt, det = flatten_videos(videos, detections)
@@ -217,6 +214,26 @@ class TADMetric(BaseMetric):
         Returns:
             Segments: Best first, at most ``max_per_video``.
         """
+        return self._merge_all([windows])[0]
+
+    def _merge_all(self, videos: Sequence[Sequence[Mapping[str, Any]]]
+                   ) -> List[Segments]:
+        """:meth:`merge` of all videos."""
+        joined = [self._join(windows) for windows in videos]
+        if self.nms is not None:
+            settings = {'max_num': self.max_per_video, **self.nms}
+            return nms_videos(joined, **settings)
+        found = []
+        for segments, scores, labels in joined:
+            order = np.argsort(-scores, kind='stable')[:self.max_per_video]
+            found.append(
+                Segments(segments.reshape(-1, 2)[order], scores[order],
+                         labels[order]))
+        return found
+
+    def _join(self, windows: Sequence[Mapping[str, Any]]
+              ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Segments, scores and labels of all windows of a video."""
         segments, scores = (
             np.concatenate([as_array(w[key], np.float32) for w in windows])
             for key in ('segments', 'scores'))
@@ -224,12 +241,7 @@ class TADMetric(BaseMetric):
         if self.round_to is not None:
             segments = segments.round(self.round_to[0])
             scores = scores.round(self.round_to[1])
-        if self.nms is None:
-            order = np.argsort(-scores, kind='stable')[:self.max_per_video]
-            return Segments(segments.reshape(-1, 2)[order], scores[order],
-                            labels[order])
-        settings = {'max_num': self.max_per_video, **self.nms}
-        return nms(segments, scores, labels, **settings)
+        return segments, scores, labels
 
     def _label(self, windows: Sequence[Mapping[str, Any]],
                segments: np.ndarray, scores: np.ndarray
@@ -272,31 +284,3 @@ class TADMetric(BaseMetric):
                 'without annotation in these videos and count nowhere',
                 logger='current',
                 level=logging.DEBUG)
-
-
-def class_table(table: APTable, names: Sequence[str],
-                tiou_thresholds: Sequence[float]) -> str:
-    """Average precision by class as text, in percent.
-
-    Args:
-        table (APTable): The values.
-        names (Sequence[str]): Names of its classes.
-        tiou_thresholds (Sequence[float]): Its thresholds.
-
-    Returns:
-        str: One line per class, and their mean.
-    """
-    width = max(len(name) for name in (*names, 'class'))
-    lines = [
-        f'{"class":<{width}}  {"gt":>6} {"det":>7}' +
-        ''.join(f'  @{t:.2f}' for t in tiou_thresholds) + '    mean'
-    ]
-    counts = [*table.num_gt, table.num_gt.sum()], [
-        *table.num_det, table.num_det.sum()
-    ]
-    values = np.column_stack([table.ap, table.ap.mean(1)]) * 100
-    for i, name in enumerate([*names, 'all']):
-        lines.append(f'{name:<{width}}  {counts[0][i]:>6} {counts[1][i]:>7}' +
-                     ''.join(f'  {x:5.1f}' for x in values[:, i]) +
-                     f'   {values[:, i].mean():5.1f}')
-    return '\n'.join(lines)

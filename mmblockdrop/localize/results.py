@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 import torch
 
-from .average_precision import Instances, unique_annotations
+from .average_precision import APTable, Instances, unique_annotations
 from .postprocess import Segments
 
 Result = Dict[str, Any]
@@ -147,6 +147,34 @@ def flatten_videos(
         join([d.labels for d in det], np.int64, ()),
         join([d.scores for d in det], np.float64, ()))
     return unique_annotations(annotations), found
+
+
+def class_table(table: APTable, names: Sequence[str],
+                tiou_thresholds: Sequence[float]) -> str:
+    """Average precision by class as text, in percent.
+
+    Args:
+        table (APTable): The values.
+        names (Sequence[str]): Names of its classes.
+        tiou_thresholds (Sequence[float]): Its thresholds.
+
+    Returns:
+        str: One line per class, and their mean.
+    """
+    width = max(len(name) for name in (*names, 'class'))
+    lines = [
+        f'{"class":<{width}}  {"gt":>6} {"det":>7}' +
+        ''.join(f'  @{t:.2f}' for t in tiou_thresholds) + '    mean'
+    ]
+    counts = [*table.num_gt, table.num_gt.sum()], [
+        *table.num_det, table.num_det.sum()
+    ]
+    values = np.column_stack([table.ap, table.ap.mean(1)]) * 100
+    for i, name in enumerate([*names, 'all']):
+        lines.append(f'{name:<{width}}  {counts[0][i]:>6} {counts[1][i]:>7}' +
+                     ''.join(f'  {x:5.1f}' for x in values[:, i]) +
+                     f'   {values[:, i].mean():5.1f}')
+    return '\n'.join(lines)
 
 
 def as_array(values: Any, kind: Any) -> np.ndarray:

@@ -1,6 +1,7 @@
 # Half of the layers of BMN that can be dropped go, one a round, with two
 # epochs of alignment each.
-_base_ = 'mmaction::localization/bmn/bmn_2xb8-400x100-9e_activitynet-feature.py'
+_base_ = ('mmaction::localization/bmn/'
+          'bmn_2xb8-400x100-9e_activitynet-feature.py')
 custom_imports = dict(imports=['mmblockdrop'], allow_failed_imports=False)
 work_dir = 'work_dirs/blockdrop_bmn_400x100_3x2e_activitynet-feature'
 agree = dict(
