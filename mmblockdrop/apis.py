@@ -4,7 +4,6 @@
     model = init_localizer('config.py', 'work_dir/round_2.pth')
     print(localize_video(model, 'video.mp4')['detections'])
 """
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
@@ -16,6 +15,7 @@ from torch import nn
 from mmblockdrop.blocks import add_lora, has_lora, merge_lora, replay
 from mmblockdrop.localize.inference import localize_video
 from mmblockdrop.localize.loading import build_localizer
+from mmblockdrop.reading import read_json
 from mmblockdrop.report import draw_timeline
 
 __all__ = [
@@ -64,8 +64,8 @@ def read_actions(ann_file: str, video: Union[str, Path]) -> Dict[str, Any]:
     if not Path(ann_file).is_file():
         raise FileNotFoundError(f'annotations: there is no file {ann_file}')
     try:
-        database = json.loads(Path(ann_file).read_text())['database']
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        database = read_json(ann_file, 'annotations')['database']
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{ann_file} is not JSON with a field 'database'"
                          ) from error
     name = Path(video).stem

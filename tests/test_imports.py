@@ -23,7 +23,7 @@ ARROWS = dict(
     convert={'blocks', 'report'},
     rounds={'blocks', 'distill', 'report'},
     apis={'blocks', 'localize', 'report'})
-SHARED = {'registry', 'timeline', 'compat', 'version'}
+SHARED = {'reading', 'registry', 'timeline', 'compat', 'version'}
 #: Where mmaction2 and mmcv may be imported.
 OPENMMLAB = ('compat/', 'data/', 'localize/', 'blocks/vit.py')
 FILES = sorted(PACKAGE.rglob('*.py'))

@@ -5,7 +5,6 @@ The format is ``{"database": {name: {"subset", "duration", "frame", "fps",
 seconds. ``duration``, ``frame`` and ``fps`` may be absent where the video
 itself can tell.
 """
-import json
 import logging
 import math
 import os.path as osp
@@ -16,6 +15,7 @@ from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence,
 import numpy as np
 from mmengine.logging import print_log
 
+from mmblockdrop.reading import read_json, read_lines
 from .files import nearest, require_path
 
 BAD_SEGMENTS = ('error', 'drop')
@@ -30,15 +30,11 @@ def load_database(ann_file: str) -> Dict[str, dict]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not JSON, or has no ``database`` of videos.
+        ValueError: If it is not JSON, or has no ``database`` of videos, or
+            one of them has another form.
     """
     require_path(ann_file, 'ann_file')
-    with open(ann_file, encoding='utf8') as file:
-        try:
-            content = json.load(file)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f'ann_file={ann_file!r} is not JSON: {error}') from error
+    content = read_json(ann_file, 'ann_file')
     database = content.get('database') if isinstance(content, dict) else None
     if not isinstance(database, dict):
         keys = sorted(content) if isinstance(content, dict) else [
@@ -46,7 +42,33 @@ def load_database(ann_file: str) -> Dict[str, dict]:
         raise ValueError(
             f"ann_file={ann_file!r} has no 'database' mapping from video "
             f'name to its annotation{nearest("database", keys)}')
+    for name, video in database.items():
+        _check_video(name, video, ann_file)
     return database
+
+
+def _check_video(name: str, video: Any, ann_file: str) -> None:
+    """Refuse an entry of another form, by name."""
+    where = f'ann_file={ann_file!r}: video {name!r}'
+    if not isinstance(video, dict):
+        raise ValueError(f'{where} is {video!r:.60}, expected a mapping with '
+                         "'subset', 'duration' and 'annotations'")
+    actions = video.get('annotations', ())
+    if not isinstance(actions, (list, tuple)):
+        raise ValueError(f"{where} has annotations {actions!r:.60}, expected "
+                         "a list of {'segment': [start, end], 'label': name}")
+    for action in actions:
+        if not (isinstance(action, dict)
+                and isinstance(action.get('label'), str)):
+            raise ValueError(f'{where} has the action {action!r:.60}, '
+                             "expected {'segment': [start, end], 'label': "
+                             'name}')
+    for key in ('duration', 'fps', 'frame'):
+        value = video.get(key)
+        if value is not None and (not isinstance(value, (int, float))
+                                  or not math.isfinite(value)):
+            raise ValueError(f'{where} has {key}={value!r:.60}, expected a '
+                             'number')
 
 
 def load_classes(classes: Union[str, Sequence[str], None], data_root: str,
@@ -97,19 +119,21 @@ def read_names(file_name: str, data_root: str, key: str) -> List[str]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not JSON although it is called so.
+        ValueError: If it is no text, not JSON although it is called so, or
+            has another form.
     """
     path = osp.join(data_root, file_name)
-    with open(require_path(path, key), encoding='utf8') as file:
-        text = file.read()
+    require_path(path, key)
     if not path.endswith('.json'):
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        loaded = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{key}={path!r} is not JSON: {error}') from error
-    return (sorted(loaded, key=loaded.get)
-            if isinstance(loaded, dict) else list(loaded))
+        return read_lines(path, key)
+    loaded = read_json(path, key)
+    if isinstance(loaded, dict) and all(
+            isinstance(n, (int, float)) for n in loaded.values()):
+        return sorted(loaded, key=loaded.__getitem__)
+    if isinstance(loaded, list) and all(isinstance(n, str) for n in loaded):
+        return loaded
+    raise ValueError(f'{key}={path!r} holds {loaded!r:.60}, expected a list '
+                     'of names, or a mapping from name to number')
 
 
 def select_subset(database: Mapping[str, dict],

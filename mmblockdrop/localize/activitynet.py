@@ -6,6 +6,7 @@ from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
 
 import numpy as np
 
+from mmblockdrop.reading import read_json
 from .average_precision import (APTable, Instances, average_precision,
                                 unique_annotations)
 from .recall import top_recall
@@ -162,10 +163,7 @@ def as_rows(segments: np.ndarray,
 def _read(source: JSON, field: str) -> Mapping[str, Any]:
     if isinstance(source, (str, Path)):
         name = str(source)
-        try:
-            source = json.loads(Path(source).read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f'{name} is not valid JSON: {error}') from error
+        source = read_json(name, 'file')
     else:
         name = 'the dictionary given'
     if field not in source:

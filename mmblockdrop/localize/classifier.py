@@ -1,12 +1,13 @@
 """Classes of whole videos from a file, for proposals without class."""
 import difflib
-import json
 import re
 from pathlib import Path
 from typing import (Any, Collection, Dict, List, Mapping, Optional, Sequence,
                     Tuple)
 
 import numpy as np
+
+from mmblockdrop.reading import read_array, read_json
 
 ACTIVATIONS = (None, 'softmax')
 COMBINE = ('product', 'sqrt')
@@ -167,11 +168,7 @@ class ExternalClassifier:
 
     # ------------------------------------------------------------ the file
     def _read_json(self, classes: Any) -> None:
-        try:
-            content = json.loads(Path(self.path).read_text())
-        except ValueError as error:
-            raise ValueError(f'external_classifier.path={self.path!r} is not '
-                             f'valid JSON: {error}') from error
+        content = read_json(self.path, 'external_classifier.path')
         videos = content.get('results', content) if isinstance(
             content, Mapping) else None
         if not isinstance(videos, Mapping) or not videos:
@@ -190,11 +187,7 @@ class ExternalClassifier:
         self.classes = [str(c) for c in classes or _labels(videos)]
 
     def _read_array(self, classes: Any) -> None:
-        try:
-            table = np.load(self.path, allow_pickle=False)
-        except ValueError as error:
-            raise ValueError(f'external_classifier.path={self.path!r} is no '
-                             f'array: {error}') from error
+        table = read_array(self.path, 'external_classifier.path')
         columns = THUMOS14_COLUMNS if classes is None else classes
         if not isinstance(columns, Mapping):
             columns = {name: i for i, name in enumerate(columns)}

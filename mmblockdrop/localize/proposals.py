@@ -5,7 +5,6 @@ BMN, TEM and TCANet see a whole video of ``duration_second`` seconds and
 a window takes the place of the video, and one step the place of a second, so
 that what comes back is in steps of the window.
 """
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
 
@@ -15,6 +14,7 @@ from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmblockdrop.reading import read_json
 from mmblockdrop.timeline import seconds_to_steps, steps_to_seconds
 from .classifier import find_video
 
@@ -153,7 +153,7 @@ class ProposalFile:
     def __init__(self, path: Union[str, Path], max_num: int = 100) -> None:
         self.path, self.max_num = str(path), max_num
         try:
-            content = json.loads(Path(path).read_text())
+            content = read_json(path, 'model.proposals')
             found = content['results']
             self.videos: Dict[str, np.ndarray] = {
                 name: np.array([[*row['segment'], row['score']]
