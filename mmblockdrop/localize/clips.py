@@ -91,8 +91,9 @@ def encode_clips(encoder: nn.Module, clips: Tensor,
     Returns:
         What the encoder returns for all clips, [N, ...].
     """
-    if not chunk or torch.is_grad_enabled():
-        chunk = len(clips)
-    feats = [encoder(part) for part in clips.split(chunk)]
+    parts = [clips]
+    if chunk and not torch.is_grad_enabled():
+        parts = list(clips.split(chunk))
+    feats = [encoder(part) for part in parts]
     feats = [x[-1] if isinstance(x, (tuple, list)) else x for x in feats]
     return feats[0] if len(feats) == 1 else torch.cat(feats)

@@ -110,7 +110,7 @@ class EndToEndLocalizer(BaseModel):
             raise ValueError(
                 f'inputs have shape {tuple(inputs.shape)}, expected features '
                 '[B, C, T]; for frames set model.backbone')
-        feats = join_clips(feats, len(inputs), self.temporal_size,
+        feats = join_clips(feats, inputs.size(0), self.temporal_size,
                            self.pooling)
         for key, width in self.width.items():
             if feats.size(1) != width:

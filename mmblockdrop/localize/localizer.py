@@ -106,7 +106,7 @@ class ActionFormer(BaseModel):
             feats = encode_clips(self.backbone,
                                  split_clips(inputs, self.clip_frames),
                                  self.clip_chunk)
-            feats = join_clips(feats, len(inputs), self.window_size,
+            feats = join_clips(feats, inputs.size(0), self.window_size,
                                self.pooling)
         elif inputs.dim() == 3:
             missing = max(self.window_size - inputs.size(-1), 0)
@@ -219,8 +219,8 @@ def valid_mask(feats: Tensor, data_samples: Optional[list]) -> Tensor:
         bool [B, T].
     """
     length = feats.size(-1)
-    valid = [length] * len(feats)
-    if data_samples is not None:
-        valid = [sample.get('valid_steps', length) for sample in data_samples]
+    if data_samples is None:
+        return feats.new_ones((feats.size(0), length), dtype=torch.bool)
+    valid = [sample.get('valid_steps', length) for sample in data_samples]
     step = torch.arange(length, device=feats.device)
     return step < torch.tensor(valid, device=feats.device).unsqueeze(1)
