@@ -41,7 +41,7 @@ def to_onnx(model: nn.Module,
             differ.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  (torch.onnx needs it)
     except ImportError as error:
         raise ImportError(
@@ -63,9 +63,34 @@ def to_onnx(model: nn.Module,
                 output_names=names,
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC}, ))
         except Exception as error:  # torch raises of many kinds
-            raise ExportError(
-                f'ONNX has no counterpart for this model: '
-                f'{str(error).strip().splitlines()[0][:300]}') from error
+            raise ExportError('ONNX has no counterpart for this model: '
+                              f'{_reason(error)}') from error
+    try:
+        gap = _largest_gap(function, inputs, path, names, batch_sizes)
+        if not gap <= tolerance:
+            raise ExportError(f'{path}: outputs of onnxruntime differ by '
+                              f'{gap:.2g} from those of the model')
+    except Exception:
+        Path(path).unlink()
+        raise
+    return dict(
+        max_difference=gap,
+        batch_sizes=list(batch_sizes),
+        outputs={n: list(o.shape) for n, o in zip(names, outputs)})
+
+
+def _reason(error: BaseException) -> str:
+    """What lies under the exporter's own words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0][:300]}'
+
+
+def _largest_gap(function: nn.Module, inputs: Tensor, path: Union[str, Path],
+                 names: Sequence[str], batch_sizes: Sequence[int]) -> float:
+    """Difference of onnxruntime's outputs, relative to the largest number."""
+    import onnxruntime
     session = onnxruntime.InferenceSession(
         str(path), providers=['CPUExecutionProvider'])
     gap = 0.
@@ -82,15 +107,9 @@ def to_onnx(model: nn.Module,
                     f'{path}: {name} of {size} inputs has shape '
                     f'{list(b.shape)}, the model gives {list(a.shape)}')
             scale = max(float(a.abs().max()), 1.)
-            gap = max(gap, float((a - torch.from_numpy(b)).abs().max()) /
-                      scale)
-    if gap > tolerance:
-        raise ExportError(f'{path}: outputs of onnxruntime differ by '
-                          f'{gap:.2g} from those of the model')
-    return dict(
-        max_difference=gap,
-        batch_sizes=list(batch_sizes),
-        outputs={n: list(o.shape) for n, o in zip(names, outputs)})
+            b = torch.from_numpy(b).double()  # masks are bool
+            gap = max(gap, float((a - b).abs().max()) / scale)
+    return gap
 
 
 @contextmanager

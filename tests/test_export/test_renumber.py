@@ -23,6 +23,12 @@ SWIN = dict(
     window_size=(2, 2, 2),
     pretrained2d=False)
 RESNET = dict(pretrained=None, pretrained2d=False, base_channels=2)
+PROJECTION = dict(
+    type='mmblockdrop.ConvTransformerProjection', in_channels=8,
+    out_channels=8, num_heads=2)
+HEAD = dict(
+    type='mmblockdrop.ActionFormerHead', num_classes=2, in_channels=8,
+    num_convs=1, strides=[1, 2])
 CLIP, LARGER = (1, 3, 4, 16, 16), (1, 3, 4, 64, 64)
 
 
@@ -69,6 +75,10 @@ def compressed(cfg: Dict[str, Any], path: Any, drop: list,
           arch=dict(depths=[1, 2, 3, 1], channels=[8, 8, 16, 16])),
      'stages.2', [1], (1, 3, 64, 64),
      dict(arch=dict(depths=[1, 2, 2, 1], channels=[8, 8, 16, 16]))),
+    (dict(type='mmblockdrop.ActionFormer', window_size=8,
+          projection=dict(PROJECTION, arch=(2, 2, 1)), head=HEAD),
+     ['projection.stem', 'projection.embed'], [0, 3], (1, 8, 8),
+     dict(projection=dict(PROJECTION, arch=(1, 1, 1)))),
 ])
 def test_shorter_model_is_the_compressed_one(cfg, path, drop, shape, changed):
     model = compressed(cfg, path, drop, shape)
