@@ -164,6 +164,10 @@ def test_proposals_alone_are_scored_whatever_the_class():
 def test_classifier_does_not_replace_classes(tmp_path):
     path = write(tmp_path, {'results': SCORES, 'class': CLASSES})
     sample = proposals('a', [[0., 4.]], [.9], [[0., 4.]], [1])
+    # A detector of one class has nothing to lose.
+    sample['pred_instances']['labels'] = torch.tensor([0])
+    _, found = evaluate([sample], external_classifier=dict(path=path))
+    assert found['mAP@0.50'] == 1
     sample['pred_instances']['labels'] = torch.tensor([1])
     with pytest.raises(ValueError, match='gives classes itself'):
         evaluate([sample], external_classifier=dict(path=path))
