@@ -21,8 +21,7 @@ def test_only_what_is_named_is_trained():
         lora=dict(rank=2),
         trainable=['lora_', 'norm', 'patch_embed'])
     trained = {n for n, p in vit.named_parameters() if p.requires_grad}
-    for name in ('patch_embed.projection.weight', 'norm.weight',
-                 'blocks.0.norm1.bias',
+    for name in ('patch_embed.projection.weight', 'blocks.0.norm1.bias',
                  'blocks.1.attn.qkv.lora_A.default.weight'):
         assert name in trained
     for part in ('mlp', 'q_bias', 'base_layer', 'fc_norm'):

@@ -1,7 +1,7 @@
 """Configs of the repository, whole and at a size that runs in seconds."""
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Sequence
 
 import cv2
 import numpy as np
@@ -38,6 +38,11 @@ def read(path: str) -> Config:
     """Config by its path inside ``configs``, without yapf."""
     return Config.fromfile(
         ROOT / 'configs' / path, format_python_code=False)
+
+
+def find(start: str) -> str:
+    """The first config whose path begins so."""
+    return next(path for path in PATHS if path.startswith(start))
 
 
 def localizer_of(cfg: Config) -> Dict[str, Any]:
@@ -227,8 +232,3 @@ def untrained(cfg: Config, path: Path) -> str:
     model = MODELS.build(localizer_of(cfg))
     torch.save(dict(state_dict=model.state_dict()), path)
     return str(path)
-
-
-def folder_of(path: str, default: Optional[str] = None) -> str:
-    """Kind of the data of a config."""
-    return Path(path).parts[0] if default is None else default
