@@ -233,7 +233,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         """Train against the teacher; keep the best evaluated epoch."""
         entry = self.hook.current
         began = time.perf_counter()
-        first = self.schedule.epochs(entry['round'] - 1)
+        first = self.schedule.first_epoch(self.hook.rounds[:-1])
         last = first + self.phase.epochs
         if self._epoch > first:
             self.hook.take_over_epochs(self.path(self.best_name))

@@ -1,61 +1,18 @@
 """How each round is trained: epochs, evaluations, data, optimizer."""
 import copy
 import math
-import random
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-import torch
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from .epoch import announce_epoch
+from .part import EpochSubset
 from .rebuild import Recipe
 
 #: Keys of ``train_cfg.subset``.
 SUBSET_KEYS = ('ratio', 'seed', 'rounds', 'epochs', 'val_begin',
                'val_interval', 'dynamic_intervals', 'param_scheduler')
-
-
-class EpochSubset(Dataset):
-    """A part of a data set, drawn afresh for every epoch.
-
-    The draw depends on seed and epoch alone, so it is the same on every
-    process and after an interruption. Workers that stay alive see it.
-
-    Args:
-        dataset (Dataset): The whole data.
-        ratio (float): Share of the samples, in (0, 1].
-        seed (int): Seed of the draws.
-    """
-
-    def __init__(self, dataset: Dataset, ratio: float, seed: int = 0) -> None:
-        self.dataset, self.seed = dataset, seed
-        count = max(1, int(len(dataset) * ratio))
-        self.chosen = torch.zeros(count, dtype=torch.long).share_memory_()
-        self.set_epoch(0)
-
-    @property
-    def metainfo(self) -> Dict[str, Any]:
-        """dict: That of the whole data."""
-        return getattr(self.dataset, 'metainfo', {})
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the part for an epoch.
-
-        Args:
-            epoch (int): Number of the epoch, from zero.
-        """
-        announce_epoch(self.dataset, epoch)
-        order = random.Random(1000003 * self.seed + epoch)
-        chosen = order.sample(range(len(self.dataset)), len(self.chosen))
-        self.chosen.copy_(torch.tensor(chosen))
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[int(self.chosen[index])]
 
 
 @dataclass
@@ -145,6 +102,18 @@ class Schedule:
             int: Their epochs.
         """
         return sum(self[n].epochs for n in range(1, rounds + 1))
+
+    def first_epoch(self, earlier: Sequence[Dict[str, Any]]) -> int:
+        """Epochs before a round, also where the config has changed since.
+
+        Args:
+            earlier (Sequence[dict]): Entries of the rounds before.
+
+        Returns:
+            int: Their epochs.
+        """
+        planned = self.epochs(len(earlier))
+        return earlier[-1].get('last_epoch', planned) if earlier else 0
 
     @property
     def iters(self) -> int:

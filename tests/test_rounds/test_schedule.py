@@ -7,7 +7,8 @@ from rounds_kit import count_only, read_record
 from toy import ToyVideos
 
 from mmblockdrop.rounds import ends, gauge
-from mmblockdrop.rounds.schedule import EpochSubset, Phase, in_part
+from mmblockdrop.rounds.part import EpochSubset
+from mmblockdrop.rounds.schedule import Phase, in_part
 
 
 @pytest.fixture(autouse=True)
