@@ -12,7 +12,7 @@ from mmblockdrop.version import __version__
 from .inputs import difference
 from .plain import (is_plain, our_types, standalone, to_plain_types,
                     with_mmaction_types)
-from .renumber import ExportError, Stack, renumber
+from .renumber import ExportError, renumber
 
 
 def export_model(model: nn.Module,

@@ -1,4 +1,5 @@
 """An input of the size that a config tests with, and a plain call on it."""
+import math
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
@@ -83,15 +84,17 @@ def difference(model: nn.Module, other: nn.Module, inputs: Tensor) -> float:
 
     Returns:
         float: Largest absolute difference of two numbers; infinite if the
-        outputs differ in number or shape.
+        outputs differ in number or shape, or are not numbers.
     """
     first = network(model)(inputs)
     second = network(other)(inputs)
     if [a.shape for a in first] != [b.shape for b in second]:
         return float('inf')
-    return max((float((a.double() - b.double()).abs().max())
-                for a, b in zip(first, second) if a.numel()),
-               default=0.)
+    gaps = [
+        float((a.double() - b.double()).abs().max())
+        for a, b in zip(first, second) if a.numel()
+    ]
+    return float('inf') if any(map(math.isnan, gaps)) else max([0., *gaps])
 
 
 def example_inputs(cfg: Config,
