@@ -1,0 +1,316 @@
+"""Where the time of a round goes.
+
+    python tools/analysis_tools/profile_run.py CONFIG [--samples 8]
+
+runs one round of block drop with one epoch in a folder of its own, prints a
+table and draws a picture. Times are exclusive: what scoring waits for data
+counts as decoding, not as scoring. With workers that decode meanwhile,
+decoding is the time spent waiting for them.
+"""
+import argparse
+import functools
+import inspect
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+
+import mmblockdrop  # noqa: F401  (first: it mends the stack)
+import mmblockdrop.rounds  # noqa: F401  (registers the scorers)
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.evaluator import Evaluator
+from mmengine.model import BaseModel
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import Runner
+from torch.utils.data import dataloader
+
+from mmblockdrop.distill import TeacherStudentWrapper
+from mmblockdrop.registry import SCORERS
+from mmblockdrop.report import markdown_table
+
+PHASES = ('decode', 'score', 'teacher', 'student', 'backward', 'optimizer',
+          'evaluate', 'rest')
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line.
+
+    Args:
+        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+
+    Returns:
+        argparse.Namespace: The arguments.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a block-drop run')
+    parser.add_argument(
+        '--samples', type=int, metavar='N',
+        help='take only the first N samples of each data set')
+    parser.add_argument(
+        '--out', default='profile.png', help='picture (default: profile.png)')
+    parser.add_argument(
+        '--work-dir', help='keep the run here; default: a temporary folder')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction,
+        help='settings of the config to replace, as key=value')
+    return parser.parse_args(argv)
+
+
+class Clock:
+    """Exclusive time of nested phases.
+
+    Attributes:
+        seconds (dict[str, float]): Time of each phase.
+        calls (dict[str, int]): How often each was entered.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin again, outside of all phases but the present ones."""
+        self.seconds = dict.fromkeys(PHASES, 0.)
+        self.calls = dict.fromkeys(PHASES, 0)
+        self._open: List[str] = getattr(self, '_open', ['rest'])
+        self._since = self._now()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what happens inside for ``name``."""
+        self._switch()
+        self._open.append(name)
+        self.calls[name] += 1
+        try:
+            yield
+        finally:
+            self._switch()
+            self._open.pop()
+
+    def inside(self, name: str) -> bool:
+        """Whether a phase is open."""
+        return name in self._open
+
+    def _switch(self) -> None:
+        now = self._now()
+        self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+    def stop(self) -> None:
+        """Count the time up to now."""
+        self._switch()
+
+    @staticmethod
+    def _now() -> float:
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+@contextmanager
+def replaced(owner: Any, name: str,
+             make: Callable[[Callable], Callable]) -> Iterator[None]:
+    """Put something around a method of a class for a while."""
+    old = owner.__dict__[name]
+    setattr(owner, name, functools.wraps(old)(make(old)))
+    try:
+        yield
+    finally:
+        setattr(owner, name, old)
+
+
+def timed(clock: Clock, name: str,
+          quiet_in: Sequence[str] = ()) -> Callable[[Callable], Callable]:
+    """Wrapper that counts calls of a method as a phase.
+
+    Args:
+        clock (Clock): Where to count.
+        name (str): The phase.
+        quiet_in (Sequence[str]): Not inside these phases.
+
+    Returns:
+        Callable: For :func:`replaced`.
+    """
+
+    def make(old: Callable) -> Callable:
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            if any(map(clock.inside, quiet_in)):
+                return old(*args, **kwargs)
+            with clock.phase(name):
+                return old(*args, **kwargs)
+
+        return method
+
+    return make
+
+
+@contextmanager
+def watching(clock: Clock) -> Iterator[None]:
+    """Count phases of whatever runs inside."""
+    started: List[bool] = []
+
+    def scorer(old: Callable) -> Callable:
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            if not started:  # the round begins
+                started.append(True)
+                clock.reset()
+            with clock.phase('score'):
+                return old(*args, **kwargs)
+
+        return method
+
+    def wrapper(old: Callable) -> Callable:
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            if not torch.is_grad_enabled() or clock.inside('score'):
+                return old(self, *args, **kwargs)
+            with clock.phase('student'), ExitStack() as stack:
+                if self.teacher is not None:
+                    inner = self.teacher.forward
+                    self.teacher.forward = timed(clock, 'teacher')(inner)
+                    stack.callback(
+                        self.teacher.__dict__.pop, 'forward', None)
+                return old(self, *args, **kwargs)
+
+        return forward
+
+    aside = ('score', 'student')
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        for kind in set(SCORERS.module_dict.values()):
+            if '__call__' in kind.__dict__:
+                enter(replaced(kind, '__call__', scorer))
+        enter(replaced(TeacherStudentWrapper, 'forward', wrapper))
+        enter(replaced(dataloader._BaseDataLoaderIter, '__next__',
+                       timed(clock, 'decode')))
+        enter(replaced(BaseModel, 'val_step',
+                       timed(clock, 'evaluate', aside)))
+        for method in ('process', 'evaluate'):
+            enter(replaced(Evaluator, method,
+                           timed(clock, 'evaluate', aside)))
+        for kind in (OptimWrapper, AmpOptimWrapper):
+            for method, name in (('backward', 'backward'),
+                                 ('step', 'optimizer')):
+                if method in kind.__dict__:
+                    enter(replaced(kind, method, timed(clock, name)))
+        yield
+
+
+def shorten(cfg: Config, samples: Optional[int]) -> Config:
+    """One round of one epoch, on part of the data.
+
+    Args:
+        cfg (Config): Config of a block-drop run.
+        samples (int, optional): Samples of each data set.
+
+    Returns:
+        Config: The changed config.
+
+    Raises:
+        ValueError: If it is no block-drop run, or a data set cannot be cut.
+    """
+    train = cfg.get('train_cfg') or {}
+    if not str(train.get('type')).endswith('DistillationLoop'):
+        raise ValueError(
+            f'{cfg.filename}: train_cfg.type is {train.get("type")!r}, '
+            "expected 'mmblockdrop.DistillationLoop'")
+    train.update(drops=1, epochs_per_round=1)
+    loaders = [cfg.get(f'{k}_dataloader') for k in ('train', 'val', 'test')]
+    for loader in (*loaders, train.get('score_dataloader')):
+        if samples is None or not loader:
+            continue
+        kind = DATASETS.get(loader['dataset']['type'])
+        known = inspect.signature(kind.__init__).parameters
+        if 'indices' not in known and 'kwargs' not in known:
+            raise ValueError(f'--samples: {kind.__name__} has no argument '
+                             "'indices'; leave --samples out")
+        loader['dataset']['indices'] = samples
+    return cfg
+
+
+def rows(clock: Clock) -> List[Dict[str, str]]:
+    """Phases as rows of a table, with their sum.
+
+    Args:
+        clock (Clock): After the run.
+
+    Returns:
+        list[dict[str, str]]: The rows.
+    """
+    total = sum(clock.seconds.values())
+    found = [{
+        'phase': name,
+        'seconds': f'{clock.seconds[name]:.2f}',
+        'share': f'{100 * clock.seconds[name] / total:.1f} %',
+        'calls': str(clock.calls[name]) if clock.calls[name] else '-'
+    } for name in PHASES]
+    return found + [{
+        'phase': 'round',
+        'seconds': f'{total:.2f}',
+        'share': '100 %',
+        'calls': '1'
+    }]
+
+
+def draw(clock: Clock, path: str, title: str) -> None:
+    """Bars of the phases.
+
+    Args:
+        clock (Clock): After the run.
+        path (str): PNG to write.
+        title (str): Its title.
+    """
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(figsize=(6.4, 3.2))
+    names = list(PHASES)[::-1]
+    values = [clock.seconds[name] for name in names]
+    bars = axes.barh(names, values, color='tab:blue')
+    total = sum(values)
+    axes.bar_label(bars, [f' {100 * v / total:.0f} %' for v in values])
+    axes.margins(x=0.12)
+    axes.set_xlabel('seconds of a round')
+    axes.set_title(title, fontsize=9)
+    axes.spines[['top', 'right']].set_visible(False)
+    figure.tight_layout()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run a round and show where its time went."""
+    args = parse_args(argv)
+    try:
+        if not Path(args.config).is_file():
+            raise FileNotFoundError(f'config: there is no file {args.config}')
+        cfg = Config.fromfile(args.config)
+        if args.cfg_options:
+            cfg.merge_from_dict(args.cfg_options)
+        init_default_scope(cfg.get('default_scope', 'mmaction'))
+        cfg = shorten(cfg, args.samples)
+    except (FileNotFoundError, ValueError) as error:
+        print(f'profile_run.py: {error}', file=sys.stderr)
+        return 1
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder, watching(clock):
+        cfg.work_dir = args.work_dir or folder
+        cfg.experiment_name = f'profile_{int(time.time())}'
+        Runner.from_cfg(cfg).train()
+        clock.stop()
+    print(markdown_table(rows(clock)))
+    draw(clock, args.out, Path(args.config).stem)
+    print(f'written: {args.out}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
