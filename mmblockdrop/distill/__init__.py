@@ -1,9 +1,8 @@
 """The teacher beside the student."""
-from .alignment import (Alignment, ClassAlignment, ModuleAlignment,
-                        SegmentAlignment)
+from .alignment import Alignment, ClassAlignment, SegmentAlignment
 from .losses import (BinaryKLLoss, ClassDKDLoss, ClassKLLoss, FeatureMSELoss,
                      TokenRelationLoss)
-from .pathwise import BlockAlignment, PathwiseAlignment
+from .pathwise import BlockAlignment, ModuleAlignment, PathwiseAlignment
 from .taps import tap
 from .wrapper import TeacherStudentWrapper
 

@@ -26,9 +26,10 @@ class FeatureMSELoss(nn.Module):
             teacher (Tensor): The same shape.
 
         Returns:
-            Tensor: Scalar.
+            Tensor: Scalar, zero where there are no elements.
         """
-        return (student.float() - teacher.float()).square().mean()
+        gap = student.float() - teacher.float()
+        return gap.square().mean() if gap.numel() else gap.sum()
 
 
 @MODELS.register_module()

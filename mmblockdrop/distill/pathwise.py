@@ -3,8 +3,10 @@
 What the teacher computed at a module is let go as soon as the student has
 been there; see :mod:`.side_by_side`.
 """
+import difflib
 from typing import Any, List, Optional, Tuple
 
+import torch
 from torch import Tensor, nn
 
 from mmblockdrop.blocks import BlockStack
@@ -13,6 +15,9 @@ from mmblockdrop.blocks.surgery import StackPath
 from mmblockdrop.registry import MODELS
 from .alignment import Alignment, Recording
 from .padding import clip_times, real_times, select_real
+
+#: Mask of the steps that hold real video, by the samples' metainfo.
+VALID_STEPS = 'valid_steps'
 
 
 class PathwiseAlignment(Alignment):
@@ -118,3 +123,109 @@ class BlockAlignment(PathwiseAlignment):
         else:
             real = real.squeeze(1)
         return select_real(s, t, real)
+
+
+@MODELS.register_module()
+class ModuleAlignment(PathwiseAlignment):
+    """Output of one module, for any localizer.
+
+    Where the output is a list (the levels of a pyramid) the loss is the
+    mean over its entries.
+
+    Args:
+        module (str): Dotted path in the localizer; ``<path>:input`` for
+            what goes into the module.
+        index (int | str, optional): Entry of a tuple or dict output.
+            Defaults to None, the output as it is.
+        mask (str, optional): Which elements count. A dotted path of a
+            tensor of the localizer that broadcasts to the output, such as
+            ``bm_mask`` of BMN, whose non-zero entries count; or
+            ``valid_steps`` for the steps (last axis) that hold real video,
+            by ``valid_steps`` and ``window_size`` of the samples.
+            The loss is then given the elements that count as one row each,
+            ``[N]``. Defaults to None, all of them.
+        loss (dict): Defaults to the mean squared error.
+        weight (float): Defaults to 1.
+
+    Raises:
+        ValueError: ``mask`` names no tensor of the localizer, or one that
+            does not fit the output.
+    """
+
+    def __init__(self,
+                 module: str,
+                 index: Any = None,
+                 mask: Optional[str] = None,
+                 loss: dict = dict(type='mmblockdrop.FeatureMSELoss'),
+                 weight: float = 1.) -> None:
+        super().__init__(loss, weight)
+        self.module, self.index, self.mask = module, index, mask
+
+    def paths(self, student: nn.Module) -> List[str]:
+        """See :meth:`Alignment.paths`."""
+        if self.mask not in (None, VALID_STEPS):
+            find_tensor(student, self.mask)
+        return [self.module]
+
+    def compare(self, path: str, student_out: Any, teacher_out: Any,
+                student: nn.Module, data_samples: list) -> Tensor:
+        """See :meth:`PathwiseAlignment.compare`."""
+        s, t = student_out, teacher_out
+        if self.index is not None:
+            s, t = s[self.index], t[self.index]
+        if isinstance(s, Tensor):
+            s, t = [s], [t]
+        pairs = [(a, b) for a, b in zip(s, t)]
+        if self.mask is not None:
+            pairs = [self._select(a, b, student, data_samples)
+                     for a, b in pairs]
+        return sum(self.loss(a, b) for a, b in pairs) / len(pairs)
+
+    def _select(self, s: Tensor, t: Tensor, student: nn.Module,
+                data_samples: list) -> Tuple[Tensor, Tensor]:
+        """Elements that count, of student and teacher."""
+        if self.mask == VALID_STEPS:
+            length = s.shape[-1]
+            sizes = [x.get('window_size', length) for x in data_samples]
+            share = [
+                x.get(VALID_STEPS, n) / n for x, n in zip(data_samples, sizes)
+            ]
+            limit = torch.tensor(share, device=s.device)[:, None]
+            mask = torch.arange(length, device=s.device) / length < limit
+            mask = mask.view(len(share), *[1] * (s.dim() - 2), -1)
+        else:
+            mask = find_tensor(student, self.mask).to(s.device) != 0
+        try:
+            mask = mask.expand_as(s)
+        except RuntimeError:
+            raise ValueError(
+                f'mask={self.mask!r} of the alignment of {self.module!r} has '
+                f'shape {tuple(mask.shape)}, which does not fit the output '
+                f'{tuple(s.shape)}') from None
+        return s[mask], t[mask]
+
+
+def find_tensor(model: nn.Module, path: str) -> Tensor:
+    """Take a buffer or parameter of a model.
+
+    Args:
+        model (nn.Module): Any model.
+        path (str): Dotted path, as in its state dict.
+
+    Returns:
+        Tensor: The tensor.
+
+    Raises:
+        ValueError: No such tensor; names the nearest.
+    """
+    tensors = dict(model.named_buffers())
+    if path in tensors:
+        return tensors[path]
+    tensors.update(model.named_parameters())
+    if path not in tensors:
+        near = difflib.get_close_matches(path, tensors, n=1, cutoff=0.3)
+        hint = f' Did you mean {near[0]!r}?' if near else ''
+        raise ValueError(
+            f'mask={path!r} of an alignment is neither {VALID_STEPS!r} nor a '
+            f'tensor of {type(model).__name__}.{hint}')
+    return tensors[path]

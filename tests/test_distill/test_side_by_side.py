@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from mmblockdrop.blocks import BlockStack
-from mmblockdrop.distill import BlockAlignment, PathwiseAlignment, tap
+from mmblockdrop.distill import (BlockAlignment, FeatureMSELoss,
+                                 PathwiseAlignment, tap)
 from mmblockdrop.registry import MODELS
 
 CLIPS = toy.FRAMES // toy.CLIP
@@ -253,3 +254,10 @@ def test_recomputing_under_ddp_with_a_static_graph(trained, tmp_path):
     assert results[0].keys() == results[1].keys()
     for name, value in results[0].items():
         torch.testing.assert_close(results[1][name], value, msg=name)
+
+
+def test_nothing_to_compare_costs_nothing():
+    empty = torch.zeros(0, 3, requires_grad=True)
+    value = FeatureMSELoss()(empty, torch.zeros(0, 3))
+    value.backward()
+    assert value == 0 and empty.grad.shape == (0, 3)

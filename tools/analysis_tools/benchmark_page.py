@@ -119,7 +119,9 @@ def conditions() -> str:
     if torch.cuda.is_available():
         parts.append(f'{torch.cuda.get_device_name()}, CUDA '
                      f'{torch.version.cuda}')
-    command = ' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    # Of paths the last part: where things lie is nobody's business.
+    command = ' '.join(Path(word).name if '/' in word else word
+                       for word in sys.argv)
     parts.append(time.strftime('%Y-%m-%d'))
     return f'*`{command}`: {"; ".join(parts)}.*'
 
