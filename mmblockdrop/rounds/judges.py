@@ -1,6 +1,6 @@
 """What a race knows about its candidates, batch by batch."""
 import copy
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, Sequence
 
 import numpy as np
 import torch

@@ -5,6 +5,11 @@ import numpy as np
 
 from .bounds import radius
 
+#: The better half goes on at every check, whatever the differences.
+HALVING = 'halving'
+#: Gap of one that left without being behind.
+TIE = 1e-12
+
 
 class Lost(NamedTuple):
     """A candidate that left the race.
@@ -38,7 +43,7 @@ class Race:
             may leave.
         higher_is_better (bool): Direction of the values.
         delta (float): Probability of losing the best.
-        bound (str): See :func:`~.bounds.radius`.
+        bound (str): See :func:`~.bounds.radius`; or ``'halving'``.
         width (float): Length of the interval that holds all values.
         keep (int): So many stay in any case.
     """
@@ -66,13 +71,18 @@ class Race:
         means = {i: self.sign * np.nanmean(values[i]) for i in self.left}
         order = sorted(self.left, key=lambda i: (-means[i], i))
         leader = order[min(self.keep, len(order)) - 1]
+        half = max(self.keep, -(-len(order) // 2))
         for index in reversed(order[self.keep:]):
             gaps = self.sign * (values[leader] - values[index])
             gaps = gaps[np.isfinite(gaps)]
             if not len(gaps):
                 continue
             gap = float(gaps.mean())
-            if gap > 0 and gap > radius(gaps, self.total, self.delta,
-                                        self.bound, self.width):
-                self.lost.append(Lost(index, leader, gap))
+            if self.bound == HALVING:
+                leaves = index in order[half:]
+            else:
+                leaves = gap > 0 and gap > radius(
+                    gaps, self.total, self.delta, self.bound, self.width)
+            if leaves:
+                self.lost.append(Lost(index, leader, max(gap, TIE)))
                 self.left.remove(index)

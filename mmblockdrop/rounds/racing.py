@@ -12,7 +12,7 @@ from .batches import ShuffledBatches
 from .bounds import BOUNDS
 from .judges import Judge, LossJudge, MetricJudge
 from .progress import with_progress
-from .race import Race
+from .race import HALVING, Race
 from .select import Scorer, Scores
 
 CRITERIA = ('metric', 'loss')
@@ -46,13 +46,17 @@ class RacingScorer(Scorer):
         criterion (str): ``'metric'`` or ``'loss'``.
         metric (str): Key of the evaluator. Defaults to the mean over tIoU.
         delta (float): Probability that the best is lost. Defaults to 0.05.
-        bound (str): ``'student'``, ``'bernstein'`` or ``'hoeffding'``.
+        bound (str): ``'student'``, ``'bernstein'`` or ``'hoeffding'``; or
+            ``'halving'``, without error bound: the worse half leaves at
+            every check.
         value_range (float, optional): Length of the interval that holds all
             values. Defaults to 1 for the metric; must be given for the loss
             unless the bound is ``'student'``.
-        first (int): Batches before the first check. Defaults to 4.
+        first (int, optional): Batches before the first check. Defaults to
+            None, a sixteenth of them and at least 4, or an eighth when
+            halving.
         growth (float): The next check comes after so many times the
-            batches. Defaults to 1.5.
+            batches. Defaults to 1.5, or 2 when halving.
         keep (int): Candidates that stay in any case; at least
             ``drops_per_round``. Defaults to 1.
         shortlist (int, optional): Only so many candidates race, those that
@@ -78,27 +82,28 @@ class RacingScorer(Scorer):
                  delta: float = 0.05,
                  bound: str = 'student',
                  value_range: Optional[float] = None,
-                 first: int = 4,
-                 growth: float = 1.5,
+                 first: Optional[int] = None,
+                 growth: Optional[float] = None,
                  keep: int = 1,
                  shortlist: Optional[int] = None,
                  shortlist_batches: int = 2,
                  seed: int = 0,
                  cache_mb: float = 512.) -> None:
         _choice('criterion', criterion, CRITERIA)
-        _choice('bound', bound, BOUNDS)
+        _choice('bound', bound, (*BOUNDS, HALVING))
         least = dict(first=2, keep=1, shortlist=keep + 1, shortlist_batches=1)
         for key, low in least.items():
             value = locals()[key]
             if value is not None and value < low:
                 raise ValueError(f'scorer.{key} is {value}, expected at '
                                  f'least {low}')
+        growth = growth or (2. if bound == HALVING else 1.5)
         if not 0 < delta < 1 or growth <= 1:
             raise ValueError(f'scorer.delta={delta} must be between 0 and 1 '
                              f'and scorer.growth={growth} above 1')
         if value_range is None and criterion == 'metric':
             value_range = 1.
-        if value_range is None and bound != 'student':
+        if value_range is None and bound not in ('student', HALVING):
             raise ValueError(
                 f"scorer.bound={bound!r} with criterion='loss' needs "
                 'scorer.value_range, a number that no loss exceeds')
@@ -175,7 +180,9 @@ class RacingScorer(Scorer):
         Returns:
             List[int]: Numbers of seen batches, below ``total``.
         """
-        steps, step = [], float(self.first)
+        usual = max(2, total // 8) if self.bound == HALVING else max(
+            4, total // 16)
+        steps, step = [], float(self.first or usual)
         while round(step) < total:
             steps.append(round(step))
             step = max(step * self.growth, step + 1)

@@ -88,6 +88,20 @@ def test_the_direction_and_the_number_that_stay():
     assert 4 in loose.left and len(loose.left) > 1
 
 
+def test_halving_ends_after_so_many_checks():
+    table = np.random.default_rng(6).normal(0, 1, (12, 64))
+    race = run_race(table, bound='halving', checks=(8, 16, 32))
+    assert len(race.left) == 2
+    assert [len(race.lost), race.lost[0].gap > race.lost[5].gap] == [10, True]
+    third = next(gone for gone in reversed(race.lost)).index
+    means = table[:, :32].mean(1)
+    assert all(means[i] > means[third] for i in race.left)
+    flat = run_race(np.zeros((4, 64)), bound='halving', checks=(8, 16))
+    assert flat.left == [0] and all(gone.gap > 0 for gone in flat.lost)
+    assert RacingScorer(bound='halving').checks(64) == [8, 16, 32]
+    assert RacingScorer().checks(16) == [4, 6, 9, 14]
+
+
 def test_batches_that_tell_nothing_are_left_out():
     table = np.random.default_rng(4).normal(0, 0.1, (3, 20))
     table += np.array([[0.], [1.], [2.]])

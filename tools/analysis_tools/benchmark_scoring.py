@@ -48,8 +48,8 @@ on inputs nobody else has, N (N - 1) / 2 in all, and N - 1 for the prefix, so
 its share is 1/2 + 1/N.
 
 **Problems.** Up to {problems} seeds per depth: transformer of width 32 on
-windows of 32 frames of 16 x 16 pixels, ActionFormer behind it, three classes of
-actions in noise, strong random weights, residual branches at scales drawn
+windows of 32 frames of 16 x 16 pixels, ActionFormer behind it, three classes
+of actions in noise, strong random weights, residual branches at scales drawn
 between 0.05 and 3, trained for {steps} steps; {batches} scoring batches of
 {size} windows.
 *share* is of the plain executions, mean over problems. *regret* is how much
