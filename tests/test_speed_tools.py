@@ -83,7 +83,7 @@ def test_scoring_benchmark_goes_on(tool, tmp_path, capsys, monkeypatch):
     assert scoring.main(args) == 0
     assert sorted(json.loads(results.read_text())['found']) == ['3/0', '3/1']
     text = page.read_text()
-    assert '| plain ' in text and '2 of 2' in text
+    assert ' plain |' in text and '2 of 2' in text
     monkeypatch.setattr(scoring, 'solve', None)  # all is known now
     assert scoring.main(args) == 0
     capsys.readouterr()
