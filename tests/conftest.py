@@ -1,5 +1,7 @@
 """Fixtures shared by all tests."""
+import io
 import json
+import lzma
 import os
 from pathlib import Path
 from typing import Any, Callable
@@ -9,30 +11,46 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Recorded numbers that every clone holds. The whole detector and the scores
-#: recorded from it are too large for that.
-EXCERPT = ROOT / 'tests' / 'data' / 'golden'
+#: Recorded numbers that every clone holds; see its README.
+SMALL = ROOT / 'tests' / 'data' / 'golden'
 
 
 def golden_folder() -> Path:
-    """Folder of recorded numbers: ``GOLDEN_DIR``, shared, or the copy."""
+    """Folder of recorded numbers: ``GOLDEN_DIR``, shared, or the clone's."""
     if 'GOLDEN_DIR' in os.environ:
         return Path(os.environ['GOLDEN_DIR'])
     shared = ROOT.parent / 'shared' / 'golden'
-    return shared if shared.is_dir() else EXCERPT
+    return shared if shared.is_dir() else SMALL
+
+
+def read_golden(folder: Path, name: str) -> Any:
+    """Read one file of recorded numbers, compressed or not.
+
+    Args:
+        folder (Path): Folder of recorded numbers.
+        name (str): File name without ``.xz``.
+
+    Returns:
+        Any: Its content.
+
+    Raises:
+        FileNotFoundError: The folder lacks the file.
+    """
+    path = folder / name
+    if path.is_file():
+        content = path.read_bytes()
+    elif path.with_name(f'{name}.xz').is_file():
+        content = lzma.decompress(path.with_name(f'{name}.xz').read_bytes())
+    else:
+        raise FileNotFoundError(
+            f'{folder} has neither {name} nor {name}.xz; GOLDEN_DIR must name '
+            f'a folder that holds every file of {SMALL}')
+    if path.suffix == '.json':
+        return json.loads(content)
+    return torch.load(io.BytesIO(content), weights_only=True)
 
 
 @pytest.fixture(scope='session')
 def golden() -> Callable[[str], Any]:
     """Load one file of the golden folder by name."""
-
-    def load(name: str) -> Any:
-        path = golden_folder() / name
-        if path.parent == EXCERPT and not path.exists():
-            pytest.skip(f'{name} is not in this clone: set GOLDEN_DIR to a '
-                        'folder that holds the recorded numbers')
-        if path.suffix == '.json':
-            return json.loads(path.read_text())
-        return torch.load(path, weights_only=True)
-
-    return load
+    return lambda name: read_golden(golden_folder(), name)

@@ -191,7 +191,7 @@ def wrapped(part, configs, train, dynamic, tmp_path):
         type='mmblockdrop.ClassKLLoss',
         temperature=configs['student']['temperature'])
     alignments = dict(
-        out=dict(type='mmblockdrop.BlockAlignment'),
+        out=dict(type='mmblockdrop.BlockAlignment', include_padding=True),
         cls_kd=dict(type='mmblockdrop.ClassAlignment', loss=kl),
         reg_kd=dict(
             type='mmblockdrop.SegmentAlignment',

@@ -169,7 +169,8 @@ def test_losses(recorded, tmp_path, share_prefix):
     diou = dict(type='mmblockdrop.DIoULoss')
     weights = configs['loss_weight']
     alignments = dict(
-        loss_out=dict(type='mmblockdrop.BlockAlignment'),
+        loss_out=dict(
+            type='mmblockdrop.BlockAlignment', include_padding=True),
         loss_cls_kd=dict(type='mmblockdrop.ClassAlignment', loss=kl),
         loss_reg_kd=dict(type='mmblockdrop.SegmentAlignment', loss=diou))
     for name, cfg in alignments.items():
