@@ -35,9 +35,9 @@ STEPS, PIXELS = 16, 32
 
 
 def read(path: str) -> Config:
-    """Config by its path inside ``configs``, without yapf."""
-    return Config.fromfile(
-        ROOT / 'configs' / path, format_python_code=False)
+    """Config by its path inside ``configs``; written without yapf."""
+    cfg = Config.fromfile(ROOT / 'configs' / path)
+    return Config(cfg.to_dict(), format_python_code=False)
 
 
 def find(start: str) -> str:

@@ -15,14 +15,13 @@ from mmblockdrop.registry import MODELS
 
 SMALL = '_vit-small-p16-lora_videomae-k400-pre_'
 BASELINE = f'thumos14/actionformer{SMALL}2xb1-60e_thumos14-768x160.py'
+LORA = f'thumos14/blockdrop{SMALL}2xb1-3x60e_thumos14-768x160.py'
+#: One config of every kind and data set; LORA has a test of its own.
 ROUNDS = [
-    f'thumos14/blockdrop{SMALL}2xb1-3x60e_thumos14-768x160.py',
     'thumos14/blockdrop_vit-small-p16_videomae-k400-pre_2xb1-3x60e_'
     'thumos14-768x160.py',
     f'thumos14/blockdrop-published{SMALL}2xb1-3x60e_thumos14-768x160.py',
     f'activitynet13/blockdrop{SMALL}4xb4-3x15e_activitynet13-768x160.py',
-    f'activitynet13/blockdrop-published{SMALL}4xb4-3x15e_'
-    'activitynet13-768x160.py',
     f'multithumos/blockdrop{SMALL}2xb1-3x60e_multithumos-768x160.py',
     f'fineaction/blockdrop{SMALL}4xb4-3x15e_fineaction-768x160.py',
     find('demo_actions/blockdrop_'),
@@ -97,7 +96,7 @@ def test_from_the_baseline_to_a_shorter_model(tmp_path):
     assert trained and all(
         any(part in name for part in ('lora_', 'norm', 'patch_embed'))
         for name in trained)
-    cfg = small(ROUNDS[0], tmp_path)
+    cfg = small(LORA, tmp_path)
     checkpoint = Path(baseline.work_dir) / 'epoch_1.pth'
     assert 'ema_state_dict' in torch.load(checkpoint, weights_only=False)
     cfg.model.checkpoint = str(checkpoint)

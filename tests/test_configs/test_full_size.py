@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from config_kit import FULL_SIZE, PATHS, ROOT, datasets, localizer_of, read
-from mmengine.config import Config
 
 from mmblockdrop.blocks import BlockStack
 from mmblockdrop.registry import MODELS
@@ -117,8 +116,7 @@ def unique_models(configs):
                  .pipeline if step.type == 'CenterCrop']
         model = localizer_of(cfg)
         size = crops[0] if crops else model.backbone.img_size
-        key = Config(dict(m=model)).dump()
-        found.setdefault(key, (path, model, set()))[2].add(size)
+        found.setdefault(str(model), (path, model, set()))[2].add(size)
     return list(found.values())
 
 
