@@ -107,7 +107,9 @@ class RacingScorer(Scorer):
             raise ValueError(
                 f"scorer.bound={bound!r} with criterion='loss' needs "
                 'scorer.value_range, a number that no loss exceeds')
-        self.criterion, self.metric = criterion, metric
+        self.criterion = criterion
+        if criterion == 'metric':  # the loop checks that it is given
+            self.metric = metric
         self.higher_is_better = criterion == 'metric'
         self.delta, self.bound = delta, bound
         self.value_range = value_range or 0.
