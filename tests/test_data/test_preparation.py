@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tiny_videos import BITS, write_video
 
+from mmblockdrop.data import transcode as transcoding
 from mmblockdrop.data.check import Found, check_entry
-from mmblockdrop.data.files import open_video
+from mmblockdrop.data.files import FrameArray, open_video
 from mmblockdrop.data.parallel import for_each
 from mmblockdrop.data.transcode import Recipe, target_size, transcode
 
@@ -252,6 +253,32 @@ def test_size_and_rate(tmp_path):
     with pytest.raises(RuntimeError, match='narrower than 64'):
         transcode(str(tmp_path / 'a.mp4'), str(new),
                   recipe._replace(size=(16, 16)))
+
+
+class Uneven(FrameArray):
+    """Twenty frames in two seconds, the first ten in half a second."""
+
+    def get_frame_timestamp(self, indices):
+        begin = np.r_[np.arange(10) / 20, 0.5 + np.arange(10) * 0.15]
+        return np.stack((begin, begin), 1)[indices]
+
+    def __getitem__(self, index):
+        return self.frames[index]
+
+
+def test_times_stay_right_where_the_rate_varies(tmp_path, monkeypatch):
+    write_video(tmp_path / 'a.mp4', 20, 10.)
+    frames = open_video(str(tmp_path / 'a.mp4'))[:].asnumpy()
+    new = tmp_path / 'b.mp4'
+    monkeypatch.setattr(
+        transcoding, 'open_video', lambda path: Uneven(frames, 10.)
+        if path.endswith('a.mp4') else open_video(path))
+    transcode(str(tmp_path / 'a.mp4'), str(new),
+              Recipe(short_side=None, encoder='opencv'))
+    assert numbers(new) == [
+        1, 3, 5, 7, 9, 10, 11, 11, 12, 13, 13, 14, 15, 15, 16, 17, 17, 18, 19,
+        19
+    ]
 
 
 def test_an_interrupted_call_is_continued(tmp_path, capsys):
