@@ -1,5 +1,7 @@
 """What is installed, and that mim finds it."""
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,12 +21,12 @@ raise SystemExit('reached the config')
 '''
 
 
-def call(*command, **kwargs) -> subprocess.CompletedProcess:
+def call(*command, timeout=300, **kwargs) -> subprocess.CompletedProcess:
     return subprocess.run([str(part) for part in command],
                           stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT,
                           text=True,
-                          timeout=300,
+                          timeout=timeout,
                           **kwargs)
 
 
@@ -88,6 +90,74 @@ def test_mim_runs_our_train_script(installed):
         env=dict(os.environ, PYTHONPATH=str(installed)))
     assert '.mim/tools/train.py' in done.stdout
     assert 'reached the config' in done.stdout
+
+
+@pytest.fixture(scope='module')
+def mim(installed, tmp_path_factory):
+    """Run ``mim`` with the installed wheel beside demonstration videos."""
+    from mmblockdrop.data.synthetic import DemoSpec, make_dataset
+    folder = tmp_path_factory.mktemp('someone')
+    make_dataset(
+        str(folder / 'data' / 'demo_actions'),
+        DemoSpec(
+            videos=dict(training=2, validation=1, test=1), longest=21.), 1)
+
+    def run(*arguments) -> str:
+        done = call(
+            sys.executable,
+            '-W',
+            'ignore',
+            '-m',
+            'mim',
+            *arguments,
+            timeout=1800,
+            cwd=folder,
+            env=dict(
+                os.environ,
+                PYTHONPATH=str(installed),
+                PYTHONWARNINGS='ignore',
+                OMP_NUM_THREADS='1'))
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert str(ROOT / 'mmblockdrop') not in done.stdout
+        return done.stdout
+
+    run.folder = folder
+    return run
+
+
+FULL = 'actionformer_vit-w64-d8_14e_demo-actions.py'
+SHORT = 'blockdrop_vit-w64-d8_2x2e_demo-actions.py'
+IN_PLACE = [
+    f'{stage}_dataloader.{key}' for stage in ('train', 'val', 'test')
+    for key in ('num_workers=0', 'persistent_workers=False')
+]
+
+
+def test_mim_trains_compresses_and_tests(mim):
+    """One process and two, by our configs as the wheel holds them."""
+    work = mim.folder / 'work'
+    mim('train', 'mmblockdrop', FULL, '--launcher', 'none', '--gpus', '0',
+        '--work-dir', work / 'full', '--seed', '1', '--cfg-options',
+        'train_cfg.max_epochs=2', 'model.backbone.depth=3', *IN_PLACE)
+    assert (work / 'full' / 'epoch_2.pth').exists()
+    small = ['model.localizer.backbone.depth=3', *IN_PLACE]
+    score = [f'train_cfg.score_dataloader.{k}'
+             for k in ('num_workers=0', 'persistent_workers=False')]
+    mim('train', 'mmblockdrop', SHORT, '--launcher', 'pytorch', '--gpus', '2',
+        '--work-dir', work / 'short', '--seed', '1', '--cfg-options',
+        f'model.checkpoint={work}/full/epoch_2.pth', 'train_cfg.drops=1',
+        'train_cfg.epochs_per_round=1', *small, *score)
+    record = json.loads((work / 'short' / 'blockdrop.json').read_text())
+    assert record['finished'] and record['depth'] == 3
+    metrics = []
+    for launcher, processes in (('none', 0), ('pytorch', 2)):
+        out = mim('test', 'mmblockdrop', SHORT, '--checkpoint',
+                  work / 'short/round_1.pth', '--launcher', launcher, '--gpus',
+                  processes, '--work-dir', work / launcher, '--cfg-options',
+                  *small)
+        metrics.append(re.findall(r'tad/mAP: ([\d.]+)', out))
+    assert len(metrics[0]) == 1  # by the main process alone
+    assert metrics[0] == metrics[1]
 
 
 def test_mim_folder_is_made_of_relative_links():

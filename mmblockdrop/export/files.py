@@ -60,7 +60,8 @@ def export_model(model: nn.Module,
             kept={s.path: s.kept for s in stacks}))
     whole, left_out = standalone(cfg, short_cfg)
     files = [_write(out, 'model', whole, short.state_dict(), meta)]
-    needs = sorted({f'{p}: {t}' for p, t in our_types(short_cfg)})
+    needs = sorted(
+        {f'{p or "model"}: {t}' for p, t in our_types(short_cfg)})
     report = dict(
         source=source,
         stacks=[

@@ -68,7 +68,7 @@ def test_report_says_what_needs_us(toy_export):
     assert report['stacks'] == [
         dict(path='backbone.blocks', kept=[0, 3], dropped=[1, 2])
     ]
-    assert ': mmblockdrop.ActionFormer' in report['needs_mmblockdrop']
+    assert 'model: mmblockdrop.ActionFormer' in report['needs_mmblockdrop']
     assert not any('backbone' in n for n in report['needs_mmblockdrop'])
     assert report['max_difference'] < 1e-5
     assert report['source'] == paths[1]
