@@ -13,8 +13,6 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 ADAPTER = 'default'
-
-
 Modules = Union[nn.Module, Sequence[nn.Module]]
 
 

@@ -162,5 +162,5 @@ def _same_tensor(note: _Seen, value: Tensor) -> bool:
     if value is old:
         return True
     return (value.shape == old.shape and value.dtype == old.dtype
-            and value.device == old.device
-            and value.stride() == old.stride() and torch.equal(value, old))
+            and value.device == old.device and value.stride() == old.stride()
+            and torch.equal(value, old))

@@ -77,9 +77,13 @@ def probe_blocks(blocks: Dict[int, nn.Module], names: Sequence[str],
         for name, layer in linears[index] if id(layer) not in called
     ]
     return Findings(
-        {i: str(v) for i, v in verdicts.items() if isinstance(v, NoStandIn)},
-        {i: v for i, v in verdicts.items() if not isinstance(v, NoStandIn)},
-        [*calls], idle)
+        {
+            i: str(v)
+            for i, v in verdicts.items() if isinstance(v, NoStandIn)
+        }, {
+            i: v
+            for i, v in verdicts.items() if not isinstance(v, NoStandIn)
+        }, [*calls], idle)
 
 
 def _verdict(calls: Sequence[Any]) -> Any:

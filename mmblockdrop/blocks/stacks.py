@@ -34,9 +34,9 @@ def find_stacks(model: nn.Module) -> Dict[str, int]:
 def _holds_blocks(container: nn.Module) -> bool:
     blocks = [m for m in container if not isinstance(m, DroppedBlock)]
     kinds = {type(m) for m in blocks}
-    return (len(container) > 1 and len(kinds) == 1
-            and all(any(m.children()) and any(True for _ in m.parameters())
-                    for m in blocks))
+    return (len(container) > 1 and len(kinds) == 1 and all(
+        any(m.children()) and any(True for _ in m.parameters())
+        for m in blocks))
 
 
 def stack_listing(model: nn.Module) -> str:
@@ -65,8 +65,10 @@ def stack_listing(model: nn.Module) -> str:
 def _starred(model: nn.Module, path: str) -> str:
     """Path with stars for the numbers of blocks."""
     parts = path.split('.')
-    parents = [model, *(model.get_submodule('.'.join(parts[:i]))
-                        for i in range(1, len(parts)))]
+    parents = [
+        model, *(model.get_submodule('.'.join(parts[:i]))
+                 for i in range(1, len(parts)))
+    ]
     return '.'.join('*' if isinstance(parent, CONTAINERS) else part
                     for parent, part in zip(parents, parts))
 

@@ -7,7 +7,8 @@ a dropped block is replaced in place by one that returns its input, so no
 other parameter changes its name.
 """
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Union
+from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
+                    Union)
 
 import torch
 from torch import nn
@@ -18,8 +19,10 @@ from .stacks import Path, block_names, find_stacks, path_of
 
 StackPath = Union[Path, Sequence[Path]]
 
-__all__ = ['BlockStack', 'DroppedBlock', 'StackPath', 'dropped_blocks',
-           'find_stacks', 'replay']
+__all__ = [
+    'BlockStack', 'DroppedBlock', 'StackPath', 'dropped_blocks', 'find_stacks',
+    'replay'
+]
 
 
 class BlockStack:
@@ -55,13 +58,14 @@ class BlockStack:
                  probed: Optional[Dict[str, Any]] = None) -> None:
         self.model = model
         parts = [path] if isinstance(path, (str, nn.Module)) else path
-        paths = [
-            p if isinstance(p, str) else path_of(model, p) for p in parts
-        ]
+        paths = [p if isinstance(p, str) else path_of(model, p) for p in parts]
         self.path = paths[0] if isinstance(path, (str, nn.Module)) else paths
         self.names = block_names(model, paths)
         probed = probed or {}
-        self.fixed = {int(i): why for i, why in probed.get('fixed', {}).items()}
+        self.fixed = {
+            int(i): why
+            for i, why in probed.get('fixed', {}).items()
+        }
         self.passes: Dict[int, Passes] = {
             int(i): p
             for i, p in probed.get('passes', {}).items()
@@ -105,8 +109,14 @@ class BlockStack:
         }
         passes.update(self.passes)
         found: Dict[str, Any] = dict(
-            fixed={str(i): why for i, why in self.fixed.items()},
-            passes={str(i): p for i, p in sorted(passes.items()) if p != 0})
+            fixed={
+                str(i): why
+                for i, why in self.fixed.items()
+            },
+            passes={
+                str(i): p
+                for i, p in sorted(passes.items()) if p != 0
+            })
         if self.order != sorted(self.order):
             found['order'] = self.order
         return found

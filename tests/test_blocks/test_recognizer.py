@@ -152,6 +152,20 @@ def test_two_rounds(compressed):
     assert losses[0]['loss_align_logits'] > 0
 
 
+@pytest.mark.parametrize('drops,start,word', [
+    (3, [], r'only \[1, 3\] may go.*layer2\.0 turns'),
+    (1, [2], r'Block 2 .*backbone\.layer2\.0\) has to stay: turns'),
+])
+def test_fixed_blocks_are_no_candidates(compressed, tmp_path, drops, start,
+                                        word):
+    cfg = config(tmp_path, str(compressed[1].parent / 'start.pth'))
+    cfg.train_cfg.update(drops=drops, protect=[0])
+    cfg.custom_hooks[0].start_dropped = start
+    runner = Runner.from_cfg(cfg)
+    with pytest.raises(ValueError, match=word):
+        runner.train()
+
+
 def test_the_result_loads_into_the_plain_recognizer(compressed):
     runner, folder, _ = compressed
     content = torch.load(folder / 'round_2.pth', weights_only=False)

@@ -167,14 +167,16 @@ def run(args: argparse.Namespace) -> str:
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     shape = (1, 1, 3, *args.shape) if args.shape else window_shape(cfg)
     model = build(cfg, args.latency, args.keep_lora)
-    stack = BlockStack(model, args.stack)
-    order = args.drop_blocks or stack.left[::-1][:args.drop]
-    if args.drop > len(stack.left) - 1:
-        raise ValueError(f'--drop {args.drop}: {args.stack} has '
-                         f'{len(stack.left)} blocks, and one has to stay')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     inputs = torch.zeros(shape, device=device if args.latency else 'meta')
     model.to(inputs.device)
+    stack = BlockStack(model, args.stack)
+    stack.probe(lambda: model(inputs, mode='tensor'))
+    order = args.drop_blocks or stack.droppable[::-1][:args.drop]
+    if args.drop > min(len(stack.left) - 1, len(stack.droppable)):
+        raise ValueError(f'--drop {args.drop}: {args.stack} has '
+                         f'{len(stack.left)} blocks, and one has to stay.'
+                         f'{stack.why_fixed}')
     rows: List[Dict[str, str]] = []
     full = None
     for i in range(len(order) + 1):

@@ -17,6 +17,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 import mmblockdrop  # noqa: F401  (first: it mends the stack)
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
@@ -270,6 +271,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args = parse_args(argv)
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     init_default_scope('mmaction')
+    MMLogger.get_current_instance().setLevel('ERROR')  # UniFormerV2 chats
     try:
         if args.table:
             rows = [table_row(*item) for item in PRESETS.items()]
