@@ -234,7 +234,7 @@ def step(args: argparse.Namespace, frames: int, blocks: int,
     if group is not None:
         dist.init_process_group('gloo', f'file://{group}', rank=rank,
                                 world_size=world)
-        model = DistributedDataParallel(model, find_unused_parameters=True)
+        model = DistributedDataParallel(model)
     data = batch(args, frames, size)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], 1e-4)
