@@ -195,7 +195,8 @@ def requirements(name: str):
     ]
 
 
-@pytest.mark.parametrize('name', ['runtime.txt', 'mminstall.txt', 'tests.txt'])
+@pytest.mark.parametrize(
+    'name', ['runtime.txt', 'mminstall.txt', 'onnx.txt', 'tests.txt'])
 def test_pins_satisfy_the_ranges(name):
     pins = {
         pin.name.lower(): str(pin.specifier).lstrip('=')
