@@ -88,7 +88,7 @@ def shrink(cfg: Config, folder: Path, work_dir: Path, **model: Any) -> Config:
         **model: Arguments of the localizer to set.
 
     Returns:
-        The same config, changed.
+        The changed config.
     """
     localizer = cfg.model.get('localizer', cfg.model)
     localizer.update(model)
@@ -113,7 +113,8 @@ def shrink(cfg: Config, folder: Path, work_dir: Path, **model: Any) -> Config:
     cfg.randomness = dict(seed=0)
     cfg.experiment_name = f'{work_dir.parent.name}_{work_dir.name}'
     cfg.env_cfg.dist_cfg.backend = 'gloo'
-    return cfg
+    # Formatting the text of a config takes longer than the run.
+    return Config(cfg.to_dict(), format_python_code=False)
 
 
 def build(cfg: Config) -> torch.nn.Module:

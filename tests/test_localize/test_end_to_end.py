@@ -7,6 +7,7 @@ import pytest
 import torch
 import toy
 from mmaction.structures import ActionDataSample
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
@@ -275,6 +276,7 @@ def test_end_to_end_bmn_loses_a_block_and_keeps_its_map(tmp_path):
     cfg.val_evaluator = cfg.test_evaluator = dict(
         type='mmblockdrop.TADMetric', tiou_thresholds=[.1])
     cfg.log_level = 'ERROR'
+    cfg = Config(cfg.to_dict(), format_python_code=False)  # yapf is slow
     runner = Runner.from_cfg(cfg)
     runner.train()
     record = json.loads((tmp_path / 'run/blockdrop.json').read_text())

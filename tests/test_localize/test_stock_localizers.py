@@ -69,8 +69,8 @@ def load(name, folder, work_dir):
     path.write_text(PEM)
     if name in CASES:
         path = CONFIGS / CASES[name][0]
-    cfg = Config.fromfile(path, format_python_code=False)
-    toy.shrink(cfg, folder, work_dir, **TINY[name])
+    cfg = Config.fromfile(path)
+    cfg = toy.shrink(cfg, folder, work_dir, **TINY[name])
     work_dir.mkdir()
     cfg.model.checkpoint = toy.save(toy.build(cfg), folder / 'trained.pth')
     cfg.train_cfg.update(drops=1, epochs_per_round=1)
