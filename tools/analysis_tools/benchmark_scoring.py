@@ -75,11 +75,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--problems', type=int, default=20)
     parser.add_argument('--timed', type=int, default=2,
                         help='problems on which all rules are timed')
-    parser.add_argument('--batches', type=int, default=48)
+    parser.add_argument('--batches', type=int, default=32)
     parser.add_argument('--batch-size', type=int, default=2)
     parser.add_argument('--steps', type=int, default=60,
                         help='training steps of a problem')
-    parser.add_argument('--criteria', nargs='+', default=['metric', 'loss'],
+    parser.add_argument('--criteria', nargs='+', default=['metric'],
                         choices=['metric', 'loss'])
     parser.add_argument('--jobs', type=int, default=2,
                         help='processes; timing is done in one')
