@@ -176,8 +176,7 @@ def outcome(method: Method, root: Path, seed: int, full: Path,
 
 
 def compare(rows: Sequence[Method], root: Path, seeds: Sequence[int],
-            jobs: int, epochs: int,
-            per_round: int) -> Dict[int, Dict[str, Dict[str, Any]]]:
+            jobs: int, epochs: int, per_round: int) -> None:
     """All methods for all seeds, ``jobs`` runs at a time.
 
     Args:
@@ -187,11 +186,7 @@ def compare(rows: Sequence[Method], root: Path, seeds: Sequence[int],
         jobs (int): Runs side by side.
         epochs (int): Epochs of the full model.
         per_round (int): Epochs of alignment per dropped block.
-
-    Returns:
-        dict: Seed to ``name-blocks`` to metrics.
     """
-    found: Dict[int, Dict[str, Dict[str, Any]]] = {s: {} for s in seeds}
     trained: Dict[int, Future] = {}
 
     def task(seed: int, group: Sequence[Method]) -> None:
@@ -201,9 +196,9 @@ def compare(rows: Sequence[Method], root: Path, seeds: Sequence[int],
         for method in group:
             longer = epochs + (rows[0].blocks - method.blocks) * per_round
             key = f'{method.name}-{method.blocks}'
-            found[seed][key] = outcome(method, root, seed, full, longer)
-            print(f'seed {seed} {key}: '
-                  f'{100 * found[seed][key]["tad/mAP"]:.1f}', flush=True)
+            metrics = outcome(method, root, seed, full, longer)
+            print(f'seed {seed} {key}: {100 * metrics["tad/mAP"]:.1f}',
+                  flush=True)
 
     groups = [[m for m in rows[1:] if m.run == run]
               for run in dict.fromkeys(m.run for m in rows[1:])]
@@ -219,12 +214,11 @@ def compare(rows: Sequence[Method], root: Path, seeds: Sequence[int],
         ]
         for future in [*trained.values(), *rest]:
             future.result()
-    return found
 
 
 def table(rows: Sequence[Method],
           found: Dict[int, Dict[str, Dict[str, Any]]]) -> str:
-    """Mean and spread over seeds.
+    """Mean and spread over the seeds that are finished.
 
     Args:
         rows (Sequence[Method]): The methods.
@@ -239,15 +233,39 @@ def table(rows: Sequence[Method],
     ]
     for method in rows:
         key = f'{method.name}-{method.blocks}'
+        done = [f[key] for f in found.values() if key in f]
+        if not done:
+            continue
         cells = []
-        values: List[float] = []
         for metric in METRICS:
-            values = [100 * f[key][metric] for f in found.values()]
+            values = [100 * metrics[metric] for metrics in done]
             spread = statistics.stdev(values) if len(values) > 1 else 0.
             cells.append(f'{statistics.mean(values):.1f} ± {spread:.1f}')
         lines.append(f'| {method.name} | {method.blocks} | '
-                     f'{" | ".join(cells)} | {len(values)} |')
+                     f'{" | ".join(cells)} | {len(done)} |')
     return '\n'.join(lines)
+
+
+def finished(rows: Sequence[Method], root: Path,
+             seeds: Sequence[int]) -> Dict[int, Dict[str, Dict[str, Any]]]:
+    """What earlier calls have found.
+
+    Args:
+        rows (Sequence[Method]): The methods.
+        root (Path): Where everything is.
+        seeds (Sequence[int]): Seeds.
+
+    Returns:
+        dict: Seed to ``name-blocks`` to metrics.
+    """
+    found: Dict[int, Dict[str, Dict[str, Any]]] = {s: {} for s in seeds}
+    for seed in seeds:
+        for method in rows:
+            key = f'{method.name}-{method.blocks}'
+            result = root / f'seed{seed}' / f'{key}.json'
+            if result.exists():
+                found[seed][key] = json.loads(result.read_text())
+    return found
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -260,17 +278,27 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         '--jobs', type=int, default=2, help='runs side by side')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/compare_grid'))
+    parser.add_argument(
+        '--methods', nargs='+', help='rows to run; all if left out')
+    parser.add_argument(
+        '--table', action='store_true', help='run nothing, print what is done')
     args = parser.parse_args(argv)
     from mmengine.config import Config
     drop = Config.fromfile(BLOCK_DROP)
     epochs = Config.fromfile(BASELINE).train_cfg.max_epochs
     per_round = drop.train_cfg.epochs_per_round
     rows = methods(drop.model.localizer.backbone.depth, epochs, per_round)
+    names = list(dict.fromkeys(m.name for m in rows))
+    chosen = args.methods or names
+    if set(chosen) - set(names):
+        parser.error(f'--methods {" ".join(chosen)}: expected some of {names}')
     os.environ.setdefault('OMP_NUM_THREADS',
                           str(max((os.cpu_count() or 1) // args.jobs, 1)))
-    found = compare(rows, args.work_dir, args.seeds, args.jobs, epochs,
-                    per_round)
-    text = table(rows, found)
+    if not args.table:
+        wanted = [m for m in rows if m is rows[0] or m.name in chosen]
+        compare(wanted, args.work_dir, args.seeds, args.jobs, epochs,
+                per_round)
+    text = table(rows, finished(rows, args.work_dir, args.seeds))
     (args.work_dir / 'table.md').write_text(text + '\n')
     print(text)
 
