@@ -208,7 +208,7 @@ def _shrink_model(model: Dict[str, Any]) -> None:
     if model.backbone.get('lora'):
         model.backbone.lora.rank = 2
     if model.backbone.get('stem'):
-        model.backbone.stem.channels = [4]
+        model.backbone.stem.channels = [4, 4, 4]
     model.projection.update(in_channels=16, out_channels=8, num_heads=2)
     model.neck.update(in_channels=8, out_channels=8)
     model.head.update(in_channels=8)
