@@ -5,7 +5,7 @@
 PUBLISHED is a checkout of nanxiaolu/Progressive_Block_Drop-TAD (commit
 74bce47), GOLDEN the full set, OUT a folder. The two large files of the full
 set are recorded anew from the published code, at other sizes and with other
-seeds; all others are copied. Files above 64 kB are compressed with xz. First
+seeds; all others are copied. Files above 16 kB are compressed with xz. First
 the recorder must repeat the numbers of the full set from its inputs.
 """
 import argparse
@@ -31,6 +31,9 @@ import small  # noqa: E402
 DETECTOR, CONFIG, SELECTION = ('pbd_detector.pt', 'pbd_detector_config.json',
                                'selection.pt')
 SEED = 3
+#: mAP of the few detections of the small clips moves more with the last digit
+#: of a score than that of the full set.
+MODEL_TOLERANCE = 1e-2
 
 
 def differences(ours: Any, theirs: Any,
@@ -156,6 +159,7 @@ def make(golden: Path) -> Dict[str, Any]:
     selection.annotate(model, steps, post, per_video=5)
     steps['rounds'] = record_rounds(configs, state, steps, [[], [2]])
     steps['tie_order_spread'] = selection.tie_spread(steps)
+    steps['model_tolerance'] = MODEL_TOLERANCE
     for step in steps['rounds'].values():
         scores = sorted(m['mAP@0.5'] for m in step['metrics'])
         print(f'dropped {step["drop_idx"]}: chose {step["chosen"]} of mAP@0.5 '
@@ -185,7 +189,7 @@ def main() -> None:
     for name, content in files.items():
         torch.save(content, args.out / name)
     for path in args.out.iterdir():
-        if path.stat().st_size > 2**16 and path.suffix not in ('.xz', '.md'):
+        if path.stat().st_size > 2**14 and path.suffix not in ('.xz', '.md'):
             packed = lzma.compress(path.read_bytes(), preset=9)
             path.with_name(path.name + '.xz').write_bytes(packed)
             path.unlink()
