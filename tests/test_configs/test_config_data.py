@@ -114,7 +114,7 @@ def test_whole_annotation_files(tmp_path, name):
         config.update(data_root=str(folder), ann_file=file, classes=names)
         config.data_prefix = dict()
         if 'block_list' in config:
-            config.block_list = ['no longer on-line']
+            config.block_list = ['no longer on-line', 'gone']
         built[part] = DATASETS.build(config)
     parts = {part: len(data.video_names) for part, data in built.items()}
     assert parts['train'] + parts['val'] == videos['training']
