@@ -1,4 +1,4 @@
-"""ActivityNet-style JSON to checked records.
+"""ActivityNet-style JSON, read and checked.
 
 The format is ``{"database": {name: {"subset", "duration", "frame", "fps",
 "annotations": [{"segment": [start, end], "label"}]}}}`` with times in
@@ -8,17 +8,13 @@ itself can tell.
 import logging
 import math
 import os.path as osp
-import random
 from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence,
                     Tuple, Union)
 
-import numpy as np
 from mmengine.logging import print_log
 
 from mmblockdrop.reading import read_json, read_lines
 from .files import nearest, require_path
-
-BAD_SEGMENTS = ('error', 'drop')
 
 
 def warn(message: str) -> None:
@@ -136,53 +132,6 @@ def read_names(file_name: str, data_root: str, key: str) -> List[str]:
                      'of names, or a mapping from name to number')
 
 
-def select_subset(database: Mapping[str, dict],
-                  subset: Union[str, Sequence[str], None],
-                  ann_file: str) -> Dict[str, dict]:
-    """Videos whose ``subset`` is one of the given names, exactly.
-
-    Raises:
-        ValueError: If a name is in no video, with the nearest that is.
-    """
-    if subset is None:
-        return dict(database)
-    wanted = [subset] if isinstance(subset, str) else list(subset)
-    present = sorted({str(video.get('subset')) for video in database.values()})
-    for name in wanted:
-        if name not in present:
-            raise ValueError(f'subset={name!r} has no video in {ann_file!r}'
-                             f'{nearest(name, present)}')
-    return {name: video for name, video in database.items()
-            if video.get('subset') in wanted}
-
-
-def split_names(names: Sequence[str], part: str, ratio: float = 0.15,
-                seed: int = 0) -> List[str]:
-    """One part of a fixed split of videos in two.
-
-    Args:
-        names (sequence of str): All videos.
-        part (str): ``train`` or ``val``. The two share no video.
-        ratio (float): Share of ``val``, at least one video.
-        seed (int): Seed of the split. Only it and the set of names matter.
-
-    Returns:
-        list[str]: The part, in the order of ``names``.
-    """
-    if part not in ('train', 'val'):
-        raise ValueError(f"split['part']={part!r} is not a part"
-                         f'{nearest(part, ("train", "val"))}')
-    if not 0 < ratio < 1 or len(names) < 2:
-        raise ValueError(
-            f"split['ratio']={ratio} of {len(names)} videos leaves a part "
-            'empty; it must be between 0 and 1, with two videos at least')
-    order = sorted(names)
-    random.Random(seed).shuffle(order)
-    count = min(len(order) - 1, max(1, round(ratio * len(order))))
-    held_out = set(order[:count])
-    return [name for name in names if (name in held_out) == (part == 'val')]
-
-
 def read_timing(where: str, entry: Mapping[str, Any], fps: Optional[float],
                 probe: Callable[[], Tuple[int, float]]
                 ) -> Tuple[float, float, int]:
@@ -220,111 +169,3 @@ def read_timing(where: str, entry: Mapping[str, Any], fps: Optional[float],
         raise ValueError(f'{where} has duration={duration}, fps={fps}, '
                          f'frame={frames}; all must be positive')
     return float(duration), float(fps), int(frames)
-
-
-class ActionReader:
-    """Checked actions of one video after another, with a count of defects.
-
-    Args:
-        classes (sequence of str): Names in the order of their labels.
-        drop_labels (sequence of str): Labels to leave out. Any other label
-            that is not a class is an error.
-        bad_segments (str): ``error`` or ``drop``, for segments that are
-            reversed, not numbers, or wholly outside the video.
-        ann_file (str): For messages.
-    """
-
-    def __init__(self, classes: Sequence[str], drop_labels: Sequence[str],
-                 bad_segments: str, ann_file: str) -> None:
-        if bad_segments not in BAD_SEGMENTS:
-            raise ValueError(f'bad_segments={bad_segments!r} is not known'
-                             f'{nearest(bad_segments, BAD_SEGMENTS)}')
-        self.index = {name: label for label, name in enumerate(classes)}
-        self.drop_labels = set(drop_labels)
-        self.bad_segments = bad_segments
-        self.ann_file = ann_file
-        self.counts: Dict[str, int] = {}
-        self.first: Dict[str, str] = {}
-
-    def read(self, name: str, annotations: Sequence[Mapping[str, Any]],
-             duration: float) -> Tuple[np.ndarray, np.ndarray]:
-        """Actions of a video.
-
-        Args:
-            name (str): The video.
-            annotations (sequence of dict): ``segment`` and ``label`` each.
-            duration (float): Seconds.
-
-        Returns:
-            tuple[ndarray, ndarray]: Segments float64 [N, 2] in seconds as
-            they are written, and labels int64 [N].
-
-        Raises:
-            ValueError: For an unknown label, or, unless ``bad_segments`` is
-                ``drop``, a segment that cannot be meant.
-        """
-        segments, labels = [], []
-        for action in annotations:
-            where = f'video {name!r} of {self.ann_file!r}: {dict(action)}'
-            label = action.get('label')
-            if label in self.drop_labels:
-                continue
-            if label not in self.index:
-                raise ValueError(
-                    f'{where} has a label that is neither in classes nor in '
-                    f'drop_labels{nearest(label, self.index)}')
-            defect = self.defect(action.get('segment'), duration)
-            if defect and not self._tolerate(defect, where, duration):
-                continue
-            segments.append([float(time) for time in action['segment']])
-            labels.append(self.index[label])
-        return (np.array(segments, dtype=np.float64).reshape(-1, 2),
-                np.array(labels, dtype=np.int64))
-
-    @staticmethod
-    def defect(segment: Any, duration: float) -> Optional[str]:
-        """What is wrong with a segment.
-
-        Args:
-            segment: What the annotation says.
-            duration (float): Seconds of the video.
-
-        Returns:
-            str or None: Words that follow 'the segment'.
-        """
-        try:
-            start, end = (float(time) for time in segment)
-        except (TypeError, ValueError):
-            return 'is not two numbers'
-        if not (math.isfinite(start) and math.isfinite(end)):
-            return 'is not finite'
-        if end < start:
-            return 'is reversed'
-        if end == start:
-            return 'has zero length'
-        if start >= duration or end <= 0:
-            return 'is outside the video'
-        if end > duration or start < 0:
-            return 'reaches beyond the video'
-        return None
-
-    def _tolerate(self, defect: str, where: str, duration: float) -> bool:
-        """Count a defect; whether the action is kept all the same."""
-        beyond = defect == 'reaches beyond the video'
-        if self.bad_segments == 'error' and not beyond and (
-                defect != 'has zero length'):
-            raise ValueError(
-                f'{where}: the segment {defect} (of {duration:.2f} s). '
-                "Correct it, or leave such out with bad_segments='drop'")
-        self.counts[defect] = self.counts.get(defect, 0) + 1
-        self.first.setdefault(defect, where)
-        return beyond
-
-    def report(self) -> None:
-        """Warn once of what was tolerated, with its number."""
-        for defect, count in self.counts.items():
-            done = ('are cut at its ends when shown'
-                    if defect == 'reaches beyond the video' else
-                    'are left out')
-            warn(f'{count} actions whose segment {defect} {done}; the first: '
-                 f'{self.first[defect]}')

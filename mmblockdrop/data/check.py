@@ -9,7 +9,7 @@ from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
 
 import numpy as np
 
-from .annotations import ActionReader
+from .actions import ActionReader
 from .files import (VIDEO_SUFFIXES, UnreadableVideoError, find_media, nearest,
                     open_video, require_path)
 from .parallel import for_each

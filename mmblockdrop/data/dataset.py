@@ -1,48 +1,20 @@
 """Windows over untrimmed videos."""
-import contextlib
-import os.path as osp
-import random
-from os import listdir
-from typing import (Any, Iterator, List, Mapping, Optional, Sequence, Tuple,
-                    Union)
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
-import torch
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
-from mmengine.utils import track_iter_progress
 
 from mmblockdrop.registry import DATASETS
-from .annotations import (ActionReader, load_classes, load_database,
-                          read_names, read_timing, select_subset, split_names)
+from .actions import ActionReader
+from .annotations import load_classes, load_database
 from .broken import BrokenVideos, read_errors
+from .draws import EpochDraws
 from .files import (FEATURE_SUFFIXES, VIDEO_SUFFIXES, UnreadableVideoError,
-                    find_media, nearest, open_video, probe_video,
-                    require_path)
-from .windows import (WINDOW_RULES, sample_indices, sliding_windows,
-                      unique_actions, window_actions)
-
-MODES = ('random', 'sliding', 'resize')
-FRAME_RULES = ('exact', 'truncate')
-
-
-def _choice(key: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f'{key}={value!r} is not known'
-                         f'{nearest(value, choices)}')
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draws of ``random`` and ``numpy`` from a seed, then as before."""
-    states = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+                    open_video, require_choice, require_path)
+from .records import FRAME_RULES, VideoRecords
+from .selection import choose_videos, select_subset
+from .sources import VideoSources
+from .windows import MODES, WINDOW_RULES, window_samples
 
 
 @DATASETS.register_module()
@@ -147,15 +119,15 @@ class UntrimmedVideoDataset(BaseDataset):
                  lazy_init: bool = False,
                  **kwargs: Any) -> None:
         windows = windows or ('sliding' if test_mode else 'random')
-        _choice('windows', windows, MODES)
-        _choice('window_rule', window_rule, WINDOW_RULES)
-        _choice('frame_rule', frame_rule, FRAME_RULES)
+        require_choice('windows', windows, MODES)
+        require_choice('window_rule', window_rule, WINDOW_RULES)
+        require_choice('frame_rule', frame_rule, FRAME_RULES)
         if windows != 'resize' and snippet_stride % frames_per_step:
             raise ValueError(
                 f'frames_per_step={frames_per_step} must divide '
                 f'snippet_stride={snippet_stride}')
         for key in data_prefix:
-            _choice('key of data_prefix', key, ('video', 'feature'))
+            require_choice('key of data_prefix', key, ('video', 'feature'))
         if len(data_prefix) > 1:
             raise ValueError(f'data_prefix={dict(data_prefix)} must name one '
                              "folder, of 'video' or of 'feature'")
@@ -189,7 +161,7 @@ class UntrimmedVideoDataset(BaseDataset):
         self.frame_rule = frame_rule
         self.video_names: List[str] = []
         self.filenames: List[str] = []
-        self._epoch = torch.full((1, ), -1, dtype=torch.int64).share_memory_()
+        self._draws = EpochDraws(seed)
         self.broken = BrokenVideos([], max_broken_share, test_mode)
         super().__init__(
             ann_file=ann_file,
@@ -227,22 +199,26 @@ class UntrimmedVideoDataset(BaseDataset):
         """
         database = select_subset(
             load_database(self.ann_file), self.subset, self.ann_file)
-        names = self._without_blocked(database)
-        if self.split is not None:
-            names = split_names(names, **self.split)
-        if self.sample_ratio != 1:
-            chosen = sample_indices(len(names), self.sample_ratio, self.seed)
-            names = [names[index] for index in sorted(chosen)]
-        self.video_names = names
+        names = self.video_names = choose_videos(
+            database, self.subset, self.block_list, self.data_root, self.split,
+            self.sample_ratio, self.seed)
         self.broken = BrokenVideos(names, self.max_broken_share,
                                    self.test_mode)
-        self.filenames = self._find_files()
+        sources = VideoSources(names, self.data_prefix, self.filename_tmpl,
+                               self.suffixes, self.broken, self.ann_file)
+        self.filenames = sources.paths
         reader = ActionReader(self._label_names, self.drop_labels,
                               self.bad_segments, self.ann_file)
+        rules = self.filter_cfg or {}
+        records = VideoRecords(database, sources, reader, self.fps,
+                               self.frame_rule, self.class_agnostic,
+                               rules.get('min_action_share', 0.))
+        skip_empty = rules.get('filter_empty', not self.test_mode)
         samples: List[dict] = []
-        for index, name in enumerate(self._progress(names, database)):
-            record = self._record(index, database[name], reader)
-            samples.extend(self._windows_of(record))
+        for record in records:
+            samples += window_samples(record, self.geometry,
+                                      self.overlap_ratio,
+                                      self.windows_per_video, skip_empty)
         reader.report()
         if not samples:
             raise ValueError(
@@ -250,120 +226,6 @@ class UntrimmedVideoDataset(BaseDataset):
                 f'subset={self.subset!r} in {self.ann_file!r}: none has an '
                 f'action of classes={self._label_names} that a window of '
                 f'window_size={self.geometry["window_size"]} holds')
-        return samples
-
-    def _without_blocked(self, database: Mapping[str, dict]) -> List[str]:
-        """Names of the videos that ``block_list`` leaves."""
-        blocked = self.block_list
-        if isinstance(blocked, str):
-            blocked = read_names(blocked, self.data_root, 'block_list')
-        names = [name for name in database if name not in set(blocked)]
-        if len(names) < len(database):
-            print_log(
-                f'block_list leaves out {len(database) - len(names)} of '
-                f'{len(database)} videos',
-                logger='current')
-        if not names:
-            raise ValueError(f'block_list={self.block_list!r} leaves none of '
-                             f'the {len(database)} videos of '
-                             f'subset={self.subset!r}')
-        return names
-
-    def _progress(self, names: List[str], database: Mapping[str, dict]):
-        missing = sum('fps' not in database[name] and not (
-            {'frame', 'duration'} <= set(database[name])) for name in names)
-        slow = missing > 50 and self.fps is None and self.data_prefix
-        return track_iter_progress(names) if slow else names
-
-    def _find_files(self) -> List[str]:
-        """Path of every video's file, found or not."""
-        if not self.data_prefix:
-            return [''] * len(self.video_names)
-        (key, folder), = self.data_prefix.items()
-        require_path(folder, f"data_prefix['{key}']")
-        stems = [self.filename_tmpl.format(name) for name in self.video_names]
-        found = [find_media(folder, stem, self.suffixes) for stem in stems]
-        files = [path or osp.join(folder, stem + self.suffixes[0])
-                 for path, stem in zip(found, stems)]
-        missing = [index for index, path in enumerate(found) if path is None]
-        if missing:
-            first = files[missing[0]]
-            hint = nearest(osp.basename(first), sorted(listdir(folder)))
-            self.broken.note_missing(
-                missing, f'have no file with a suffix of {self.suffixes}; the '
-                f"first is {first!r} (data_prefix['{key}']={folder!r}, "
-                f'filename_tmpl={self.filename_tmpl!r}{hint})')
-        return files
-
-    def _record(self, index: int, entry: Mapping[str, Any],
-                reader: ActionReader) -> dict:
-        """What all windows of a video share."""
-        name = self.video_names[index]
-        duration, fps, frames = read_timing(
-            f'video {name!r} of {self.ann_file!r}', entry, self.fps,
-            lambda: self._probe(index, entry))
-        segments, labels = reader.read(name, entry.get('annotations', ()),
-                                       duration)
-        if self.class_agnostic:
-            labels = np.zeros_like(labels)
-        share = (segments[:, 1] - segments[:, 0]) / duration
-        shown = share > (self.filter_cfg or {}).get('min_action_share', 0.)
-        if self.frame_rule == 'truncate':
-            actions = np.trunc(segments / duration * frames)
-        else:
-            actions = segments * fps
-        actions, action_labels = unique_actions(actions[shown], labels[shown])
-        return dict(
-            video_name=name,
-            video_index=index,
-            filename=self.filenames[index],
-            duration=duration,
-            fps=fps,
-            total_frames=frames,
-            video_segments=segments,
-            video_labels=labels,
-            action_frames=actions,
-            action_labels=action_labels)
-
-    def _probe(self, index: int,
-               entry: Mapping[str, Any]) -> Tuple[int, float]:
-        """Frames and rate of a video file, for what its annotation lacks."""
-        name, filename = self.video_names[index], self.filenames[index]
-        if 'video' not in self.data_prefix:
-            raise ValueError(
-                f"video {name!r} of {self.ann_file!r} needs 'duration', and "
-                "'frame' or 'fps' (or the argument fps), as there is no video "
-                'file to read them from')
-        try:
-            return probe_video(filename)
-        except UnreadableVideoError as error:
-            # Black at any rate, and long enough for what it should show.
-            self.broken.note(index, error)
-            ends = [action['segment'][1] for action in
-                    entry.get('annotations', ())]
-            return round(25 * entry.get('duration', max(ends, default=1))), 25.
-
-    def _windows_of(self, record: dict) -> List[dict]:
-        """Samples of one video."""
-        filter_empty = (self.filter_cfg or {}).get('filter_empty',
-                                                   not self.test_mode)
-        if filter_empty and not len(record['action_frames']):
-            return []
-        if self.geometry['windows'] == 'random':
-            return [record] * self.windows_per_video
-        if self.geometry['windows'] == 'resize':
-            return [record]
-        stride = self.geometry['snippet_stride']
-        samples = []
-        for start, steps in sliding_windows(
-                -(-record['total_frames'] // stride),
-                self.geometry['window_size'], self.overlap_ratio,
-                self.geometry['window_rule']):
-            sample = dict(record, window_start_step=start, window_steps=steps)
-            meta = dict(self.geometry, window_start_frame=start * stride)
-            kept, _ = window_actions(record['action_frames'], meta, steps)
-            if len(kept) or not filter_empty:
-                samples.append(sample)
         return samples
 
     # Access -----------------------------------------------------------------
@@ -376,7 +238,7 @@ class UntrimmedVideoDataset(BaseDataset):
         interruption. It reaches workers that run already. Without it they
         follow the generators of Python and numpy in each worker.
         """
-        self._epoch.fill_(epoch)
+        self._draws.set_epoch(epoch)
 
     def get_data_info(self, idx: int) -> dict:
         """A fresh copy of a sample's record, with the window's geometry."""
@@ -401,11 +263,9 @@ class UntrimmedVideoDataset(BaseDataset):
         Raises:
             RuntimeError: If too many videos are unreadable.
         """
-        epoch = int(self._epoch)
-        if epoch < 0 or self.test_mode:
+        if self.test_mode:
             return self._prepare(idx)
-        seed = (self.seed * 1000003 + epoch) * 1000003 + idx
-        with _seeded(seed % 2**32):
+        with self._draws.of(idx):
             return self._prepare(idx)
 
     def _prepare(self, idx: int) -> Any:

@@ -45,6 +45,22 @@ def nearest(value: Any, choices: Iterable[Any]) -> str:
     return f'; there is {shown}{more}' if names else '; there is none'
 
 
+def require_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
+    """Check that a setting is one of a few.
+
+    Args:
+        key (str): The setting, for the message.
+        value: What was found.
+        choices (sequence): What was expected.
+
+    Raises:
+        ValueError: With the nearest choice.
+    """
+    if value not in choices:
+        raise ValueError(f'{key}={value!r} is not known'
+                         f'{nearest(value, choices)}')
+
+
 def require_path(path: str, key: str) -> str:
     """Check that a path of a config exists.
 

@@ -10,7 +10,8 @@ from mmengine.logging import print_log
 
 from mmblockdrop.reading import read_array
 from mmblockdrop.registry import TRANSFORMS
-from .files import FrameArray, UnreadableVideoError, nearest, open_video
+from .files import (FrameArray, UnreadableVideoError, open_video,
+                    require_choice)
 
 
 @TRANSFORMS.register_module()
@@ -121,9 +122,7 @@ class LoadFeatures(BaseTransform):
     """
 
     def __init__(self, layout: str = 'TC') -> None:
-        if layout not in ('TC', 'CT'):
-            raise ValueError(f'layout={layout!r} is not known'
-                             f'{nearest(layout, ("TC", "CT"))}')
+        require_choice('layout', layout, ('TC', 'CT'))
         self.layout = layout
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from .files import UnreadableVideoError, nearest, open_video
+from .files import UnreadableVideoError, open_video, require_choice
 
 #: Frames decoded at a time.
 CHUNK_FRAMES = 32
@@ -59,9 +59,7 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         ValueError: Unknown encoder, or key frames too close for it.
     """
-    if recipe.encoder not in ENCODERS:
-        raise ValueError(f'encoder={recipe.encoder!r} is not known'
-                         f'{nearest(recipe.encoder, ENCODERS)}')
+    require_choice('encoder', recipe.encoder, ENCODERS)
     least = OPENCV_GOP if recipe.encoder == 'opencv' else 1
     if recipe.gop < least:
         raise ValueError(f'gop={recipe.gop}, but {recipe.encoder} sets a key '

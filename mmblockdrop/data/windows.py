@@ -12,6 +12,7 @@ import numpy as np
 
 from mmblockdrop.timeline import frames_to_steps
 
+MODES = ('random', 'sliding', 'resize')
 WINDOW_RULES = ('covering', 'published')
 
 
@@ -189,3 +190,42 @@ def window_actions(action_frames: np.ndarray,
     cut, keep = cut_segments(segments, 0, high, meta['action_thresh'],
                              published)
     return cut - shift, keep
+
+
+def window_samples(record: Mapping[str, Any], geometry: Mapping[str, Any],
+                   overlap_ratio: float, windows_per_video: int,
+                   skip_empty: bool) -> List[Mapping[str, Any]]:
+    """Samples of one video.
+
+    Args:
+        record (Mapping): The video, with ``total_frames`` and
+            ``action_frames`` [N, 2].
+        geometry (Mapping): ``windows`` (``random``, ``sliding`` or
+            ``resize``), ``window_size``, and what :func:`window_actions`
+            reads.
+        overlap_ratio (float): Overlap of sliding windows.
+        windows_per_video (int): Random windows of a video.
+        skip_empty (bool): Leave out videos and windows without action.
+
+    Returns:
+        list[Mapping]: The record for every window; that of a sliding
+        window with ``window_start_step`` and ``window_steps``.
+    """
+    if skip_empty and not len(record['action_frames']):
+        return []
+    if geometry['windows'] == 'random':
+        return [record] * windows_per_video
+    if geometry['windows'] == 'resize':
+        return [record]
+    stride = geometry['snippet_stride']
+    samples = []
+    for start, steps in sliding_windows(-(-record['total_frames'] // stride),
+                                        geometry['window_size'],
+                                        overlap_ratio,
+                                        geometry['window_rule']):
+        meta = dict(geometry, window_start_frame=start * stride)
+        kept, _ = window_actions(record['action_frames'], meta, steps)
+        if len(kept) or not skip_empty:
+            samples.append(
+                dict(record, window_start_step=start, window_steps=steps))
+    return samples

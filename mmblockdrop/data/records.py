@@ -1,0 +1,85 @@
+"""Annotations of a video to what all its windows share."""
+from typing import Any, Iterator, Mapping, Optional, Sequence
+
+import numpy as np
+from mmengine.utils import track_iter_progress
+
+from .actions import ActionReader
+from .annotations import read_timing
+from .sources import VideoSources
+from .windows import unique_actions
+
+FRAME_RULES = ('exact', 'truncate')
+
+
+class VideoRecords:
+    """Records of one video after another.
+
+    Args:
+        database (dict): Annotations by name.
+        sources (VideoSources): The videos and their files.
+        actions (ActionReader): Checks the actions.
+        fps (float, optional): Rate that overrides the annotation's.
+        frame_rule (str): ``exact``, or ``truncate`` to cut the boundaries of
+            actions to whole frames.
+        class_agnostic (bool): Whether all actions are of one class.
+        min_action_share (float): Actions that take no more of the video are
+            no ground truth.
+    """
+
+    def __init__(self, database: Mapping[str, dict], sources: VideoSources,
+                 actions: ActionReader, fps: Optional[float], frame_rule: str,
+                 class_agnostic: bool, min_action_share: float) -> None:
+        self.database = database
+        self.sources = sources
+        self.actions = actions
+        self.fps = fps
+        self.frame_rule = frame_rule
+        self.class_agnostic = class_agnostic
+        self.min_action_share = min_action_share
+
+    def __iter__(self) -> Iterator[dict]:
+        """Yield the record of every video, in order.
+
+        Raises:
+            ValueError: For a wrong timing, label or segment.
+            RuntimeError: If too many videos are unreadable.
+        """
+        for index, name in enumerate(self._progress(self.sources.names)):
+            yield self._record(index, name, self.database[name])
+
+    def _progress(self, names: Sequence[str]) -> Any:
+        """The names, with a bar where many files must be opened."""
+        missing = sum('fps' not in self.database[name] and not (
+            {'frame', 'duration'} <= set(self.database[name]))
+                      for name in names)
+        slow = missing > 50 and self.fps is None and self.sources.data_prefix
+        return track_iter_progress(names) if slow else names
+
+    def _record(self, index: int, name: str,
+                entry: Mapping[str, Any]) -> dict:
+        duration, fps, frames = read_timing(
+            f'video {name!r} of {self.sources.ann_file!r}', entry, self.fps,
+            lambda: self.sources.probe(index, entry))
+        segments, labels = self.actions.read(
+            name, entry.get('annotations', ()), duration)
+        if self.class_agnostic:
+            labels = np.zeros_like(labels)
+        share = (segments[:, 1] - segments[:, 0]) / duration
+        shown = share > self.min_action_share
+        if self.frame_rule == 'truncate':
+            actions = np.trunc(segments / duration * frames)
+        else:
+            actions = segments * fps
+        actions, action_labels = unique_actions(actions[shown], labels[shown])
+        return dict(
+            video_name=name,
+            video_index=index,
+            filename=self.sources.paths[index],
+            duration=duration,
+            fps=fps,
+            total_frames=frames,
+            video_segments=segments,
+            video_labels=labels,
+            action_frames=actions,
+            action_labels=action_labels)

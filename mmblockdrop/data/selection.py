@@ -1,0 +1,107 @@
+"""Which videos of an annotation file a data set takes."""
+import random
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+from mmengine.logging import print_log
+
+from .annotations import read_names
+from .files import nearest
+from .windows import sample_indices
+
+
+def choose_videos(database: Mapping[str, dict], subset: Any,
+                  block_list: Union[str, Sequence[str]], data_root: str,
+                  split: Optional[Mapping[str, Any]], sample_ratio: float,
+                  seed: int) -> List[str]:
+    """Names of the videos of a data set, in the order of the annotations.
+
+    Args:
+        database (dict): Videos of the subset, see :func:`select_subset`.
+        subset (str or sequence of str, optional): It, for messages.
+        block_list (str or sequence of str): Videos to leave out: names, or
+            a file of names.
+        data_root (str): Folder of a relative file name.
+        split (dict, optional): Arguments of :func:`split_names`.
+        sample_ratio (float): Share of the videos to take.
+        seed (int): Seed of that share.
+
+    Returns:
+        list[str]: At least one name.
+
+    Raises:
+        FileNotFoundError: If there is no such file of names.
+        ValueError: If no video is left, or a part is not known.
+    """
+    names = _without_blocked(database, subset, block_list, data_root)
+    if split is not None:
+        names = split_names(names, **split)
+    if sample_ratio != 1:
+        chosen = sample_indices(len(names), sample_ratio, seed)
+        names = [names[index] for index in sorted(chosen)]
+    return names
+
+
+def select_subset(database: Mapping[str, dict],
+                  subset: Union[str, Sequence[str], None],
+                  ann_file: str) -> Dict[str, dict]:
+    """Videos whose ``subset`` is one of the given names, exactly.
+
+    Raises:
+        ValueError: If a name is in no video, with the nearest that is.
+    """
+    if subset is None:
+        return dict(database)
+    wanted = [subset] if isinstance(subset, str) else list(subset)
+    present = sorted({str(video.get('subset')) for video in database.values()})
+    for name in wanted:
+        if name not in present:
+            raise ValueError(f'subset={name!r} has no video in {ann_file!r}'
+                             f'{nearest(name, present)}')
+    return {name: video for name, video in database.items()
+            if video.get('subset') in wanted}
+
+
+def _without_blocked(database: Mapping[str, dict], subset: Any,
+                     blocked: Union[str, Sequence[str]],
+                     data_root: str) -> List[str]:
+    """Names of the videos that ``block_list`` leaves."""
+    block_list = blocked
+    if isinstance(blocked, str):
+        blocked = read_names(blocked, data_root, 'block_list')
+    names = [name for name in database if name not in set(blocked)]
+    if len(names) < len(database):
+        print_log(
+            f'block_list leaves out {len(database) - len(names)} of '
+            f'{len(database)} videos',
+            logger='current')
+    if not names:
+        raise ValueError(f'block_list={block_list!r} leaves none of the '
+                         f'{len(database)} videos of subset={subset!r}')
+    return names
+
+
+def split_names(names: Sequence[str], part: str, ratio: float = 0.15,
+                seed: int = 0) -> List[str]:
+    """One part of a fixed split of videos in two.
+
+    Args:
+        names (sequence of str): All videos.
+        part (str): ``train`` or ``val``. The two share no video.
+        ratio (float): Share of ``val``, at least one video.
+        seed (int): Seed of the split. Only it and the set of names matter.
+
+    Returns:
+        list[str]: The part, in the order of ``names``.
+    """
+    if part not in ('train', 'val'):
+        raise ValueError(f"split['part']={part!r} is not a part"
+                         f'{nearest(part, ("train", "val"))}')
+    if not 0 < ratio < 1 or len(names) < 2:
+        raise ValueError(
+            f"split['ratio']={ratio} of {len(names)} videos leaves a part "
+            'empty; it must be between 0 and 1, with two videos at least')
+    order = sorted(names)
+    random.Random(seed).shuffle(order)
+    count = min(len(order) - 1, max(1, round(ratio * len(order))))
+    held_out = set(order[:count])
+    return [name for name in names if (name in held_out) == (part == 'val')]
