@@ -7,7 +7,6 @@ status 1 if something would harm a run.
 """
 import argparse
 import json
-import os
 import os.path as osp
 import sys
 from collections import Counter
@@ -15,11 +14,12 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (mends the stack)
+from folder_arguments import add_folder, add_workers, exit_status
 
-from mmblockdrop.data.annotations import (load_classes, read_names,
-                                          select_subset)
+from mmblockdrop.data.annotations import load_classes, read_names
 from mmblockdrop.data.check import (ERRORS, WARNINGS, Found, Problem,
                                     check_folder, read_database)
+from mmblockdrop.data.selection import select_subset
 from mmblockdrop.report import markdown_table
 
 
@@ -35,11 +35,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('root', help='folder that the other paths start from')
-    parser.add_argument(
-        '--ann', default='annotations.json', help='annotation file')
-    parser.add_argument('--videos', default='videos',
-                        help='folder of the videos')
+    add_folder(parser)
     parser.add_argument('--no-videos', action='store_true',
                         help='look at the annotations alone')
     parser.add_argument(
@@ -53,16 +49,12 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--subset', nargs='+',
                         help='subsets to check; default: all')
     parser.add_argument(
-        '--filename-tmpl', default='{}',
-        help='file name of a video without suffix, v_{} for ActivityNet')
-    parser.add_argument(
         '--tolerance', type=float, default=0.01,
         help='share by which rate and duration may differ (default: 0.01)')
     parser.add_argument(
         '--no-decode', action='store_true',
         help='open the videos only; do not decode first and last frame')
-    parser.add_argument(
-        '--workers', type=int, default=min(8, os.cpu_count() or 1))
+    add_workers(parser)
     parser.add_argument('--show', type=int, default=5,
                         help='examples of each problem (default: 5)')
     parser.add_argument('--out', type=Path, help='also write all as JSON')
@@ -186,12 +178,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Check a folder; 0 fits, 1 does not, 2 could not be checked."""
-    args = parse_args(argv)
-    try:
-        return run(args)
-    except (OSError, ValueError) as error:
-        print(f'check_data.py: {error}', file=sys.stderr)
-        return 2
+    return exit_status('check_data.py', run, parse_args(argv))
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ import sys
 from typing import Dict, List, Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (mends the stack)
+from folder_arguments import add_workers, exit_status
 
 from mmblockdrop.data.files import VIDEO_SUFFIXES, require_path
 from mmblockdrop.data.parallel import for_each
@@ -60,8 +61,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--encoder', choices=ENCODERS, default=default_encoder(),
         help='default: ffmpeg if it is there, here %(default)s')
-    parser.add_argument(
-        '--workers', type=int, default=min(8, os.cpu_count() or 1))
+    add_workers(parser)
     args = parser.parse_args(argv)
     if args.encoder == 'ffmpeg' and not shutil.which('ffmpeg'):
         parser.error('--encoder ffmpeg: there is no program ffmpeg on PATH; '
@@ -196,12 +196,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Re-encode; 0 all there, 1 some failed, 2 could not begin."""
-    args = parse_args(argv)
-    try:
-        return run(args)
-    except (OSError, ValueError) as error:
-        print(f'resize_videos.py: {error}', file=sys.stderr)
-        return 2
+    return exit_status('resize_videos.py', run, parse_args(argv))
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Dict, Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (mends the stack)
+from folder_arguments import add_folder, add_workers, exit_status
 
 from mmblockdrop.data.annotations import load_database
 from mmblockdrop.data.check import inspect_video
@@ -36,24 +37,16 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('root', help='folder that the other paths start from')
-    parser.add_argument(
-        '--ann', default='annotations.json', help='annotation file')
-    parser.add_argument('--videos', default='videos',
-                        help='folder of the videos')
+    add_folder(parser)
     parser.add_argument(
         '--out', default='annotations_frames.json',
         help='copy to write (default: %(default)s)')
-    parser.add_argument(
-        '--filename-tmpl', default='{}',
-        help='file name of a video without suffix, v_{} for ActivityNet')
     parser.add_argument(
         '--duration', action='store_true',
         help='replace "duration" too; default: only where it is absent')
     parser.add_argument('--again', action='store_true',
                         help='read videos again that the copy has already')
-    parser.add_argument(
-        '--workers', type=int, default=min(8, os.cpu_count() or 1))
+    add_workers(parser)
     return parser.parse_args(argv)
 
 
@@ -141,12 +134,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Write frame counts; 0 all, 1 some videos failed, 2 could not begin."""
-    args = parse_args(argv)
-    try:
-        return run(args)
-    except (OSError, ValueError) as error:
-        print(f'write_frame_counts.py: {error}', file=sys.stderr)
-        return 2
+    return exit_status('write_frame_counts.py', run, parse_args(argv))
 
 
 if __name__ == '__main__':
