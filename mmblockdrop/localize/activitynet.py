@@ -7,8 +7,8 @@ from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
 import numpy as np
 
 from mmblockdrop.reading import read_json
-from .average_precision import (APTable, Instances, average_precision,
-                                unique_annotations)
+from .average_precision import APTable, average_precision
+from .instances import Instances, unique_annotations
 from .recall import top_recall
 
 JSON = Union[str, Path, Mapping[str, Any]]

@@ -9,49 +9,17 @@ Every function works on flat arrays over all videos. Pairs of a detection and
 an instance are found once, and the greedy assignment runs in lock-step over
 all videos, classes and thresholds.
 """
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence
 
 import numpy as np
 
-#: Elements of the largest temporary table of overlaps.
-CHUNK = 2_000_000
-#: Annotations of one class whose ends agree within this many seconds are
-#: one annotation.
-SAME_WITHIN = 1e-3
+from .instances import (Instances, by_score, count_within, unique_annotations,
+                        video_class_keys)
+from .overlaps import overlaps
 
-
-class Instances(NamedTuple):
-    """Segments of many videos; annotations, or detections with scores.
-
-    Attributes:
-        videos (ndarray): Number of the video of each segment, shape (N, ).
-        segments (ndarray): Start and end in seconds, shape (N, 2), float64.
-        labels (ndarray): Shape (N, ), int64.
-        scores (ndarray, optional): Shape (N, ), float64. None for
-            annotations.
-    """
-    videos: np.ndarray
-    segments: np.ndarray
-    labels: np.ndarray
-    scores: Optional[np.ndarray] = None
-
-    @classmethod
-    def build(cls,
-              videos: Sequence[int],
-              segments: Sequence[Sequence[float]],
-              labels: Sequence[int],
-              scores: Optional[Sequence[float]] = None) -> 'Instances':
-        """Make arrays of the right type and shape."""
-        return cls(
-            np.asarray(videos, np.int64).reshape(-1),
-            np.asarray(segments, np.float64).reshape(-1, 2),
-            np.asarray(labels, np.int64).reshape(-1),
-            None if scores is None else np.asarray(scores,
-                                                   np.float64).reshape(-1))
-
-    def select(self, index: np.ndarray) -> 'Instances':
-        """Take some of the segments, by mask or index."""
-        return Instances(*(None if x is None else x[index] for x in self))
+__all__ = [
+    'APTable', 'Instances', 'average_precision', 'unique_annotations'
+]
 
 
 class APTable(NamedTuple):
@@ -67,37 +35,6 @@ class APTable(NamedTuple):
     classes: np.ndarray
     num_gt: np.ndarray
     num_det: np.ndarray
-
-
-def unique_annotations(gt: Instances,
-                       same_within: float = SAME_WITHIN) -> Instances:
-    """Drop annotations of zero length and repeated ones.
-
-    Args:
-        gt (Instances): Annotations.
-        same_within (float): Two annotations of a video and class are one if
-            both ends differ by at most this many seconds. Defaults to 1e-3.
-
-    Returns:
-        Instances: What is left, the first of each repeated one, in order.
-    """
-    gt = gt.select(gt.segments[:, 1] > gt.segments[:, 0])
-    order = np.lexsort((gt.segments[:, 0], gt.labels, gt.videos))
-    keep = np.ones(len(order), bool)
-    videos, labels, segments = (x[order]
-                                for x in (gt.videos, gt.labels, gt.segments))
-    # Neighbours in order of start time: compare with the k-th next until no
-    # start is close enough.
-    for k in range(1, len(order)):
-        near = (videos[k:] == videos[:-k]) & (labels[k:] == labels[:-k]) & (
-            np.abs(segments[k:, 0] - segments[:-k, 0]) <= same_within)
-        if not near.any():
-            break
-        same = near & (
-            np.abs(segments[k:, 1] - segments[:-k, 1]) <= same_within)
-        first, second = order[:-k][same], order[k:][same]
-        keep[np.maximum(first, second)] = False
-    return gt.select(keep)
 
 
 def average_precision(
@@ -151,104 +88,6 @@ def average_precision(
                                      num_gt[k])
         start = end
     return APTable(ap, classes, num_gt, num_det)
-
-
-def by_score(det: Instances) -> np.ndarray:
-    """Order of falling score.
-
-    Of equal scores the later comes first, as in the official evaluation.
-
-    Args:
-        det (Instances): Detections.
-
-    Returns:
-        ndarray: Indices, shape (D, ).
-    """
-    return np.argsort(det.scores, kind='stable')[::-1]
-
-
-def video_class_keys(gt: Instances,
-                     det: Instances) -> Tuple[np.ndarray, np.ndarray]:
-    """One number for each video and class.
-
-    Args:
-        gt (Instances): Annotations.
-        det (Instances): Detections.
-
-    Returns:
-        tuple[ndarray, ndarray]: Numbers of the annotations and detections.
-    """
-    width = int(max(gt.labels.max(initial=0), det.labels.max(initial=0))) + 1
-    return gt.videos * width + gt.labels, det.videos * width + det.labels
-
-
-def overlaps(
-    gt_keys: np.ndarray,
-    gt_segments: np.ndarray,
-    det_keys: np.ndarray,
-    det_segments: np.ndarray,
-    floor: float,
-    empty_fits_empty: bool = False
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of equal key whose IoU is positive and reaches ``floor``.
-
-    Args:
-        gt_keys (ndarray): Number of the group of each annotation, (N, ).
-        gt_segments (ndarray): Shape (N, 2).
-        det_keys (ndarray): Number of the group of each detection, (D, ).
-        det_segments (ndarray): Shape (D, 2).
-        floor (float): Least IoU.
-        empty_fits_empty (bool): See :func:`average_precision`.
-
-    Returns:
-        tuple: Index of the detection, of the annotation, and their IoU,
-        ordered by detection and falling IoU; of equal IoU the later
-        annotation comes first.
-    """
-    order = np.argsort(gt_keys, kind='stable')
-    keys, start, counts = np.unique(
-        gt_keys[order], return_index=True, return_counts=True)
-    if not len(keys) or not len(det_keys):
-        empty = np.zeros(0, np.int64)
-        return empty, empty, np.zeros(0)
-    group = np.minimum(np.searchsorted(keys, det_keys), len(keys) - 1)
-    candidates = np.flatnonzero(keys[group] == det_keys)
-    column = np.arange(counts.max())
-    step = max(1, CHUNK // len(column))
-    found = []
-    for first in range(0, len(candidates), step):
-        part = candidates[first:first + step]
-        mine = group[part][:, None]
-        real = column < counts[mine]
-        index = order[np.where(real, start[mine] + column, 0)]
-        s, e = gt_segments[index, 0], gt_segments[index, 1]
-        ds, de = det_segments[part, 0, None], det_segments[part, 1, None]
-        inter = np.maximum(np.minimum(e, de) - np.maximum(s, ds), 0)
-        union = (e - s) + (de - ds) - inter
-        iou = inter / np.maximum(union, 1e-8)
-        if empty_fits_empty:
-            iou[union == 0] = np.inf
-        row, col = np.nonzero(real & (iou > 0) & (iou >= floor))
-        found.append((part[row], index[row, col], iou[row, col]))
-    det, gt, iou = (np.concatenate(x) for x in zip(
-        *found)) if found else (np.zeros(0, int), np.zeros(0, int),
-                                np.zeros(0))
-    order = np.lexsort((-gt, -iou, det))
-    return det[order], gt[order], iou[order]
-
-
-def count_within(values: np.ndarray) -> np.ndarray:
-    """Position of every element within its run of equal values.
-
-    Args:
-        values (ndarray): Shape (N, ), equal ones next to each other.
-
-    Returns:
-        ndarray: 0, 1, ... within each run, shape (N, ).
-    """
-    start = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
-    length = np.diff(np.append(start, len(values)))
-    return np.arange(len(values)) - np.repeat(start, length)
 
 
 def _assign(gt: Instances, det: Instances, thresholds: np.ndarray,

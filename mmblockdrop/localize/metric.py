@@ -8,8 +8,9 @@ from mmengine.logging import print_log
 
 from mmblockdrop.registry import METRICS
 from .activitynet import write_detections
-from .average_precision import APTable, Instances, average_precision
+from .average_precision import APTable, average_precision
 from .classifier import ExternalClassifier
+from .instances import Instances
 from .postprocess import Segments, nms_videos
 from .recall import average_recall
 from .results import (as_array, class_names, class_table, flatten_videos,

@@ -6,7 +6,7 @@ from typing import (Iterator, List, NamedTuple, Optional, Sequence, Tuple,
 import numpy as np
 import torch
 
-from .average_precision import count_within
+from .instances import count_within
 from .suppression import hard_decay, soft_decay, suppress
 from .voting import vote_in_groups
 

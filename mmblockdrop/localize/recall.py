@@ -3,8 +3,8 @@ from typing import Sequence
 
 import numpy as np
 
-from .average_precision import (Instances, by_score, count_within, overlaps,
-                                video_class_keys)
+from .instances import Instances, by_score, count_within, video_class_keys
+from .overlaps import overlaps
 
 
 def average_recall(gt: Instances, det: Instances,

@@ -4,7 +4,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 import torch
 
-from .average_precision import APTable, Instances, unique_annotations
+from .average_precision import APTable
+from .instances import Instances, unique_annotations
 from .postprocess import Segments
 
 Result = Dict[str, Any]

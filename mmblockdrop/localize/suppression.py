@@ -8,7 +8,7 @@ from typing import Callable, List, NamedTuple, Tuple
 
 import numpy as np
 
-from .average_precision import count_within
+from .instances import count_within
 
 #: Added to every length in the overlap, so that a segment of zero length
 #: has one.
