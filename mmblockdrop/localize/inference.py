@@ -4,29 +4,24 @@ A video is read window by window with the test pipeline of the config, so
 memory does not grow with its length.
 """
 import contextlib
-import json
-import os.path as osp
-import tempfile
 from pathlib import Path
-from typing import (Any, Dict, Iterable, Iterator, List, NamedTuple, Union)
+from typing import Any, Dict, Iterable, Iterator, List, Union
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS
 from torch import nn
 
 from mmblockdrop.registry import METRICS
 from .activitynet import as_rows
-from .loading import last_line, require_file
 from .metric import TADMetric
-from .stream import ClipMemory, WindowBar, ahead, clip_keys
+from .stream import ClipMemory, WindowBar, ahead
+from .video_windows import Window, read_windows, without_cache
+
+__all__ = ['localize_video', 'localize_videos', 'metric_of', 'without_cache']
 
 PRECISIONS = ('fp32', 'bf16')
-#: Settings of a data set that choose its videos, not how they are read.
-CHOICE_OF_VIDEOS = ('split', 'sample_ratio', 'indices', 'subset', 'data_root',
-                    'filename_tmpl', 'suffixes', 'drop_labels')
 
 
 def localize_video(model: nn.Module,
@@ -100,7 +95,7 @@ def localize_videos(model: nn.Module,
     clip_frames = getattr(model, 'clip_frames', 0) if reuse_clips and (
         getattr(model, 'backbone', None) is not None) else 0
     metric, memory = metric_of(model.cfg), ClipMemory(model)
-    windows = ahead(_read_windows(model, videos, clip_frames), read_ahead)
+    windows = ahead(read_windows(model, videos, clip_frames), read_ahead)
     waiting: List[dict] = []
     bar = WindowBar(progress)
     with contextlib.closing(windows):
@@ -115,54 +110,12 @@ def localize_videos(model: nn.Module,
     bar.close()
 
 
-class _Window(NamedTuple):
-    """One window on its way through the model."""
-    video: Union[str, Path]
-    frames: int
-    fps: float
-    index: int
-    count: int
-    sample: Dict[str, Any]
-    keys: List[bytes]
-
-    @property
-    def is_last(self) -> bool:
-        """bool: Whether the video ends here."""
-        return self.index + 1 == self.count
-
-
-def _read_windows(model: nn.Module, videos: Iterable[Union[str, Path]],
-                  clip_frames: int) -> Iterator[_Window]:
-    """Decode the windows of one video after another."""
-    for video in videos:
-        frames, fps = probe(video)
-        with tempfile.TemporaryDirectory() as folder:
-            dataset = _one_video_dataset(model, Path(video), frames, fps,
-                                         folder)
-            for i in range(len(dataset)):
-                sample = _decode(dataset, i, video)
-                keys = clip_keys(sample['inputs'],
-                                 clip_frames) if clip_frames else []
-                yield _Window(video, frames, fps, i, len(dataset), sample,
-                              keys)
-
-
-def _decode(dataset: Any, index: int, video: Union[str, Path]) -> dict:
-    """One window of the video."""
-    try:
-        return dataset[index]
-    except RuntimeError as error:
-        raise ValueError(f'{video} breaks off or is damaged in window '
-                         f'{index + 1} of {len(dataset)}: {error}') from error
-
-
-def _batched(windows: Iterable[_Window],
-             size: int) -> Iterator[List[_Window]]:
+def _batched(windows: Iterable[Window], size: int) -> Iterator[List[Window]]:
     """Windows of one shape, up to ``size`` at once.
 
     If a window cannot be read, those before it are given first.
     """
-    batch: List[_Window] = []
+    batch: List[Window] = []
     failure = None
     try:
         for window in windows:
@@ -182,7 +135,7 @@ def _batched(windows: Iterable[_Window],
         raise failure
 
 
-def _predict(model: nn.Module, batch: List[_Window], memory: ClipMemory,
+def _predict(model: nn.Module, batch: List[Window], memory: ClipMemory,
              precision: str) -> List[dict]:
     """Detections of each window as arrays."""
     data = pseudo_collate([window.sample for window in batch])
@@ -197,7 +150,7 @@ def _predict(model: nn.Module, batch: List[_Window], memory: ClipMemory,
     } for sample in samples]
 
 
-def _merged(model: nn.Module, metric: TADMetric, window: _Window,
+def _merged(model: nn.Module, metric: TADMetric, window: Window,
             windows: List[dict], score_thr: float) -> Dict[str, Any]:
     """The actions of a whole video."""
     found = metric.merge(windows)
@@ -213,33 +166,6 @@ def _merged(model: nn.Module, metric: TADMetric, window: _Window,
         scores=scores,
         labels=labels,
         detections=as_rows(segments, scores, labels, classes))
-
-
-def probe(video: Union[str, Path]) -> tuple:
-    """Number of frames and frame rate of a video.
-
-    Args:
-        video (str): The video.
-
-    Returns:
-        tuple[int, float]: Frames, and frames per second.
-
-    Raises:
-        FileNotFoundError: If there is no such video.
-        ValueError: If the file is not a video, or is damaged.
-    """
-    import decord
-    require_file(video, 'video')
-    try:
-        reader = decord.VideoReader(str(video), num_threads=1)
-        frames, fps = len(reader), float(reader.get_avg_fps())
-    except Exception as error:  # decord raises RuntimeError or DECORDError
-        raise ValueError(
-            f'{video} cannot be read as a video: it is damaged, cut off or '
-            f'something else ({last_line(error)})') from error
-    if frames == 0 or not fps > 0:
-        raise ValueError(f'{video} has {frames} frames at {fps} per second')
-    return frames, fps
 
 
 def metric_of(cfg: Config) -> TADMetric:
@@ -258,66 +184,3 @@ def metric_of(cfg: Config) -> TADMetric:
             if str(entry.get('type')).rsplit('.', 1)[-1] == 'TADMetric':
                 return METRICS.build(dict(entry, outfile=None))
     return TADMetric()
-
-
-def _one_video_dataset(model: nn.Module, video: Path, frames: int, fps: float,
-                       folder: str) -> Any:
-    """The config's test data set on a file that lists this video only."""
-    cfg = (model.cfg.get('test_dataloader') or {}).get('dataset')
-    if cfg is None:
-        raise ValueError(f'{model.cfg.filename} has no '
-                         'test_dataloader.dataset, whose pipeline reads '
-                         'the video')
-    cfg = {k: v for k, v in cfg.items() if k not in CHOICE_OF_VIDEOS}
-    if 'feature' in cfg.get('data_prefix', {}):
-        raise ValueError(
-            f'{model.cfg.filename} reads features '
-            "(test_dataloader.dataset.data_prefix has the key 'feature'); "
-            'localizing a video needs a config that reads frames')
-    name = video.stem
-    entry = dict(
-        subset='test',
-        duration=frames / fps,
-        fps=fps,
-        frame=frames,
-        annotations=[])
-    ann_file = osp.join(folder, 'annotations.json')
-    Path(ann_file).write_text(json.dumps(dict(database={name: entry})))
-    head = getattr(model, 'head', None)
-    classes = model.dataset_meta.get('classes') or [
-        str(i) for i in range(getattr(head, 'num_classes', 1))
-    ]
-    cfg.update(
-        ann_file=ann_file,
-        data_prefix=dict(video=str(video.resolve().parent)),
-        suffixes=[video.suffix],
-        classes=list(classes),
-        test_mode=True,
-        max_broken_share=0.,
-        pipeline=without_cache(cfg['pipeline']))
-    return DATASETS.build(cfg)
-
-
-def without_cache(pipeline: List[dict]) -> List[dict]:
-    """Decode where a pipeline would read frames kept on disk.
-
-    Args:
-        pipeline (list[dict]): Test pipeline of a data set.
-
-    Returns:
-        list[dict]: The same with what ``mmblockdrop.CachedFrames`` does to a
-        whole video done to the frames of the window.
-    """
-    result: List[dict] = []
-    waiting: List[dict] = []
-    for step in pipeline:
-        kind = str(step['type']).rsplit('.', 1)[-1]
-        if kind == 'CachedFrames':
-            opener, *waiting = step['transforms']
-            result.append(opener)
-        elif kind == 'DecordDecode' and waiting:
-            result += waiting
-            waiting = []
-        else:
-            result.append(step)
-    return result
