@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 from mmblockdrop.blocks import BlockStack, add_lora, has_lora, replay
 from mmblockdrop.blocks.surgery import StackPath
-from mmblockdrop.distill.wrapper import read_localizer
+from mmblockdrop.distill.checkpoint import read_localizer
 from mmblockdrop.registry import HOOKS
 from .failure import check_loss
 from .files import keep_checkpoints_whole, read_json, write_json

@@ -5,8 +5,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmblockdrop.blocks import check_lora, has_lora, merge_lora
-from mmblockdrop.distill.wrapper import (load_localizer, load_whole,
-                                         read_localizer)
+from mmblockdrop.distill.checkpoint import (load_localizer, load_whole,
+                                            read_localizer)
 from .hook import BlockDropHook
 from .rebuild import (check_paths, fresh_localizer, freeze_except,
                       localizer_of, plain_model, replace_localizer)
