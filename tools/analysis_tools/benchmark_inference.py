@@ -9,27 +9,20 @@ import argparse
 import contextlib
 import statistics
 import sys
-import tempfile
-from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence
+from typing import Iterator, Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (first: it mends the stack)
-import numpy as np
 import torch
+from benchmark_models import trained_detector
 from benchmark_page import add_arguments, alternate, median_ratio, publish
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
+from whole_video_speed import video_table
 
-from mmblockdrop.apis import init_localizer, localize_video
 from mmblockdrop.blocks import BlockStack
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity, markdown_table
 
-ROOT = Path(__file__).resolve().parents[2]
-MODEL = ROOT / 'configs/_base_/models/actionformer_videomae-small.py'
-#: Settings of the encoder for training; the trained one is merged.
-TRAINING = ('lora', 'trainable', 'with_cp', 'pretrained')
 PAPER = dict(zip(range(5), (104.9, 98.4, 89.8, 81.2, 73.6)))
 
 
@@ -84,11 +77,7 @@ def build(args: argparse.Namespace, dropped: int,
     Returns:
         nn.Module: In evaluation mode, on the device.
     """
-    cfg = Config.fromfile(str(MODEL)).model
-    cfg.window_size = cfg.projection.max_seq_len = args.frames
-    cfg.backbone.img_size = args.size
-    for key in TRAINING:
-        cfg.backbone.pop(key, None)
+    cfg = trained_detector(args.frames, args.size)
     levels = cfg.projection.arch[2] + 1
     while args.frames % 2**(levels - 1) and levels > 1:
         levels -= 1
@@ -190,113 +179,6 @@ def encoder_table(args: argparse.Namespace) -> str:
         })
     return ("### Encoder against mmaction2's `VisionTransformer`, equal "
             f'weights\n\n{markdown_table(rows)}')
-
-
-def video_config(args: argparse.Namespace, folder: Path) -> Config:
-    """Config of a narrow detector that reads a video.
-
-    Args:
-        args (argparse.Namespace): See :func:`parse_args`.
-        folder (Path): Where paths may point.
-
-    Returns:
-        Config: The config.
-    """
-    frames = 64
-    cfg = Config.fromfile(str(MODEL))
-    model = cfg.model
-    model.window_size = frames
-    model.backbone.update(img_size=64, embed_dims=192, num_heads=3)
-    for key in TRAINING:
-        model.backbone.pop(key, None)
-    model.projection.update(in_channels=192, out_channels=128,
-                            max_seq_len=frames, arch=(2, 2, 2))
-    model.neck.update(in_channels=128, out_channels=128, num_levels=3)
-    model.head.update(in_channels=128, strides=[1, 2, 4],
-                      regression_ranges=[(0, 4), (4, 8), (8, 10000)])
-    cfg.default_scope = 'mmaction'
-    cfg.test_dataloader = dict(
-        dataset=dict(
-            type='mmblockdrop.UntrimmedVideoDataset',
-            ann_file='none.json',
-            data_prefix=dict(video=str(folder)),
-            classes=[str(i) for i in range(20)],
-            window_size=frames,
-            snippet_stride=1,
-            test_mode=True,
-            pipeline=[
-                dict(type='mmblockdrop.OpenVideo'),
-                dict(type='mmblockdrop.SampleWindow'),
-                dict(type='DecordDecode'),
-                dict(type='Resize', scale=(64, 64), keep_ratio=False),
-                dict(type='FormatShape', input_format='NCTHW'),
-                dict(type='mmblockdrop.PackTADInputs')
-            ]))
-    return cfg
-
-
-def make_video(path: Path, frames: int = 384, size: int = 256) -> None:
-    """Write a video of moving noise.
-
-    Args:
-        path (Path): MP4 to write.
-        frames (int): Its length.
-        size (int): Height and width.
-    """
-    import cv2
-    writer = cv2.VideoWriter(
-        str(path), cv2.VideoWriter_fourcc(*'mp4v'), 25, (size, size))
-    rng = np.random.default_rng(0)
-    picture = cv2.resize(
-        rng.integers(0, 255, (32, 32, 3), np.uint8), (2 * size, 2 * size))
-    for i in range(frames):
-        x = i % size
-        writer.write(np.ascontiguousarray(picture[x:x + size, x:x + size]))
-    writer.release()
-
-
-def video_table(args: argparse.Namespace) -> str:
-    """A whole video, with and without what saves time.
-
-    Args:
-        args (argparse.Namespace): See :func:`parse_args`.
-
-    Returns:
-        str: Markdown.
-    """
-    variants = {
-        'window by window': dict(read_ahead=0, reuse_clips=False),
-        'decoding ahead': dict(reuse_clips=False),
-        'and clips of two windows encoded once': dict(),
-        'and four windows at once': dict(batch_size=4)
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'video.mp4'
-        make_video(path)
-        model = init_localizer(video_config(args, Path(folder)),
-                               device=args.device)
-        found: Dict[str, Any] = {}
-
-        def run(name: str) -> None:
-            found[name] = localize_video(
-                model, path, progress=False, **variants[name])
-
-        times = alternate({n: lambda n=n: run(n) for n in variants},
-                          max(3, args.repeats // 3), 1)
-    first = next(iter(variants))
-    rows = []
-    for name in variants:
-        gap = np.abs(found[name]['scores'] - found[first]['scores']).max()
-        rows.append({
-            'way': name,
-            'seconds': f'{statistics.median(times[name]):.2f}',
-            'time / first': f'{median_ratio(times[name], times[first]):.3f}',
-            'largest difference of a score': f'{gap:.1e}'
-        })
-    return ('### A whole video\n\nA generated video of 384 frames of 256 x '
-            '256, windows of 64 frames that overlap by half (11 windows), a '
-            'transformer of 12 blocks of width 192 on 64 x 64 pixels.\n\n'
-            f'{markdown_table(rows)}')
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -1,13 +1,22 @@
 """Untrained localizers of several sizes for the benchmarks."""
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
+import mmblockdrop  # noqa: F401  (first: it mends the stack)
 import torch
+from mmaction.structures import ActionDataSample
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 from torch import nn
 
+from benchmark_page import ROOT
 from mmblockdrop.registry import MODELS
 
+#: The VideoMAE-S detector of the configs.
+VIDEOMAE_S = ROOT / 'configs/_base_/models/actionformer_videomae-small.py'
+#: Settings of its encoder for training; the trained one is merged.
+TRAINING = ('lora', 'trainable', 'with_cp', 'pretrained')
 #: Encoders of VideoMAE, and two for quick looks.
 SIZES = dict(
     tiny=dict(embed_dims=32, depth=3, num_heads=2),
@@ -89,6 +98,70 @@ def small_localizer(frames: int, pixels: int) -> nn.Module:
         dict(localizer_config('small', frames, pixels, clip, 1), clip_chunk=8))
     model.dataset_meta = dict(classes=['action'])
     return model.to('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def trained_detector(frames: int, pixels: int) -> Config:
+    """Config of the VideoMAE-S detector as training leaves it.
+
+    Args:
+        frames (int): Frames and steps of a window.
+        pixels (int): Side of a frame.
+
+    Returns:
+        Config: The model, without what is for training only.
+    """
+    cfg = Config.fromfile(str(VIDEOMAE_S)).model
+    cfg.window_size = cfg.projection.max_seq_len = frames
+    cfg.backbone.img_size = pixels
+    for key in TRAINING:
+        cfg.backbone.pop(key, None)
+    return cfg
+
+
+def narrow(cfg: Config, width: int, channels: int = 128) -> Config:
+    """Make a detector narrow, for quick looks.
+
+    Args:
+        cfg (Config): Config of the model; is changed.
+        width (int): Width of the transformer, heads of 64 each.
+        channels (int): Width of what is behind it.
+
+    Returns:
+        Config: It.
+    """
+    cfg.backbone.update(embed_dims=width, num_heads=width // 64)
+    cfg.projection.update(in_channels=width, out_channels=channels)
+    cfg.neck.update(in_channels=channels, out_channels=channels)
+    cfg.head.update(in_channels=channels)
+    return cfg
+
+
+def noise_windows(size: int, frames: int, pixels: int,
+                  segments: Sequence[Sequence[float]], device: str
+                  ) -> Dict[str, Any]:
+    """Windows of noise, as the localizer takes them.
+
+    Args:
+        size (int): Windows.
+        frames (int): Frames and steps of a window.
+        pixels (int): Side of a frame.
+        segments (sequence): Start and end of the actions in steps; their
+            labels are 0, 1, ...
+        device (str): Where they lie.
+
+    Returns:
+        dict: ``inputs`` and ``data_samples``.
+    """
+    samples = []
+    for _ in range(size):
+        sample = ActionDataSample(
+            metainfo=dict(valid_steps=frames, window_size=frames))
+        sample.gt_instances = InstanceData(
+            segments=torch.tensor(segments),
+            labels=torch.arange(len(segments))).to(device)
+        samples.append(sample)
+    inputs = torch.randn(size, 1, 3, frames, pixels, pixels, device=device)
+    return dict(inputs=inputs, data_samples=samples)
 
 
 def quiet() -> None:

@@ -19,9 +19,8 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (first: it mends the stack)
 import torch
-from mmengine.structures import InstanceData
 
-from benchmark_models import SIZES, localizer_config, quiet
+from benchmark_models import SIZES, localizer_config, noise_windows, quiet
 from benchmark_page import add_arguments, alternate, median_ratio, publish
 from mmblockdrop.blocks import BlockStack, add_lora
 from mmblockdrop.distill import TeacherStudentWrapper
@@ -117,20 +116,10 @@ def make_batch(args: argparse.Namespace, frames: int) -> Dict[str, Any]:
     Returns:
         dict: ``inputs`` and ``data_samples`` as the model takes them.
     """
-    from mmaction.structures import ActionDataSample
     torch.manual_seed(1)
-    samples = []
-    for _ in range(args.batch_size):
-        sample = ActionDataSample(
-            metainfo=dict(valid_steps=frames, window_size=frames))
-        sample.gt_instances = InstanceData(
-            segments=torch.tensor([[1., frames / 4], [frames / 2,
-                                                      frames * .9]]),
-            labels=torch.tensor([0, 1])).to(args.device)
-        samples.append(sample)
-    shape = (args.batch_size, 1, 3, frames, args.pixels, args.pixels)
-    return dict(inputs=torch.randn(shape, device=args.device),
-                data_samples=samples)
+    segments = [[1., frames / 4], [frames / 2, frames * .9]]
+    return noise_windows(args.batch_size, frames, args.pixels, segments,
+                         args.device)
 
 
 def step_of(way: str, args: argparse.Namespace, model: TeacherStudentWrapper,

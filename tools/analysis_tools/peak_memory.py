@@ -24,6 +24,22 @@ def peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def resident() -> int:
+    """Resident size of this process at present, where Linux tells it.
+
+    Returns:
+        int: Bytes.
+
+    Raises:
+        RuntimeError: If the system does not tell.
+    """
+    match = STATUS.exists() and re.search(r'VmRSS:\s*(\d+) kB',
+                                          STATUS.read_text())
+    if not match:
+        raise RuntimeError(f'{STATUS} tells no memory')
+    return int(match.group(1)) * 1024
+
+
 def restart_peak() -> int:
     """Count the peak from now on, where the system can.
 
