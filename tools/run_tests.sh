@@ -9,4 +9,5 @@ unset PYTHONDONTWRITEBYTECODE
 # The machine's cores go to the tests' own processes, not to threads in each.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MPLBACKEND=Agg
 cd "$ROOT"
-exec "$ROOT/.venv/bin/python" -m pytest --durations=10 "$@"
+exec "$ROOT/.venv/bin/python" -m pytest -n logical --maxprocesses 8 \
+    --dist loadfile --durations=10 "$@"

@@ -17,7 +17,7 @@ model = dict(
     window_size=128,
     # Actions last 0.6 to 6 s, 3 to 30 steps.
     projection=dict(
-        in_channels=64, arch=(2, 1, 3), window_size=19, path_drop=0.),
+        in_channels=64, arch=(1, 0, 3), window_size=19, path_drop=0.),
     neck=dict(num_levels=4),
     head=dict(num_classes=9, strides=[1, 2, 4, 8]),
     test_cfg=dict(score_thr=0.005, pre_nms_topk=1000))

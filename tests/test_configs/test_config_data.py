@@ -22,7 +22,7 @@ READERS = {
     'fineaction-160': 'fineaction/actionformer_vit-small-p16-lora_videomae-'
     'k400-pre_4xb4-15e_fineaction-768x160.py',
     'demo_actions-48': find('demo_actions/actionformer_'),
-    'ceiling_adl-64': find('ceiling_adl/actionformer_'),
+    'ceiling_adl-48': find('ceiling_adl/actionformer_'),
     'grid_words-32': find('grid_words/actionformer_')
 }
 

@@ -1,6 +1,7 @@
 """Compare ways of losing blocks, with the same training for each.
 
     python tools/analysis_tools/compare_methods.py [--seeds 0 1 2] [--jobs 2]
+        [--encoder patches|stem]
 
 For every seed: the full model; progressive drops with alignment (ours) and
 with ground truth only; all blocks at once with alignment; random blocks,
@@ -22,9 +23,19 @@ from typing import Any, Dict, List, Optional, Sequence
 
 TOOLS = Path(__file__).resolve().parents[1]
 FOLDER = 'configs/grid_words/'
-BASELINE = FOLDER + 'actionformer_vit-w96-d8_20e_grid-words.py'
-BLOCK_DROP = FOLDER + 'blockdrop_vit-w96-d8_4x2e_grid-words.py'
-GT_ONLY = FOLDER + 'blockdrop-gt_vit-w96-d8_4x2e_grid-words.py'
+#: Configs of the full model, of block drop, and of ground truth only.
+ENCODERS = {
+    'patches': [
+        f'{FOLDER}{method}_vit-w96-d8_{epochs}_grid-words.py'
+        for method, epochs in (('actionformer', '24e'), ('blockdrop', '4x1e'),
+                               ('blockdrop-gt', '4x1e'))
+    ],
+    'stem': [
+        f'{FOLDER}{method}_stem-vit-w96-d8_{epochs}_grid-words.py'
+        for method, epochs in (('actionformer', '20e'), ('blockdrop', '4x2e'),
+                               ('blockdrop-gt', '4x2e'))
+    ],
+}
 METRICS = ('tad/mAP@0.50', 'tad/mAP')
 
 
@@ -34,8 +45,9 @@ class Method:
     Args:
         name (str): Row of the table and folder.
         blocks (int): Blocks that are left.
-        options (Sequence[str]): ``--cfg-options`` for that config.
         config (str): Config that trains it.
+        options (Sequence[str]): ``--cfg-options`` for that config.
+        scratch (bool): Trained from scratch, not from the full model.
         round (int): Which round's result is tested.
         same_run_as (str, optional): Folder of the run that gives it.
     """
@@ -43,21 +55,24 @@ class Method:
     def __init__(self,
                  name: str,
                  blocks: int,
+                 config: str,
                  options: Sequence[str] = (),
-                 config: str = BLOCK_DROP,
+                 scratch: bool = False,
                  round: int = 1,
                  same_run_as: Optional[str] = None) -> None:
         self.name, self.blocks = name, blocks
         self.options, self.config = list(options), config
-        self.scratch = config == BASELINE
+        self.scratch = scratch
         self.round = round
         self.run = same_run_as or f'{name}-{blocks}'
 
 
-def methods(depth: int, epochs: int, per_round: int) -> List[Method]:
+def methods(configs: Sequence[str], depth: int, epochs: int,
+            per_round: int) -> List[Method]:
     """Rows of the table.
 
     Args:
+        configs (Sequence[str]): One entry of ``ENCODERS``.
         depth (int): Blocks of the full model.
         epochs (int): Epochs of the full model.
         per_round (int): Epochs of alignment per dropped block.
@@ -65,29 +80,39 @@ def methods(depth: int, epochs: int, per_round: int) -> List[Method]:
     Returns:
         list[Method]: In the order of the table.
     """
+    baseline, block_drop, gt_only = configs
     quarter, half = depth // 4, depth // 2
-    rows = [Method('full', depth, config=BASELINE)]
+    rows = [Method('full', depth, baseline, scratch=True)]
     for drops in (quarter, half):
         left = depth - drops
         for name, config, options in (
-            ('ours', BLOCK_DROP, []), ('gt-only', GT_ONLY, []),
-            ('random', BLOCK_DROP,
+            ('ours', block_drop, []), ('gt-only', gt_only, []),
+            ('random', block_drop,
              ['train_cfg.scorer.type=mmblockdrop.RandomScorer'])):
             rows.append(
                 Method(
-                    name, left, options, config, drops, same_run_as=name))
+                    name,
+                    left,
+                    config,
+                    options,
+                    round=drops,
+                    same_run_as=name))
         rows.append(
-            Method('at-once', left, [
+            Method('at-once', left, block_drop, [
                 f'train_cfg.drops={drops}',
                 f'train_cfg.drops_per_round={drops}',
                 f'train_cfg.epochs_per_round={drops * per_round}'
             ]))
         longer = epochs + drops * per_round
         rows.append(
-            Method('shallow', left, [
-                f'model.backbone.depth={left}',
-                f'train_cfg.max_epochs={longer}'
-            ], BASELINE))
+            Method(
+                'shallow',
+                left,
+                baseline, [
+                    f'model.backbone.depth={left}',
+                    f'train_cfg.max_epochs={longer}'
+                ],
+                scratch=True))
     return rows
 
 
@@ -277,17 +302,28 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument(
         '--jobs', type=int, default=2, help='runs side by side')
     parser.add_argument(
-        '--work-dir', type=Path, default=Path('work_dirs/compare_grid'))
+        '--encoder',
+        choices=ENCODERS,
+        default='patches',
+        help='patches straight into the blocks, or a convolutional stem '
+        'in front of them')
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        help='default: work_dirs/compare_grid-ENCODER')
     parser.add_argument(
         '--methods', nargs='+', help='rows to run; all if left out')
     parser.add_argument(
         '--table', action='store_true', help='run nothing, print what is done')
     args = parser.parse_args(argv)
     from mmengine.config import Config
-    drop = Config.fromfile(BLOCK_DROP)
-    epochs = Config.fromfile(BASELINE).train_cfg.max_epochs
+    configs = ENCODERS[args.encoder]
+    work_dir = args.work_dir or Path(f'work_dirs/compare_grid-{args.encoder}')
+    epochs = Config.fromfile(configs[0]).train_cfg.max_epochs
+    drop = Config.fromfile(configs[1])
     per_round = drop.train_cfg.epochs_per_round
-    rows = methods(drop.model.localizer.backbone.depth, epochs, per_round)
+    rows = methods(configs, drop.model.localizer.backbone.depth, epochs,
+                   per_round)
     names = list(dict.fromkeys(m.name for m in rows))
     chosen = args.methods or names
     if set(chosen) - set(names):
@@ -296,10 +332,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                           str(max((os.cpu_count() or 1) // args.jobs, 1)))
     if not args.table:
         wanted = [m for m in rows if m is rows[0] or m.name in chosen]
-        compare(wanted, args.work_dir, args.seeds, args.jobs, epochs,
+        compare(wanted, work_dir, args.seeds, args.jobs, epochs,
                 per_round)
-    text = table(rows, finished(rows, args.work_dir, args.seeds))
-    (args.work_dir / 'table.md').write_text(text + '\n')
+    text = table(rows, finished(rows, work_dir, args.seeds))
+    (work_dir / 'table.md').write_text(text + '\n')
     print(text)
 
 

@@ -1,13 +1,13 @@
 # Half of the blocks go, one a round, with two epochs of alignment each.
 _base_ = [
-    './actionformer_vit-w96-d8_20e_grid-words.py',
+    './actionformer_stem-vit-w96-d8_20e_grid-words.py',
     '../_base_/schedules/rounds_from_scratch.py'
 ]
 model = dict(
     _delete_=True,
     type='mmblockdrop.TeacherStudentWrapper',
     localizer=_base_.model,
-    checkpoint='work_dirs/actionformer_vit-w96-d8_20e_grid-words/'
+    checkpoint='work_dirs/actionformer_stem-vit-w96-d8_20e_grid-words/'
     'epoch_20.pth')
 train_cfg = dict(
     _delete_=True,
