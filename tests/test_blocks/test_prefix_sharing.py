@@ -148,3 +148,49 @@ def test_nothing_is_shared_in_inference_mode():
         for _ in prefix.candidates([1, 2, 3]):
             net.forward(torch.ones(1, 3))
     assert prefix.executions == 9
+
+
+class Counted(Block):
+
+    runs = 0
+
+    def forward(self, x, *rest):
+        self.runs += 1
+        return super().forward(x), *rest
+
+
+class Encoder(Net):
+    """Chunk by chunk, a stem in front of the blocks and a norm behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = Counted(), Counted()
+
+    def forward(self, x):
+        outs = []
+        for part in x.split(3):
+            part, *_ = self.stem(part, (3, 4))
+            for block in self.blocks:
+                part = block(part)
+            outs += self.norm(part)
+        return torch.cat(outs)
+
+
+@pytest.mark.parametrize('heard,stem', [(False, 2), (True, 8)])
+def test_what_stands_in_front_runs_once(heard, stem):
+    net, other = Encoder().eval(), Encoder().eval()
+    stack = BlockStack(net, 'blocks')
+    seen = []
+    if heard:  # somebody needs what happens inside the stem
+        net.stem.fc.register_forward_hook(lambda *_: seen.append(1))
+    x = torch.randn(5, 3)
+    with torch.no_grad(), SharedPrefix(stack) as prefix:
+        found = {i: net(x) for i in prefix.candidates(stack.left)}
+    assert (net.stem.runs, net.norm.runs) == (stem, 8)
+    assert len(seen) == (8 if heard else 0)
+    for index, output in found.items():
+        with torch.no_grad(), BlockStack(other, 'blocks').skip(index):
+            assert torch.equal(output, other(x))
+    with torch.no_grad():
+        assert torch.equal(net(x), other(x))
+    assert net.stem.runs == stem + 2, 'nothing is kept afterwards'
