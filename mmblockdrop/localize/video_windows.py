@@ -13,7 +13,7 @@ from .stream import clip_keys
 
 #: Settings of a data set that choose its videos, not how they are read.
 CHOICE_OF_VIDEOS = ('split', 'sample_ratio', 'indices', 'subset', 'data_root',
-                    'filename_tmpl', 'suffixes', 'drop_labels')
+                    'filename_tmpl', 'suffixes', 'drop_labels', 'block_list')
 
 
 class Window(NamedTuple):

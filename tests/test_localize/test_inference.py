@@ -80,6 +80,7 @@ def make_config(folder, wrapped=False):
                     data_prefix=dict(video='absent'),
                     classes=CLASSES,
                     subset='test',
+                    block_list='annotations/blocked.json',
                     window_size=32,
                     snippet_stride=2,
                     frames_per_step=2,
