@@ -11,7 +11,7 @@ from .activitynet import write_detections
 from .average_precision import APTable, average_precision
 from .classifier import ExternalClassifier
 from .instances import Instances
-from .postprocess import Segments, nms_videos
+from .postprocess import Segments, check_nms, nms_videos
 from .recall import average_recall
 from .results import (as_array, class_names, class_table, flatten_videos,
                       group_windows, label_numbers, read_results)
@@ -69,8 +69,8 @@ class TADMetric(BaseMetric):
         prefix (str, optional): Defaults to ``'tad'``.
 
     Raises:
-        ValueError: If thresholds are missing or outside (0, 1], or both ways
-            to treat proposals are chosen.
+        ValueError: If thresholds are missing or outside (0, 1], ``nms`` has
+            a wrong entry, or both ways to treat proposals are chosen.
     """
 
     default_prefix = 'tad'
@@ -97,6 +97,7 @@ class TADMetric(BaseMetric):
                                  f'and up to 1, found {values}')
         self.tiou_thresholds = [float(x) for x in tiou_thresholds]
         self.nms = None if nms is None else dict(nms)
+        check_nms(self.nms or {})
         self.max_per_video = max_per_video
         self.ar_at = [int(x) for x in ar_at]
         self.ar_tiou_thresholds = [float(x) for x in ar_tiou_thresholds]

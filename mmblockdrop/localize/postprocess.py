@@ -1,5 +1,6 @@
 """Suppression of temporal segments, in plain NumPy."""
 import difflib
+import inspect
 from typing import (Iterator, List, NamedTuple, Optional, Sequence, Tuple,
                     TypeVar, Union)
 
@@ -174,6 +175,24 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
                 kept, kept_scores, classes[index])))
         ]
     return result
+
+
+def check_nms(settings: dict) -> None:
+    """Refuse arguments of :func:`nms` that cannot work.
+
+    Args:
+        settings (dict): Without segments, scores and labels.
+
+    Raises:
+        ValueError: Names the key, and the nearest choice.
+    """
+    known = list(inspect.signature(nms_videos).parameters)[1:]
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1, 0)[0]
+            raise ValueError(f'nms has no {key!r}, expected one of {known}; '
+                             f'did you mean {near!r}?')
+    nms_videos([], **settings)
 
 
 def _chunks(videos: Sequence[tuple]) -> Iterator[Sequence[tuple]]:

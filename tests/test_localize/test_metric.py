@@ -11,8 +11,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 
 from mmblockdrop.localize import TADMetric
-from mmblockdrop.localize.activitynet import (evaluate_detections,
-                                              write_detections)
+from mmblockdrop.localize.activitynet import evaluate_detections
 from mmblockdrop.localize.average_precision import (Instances,
                                                     unique_annotations)
 from mmblockdrop.localize.recall import average_recall
@@ -127,6 +126,16 @@ def test_windows_of_a_video_are_merged_before_suppression():
 def test_wrong_thresholds_are_named():
     with pytest.raises(ValueError, match='TADMetric.tiou_thresholds'):
         TADMetric(tiou_thresholds=[50])
+
+
+@pytest.mark.parametrize('nms,words', [
+    (dict(sigmaa=0.3), "nms has no 'sigmaa'.*did you mean 'sigma'"),
+    (dict(method='gauss'), "nms.method is 'gauss'.*'gaussian'"),
+    (dict(sigma=0), 'nms.sigma must be positive'),
+])
+def test_wrong_suppression_is_named_before_anything_is_scored(nms, words):
+    with pytest.raises(ValueError, match=words):
+        TADMetric(nms=nms)
 
 
 def test_no_annotation_is_an_error():
