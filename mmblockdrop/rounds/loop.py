@@ -2,7 +2,7 @@
 import math
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Optional, Sequence, Tuple, Union
 
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
@@ -118,10 +118,11 @@ class DistillationLoop(EpochBasedTrainLoop):
         self.bounded = drops is None
         self.drops = count_drops(drops, len(stack), len(self.protect),
                                  self.stopping.given)
-        if drops_per_round < 1 or epochs_per_round < 0:
-            raise ValueError(
-                f'train_cfg.drops_per_round={drops_per_round} must be at '
-                f'least 1 and epochs_per_round={epochs_per_round} at least 0.')
+        for key, value, least in (('drops_per_round', drops_per_round, 1),
+                                  ('epochs_per_round', epochs_per_round, 0)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f'train_cfg.{key}={value!r}: expected a whole '
+                                 f'number, at least {least}.')
         self.drops_per_round = drops_per_round
         self.metric, self.sign = metric, 1 if higher_is_better else -1
         super().__init__(runner, dataloader, self.n_rounds * epochs_per_round,

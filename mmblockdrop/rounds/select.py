@@ -1,4 +1,5 @@
 """Score the candidates of a round. Proposes, never edits."""
+import difflib
 from abc import ABCMeta, abstractmethod
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
@@ -240,8 +241,10 @@ def pick(metrics: Dict[str, float], key: str,
         KeyError: Not among them.
     """
     if key not in metrics:
+        near = difflib.get_close_matches(key, metrics, n=1, cutoff=0)
+        hint = f', the nearest is {near[0]!r}' if near else ''
         raise KeyError(f'{option}={key!r} is not given by the evaluator; it '
-                       f'gives {sorted(metrics)}')
+                       f'gives {sorted(metrics)}{hint}')
     return float(metrics[key])
 
 

@@ -46,6 +46,11 @@ def count_drops(drops: Union[int, str, None],
                              "of blocks or a share such as '25%'") from None
     else:
         count = drops
+    if not isinstance(count, int):
+        near = f"'{100 * count:g}%'" if 0 < count < 1 else f'{round(count)}'
+        raise ValueError(
+            f'train_cfg.drops={drops!r}: expected a whole number of blocks '
+            f"or a share such as '25%'; did you mean {near}?")
     if not 1 <= count <= most:
         raise ValueError(
             f'train_cfg.drops={drops!r} means {count} of {depth} blocks with '

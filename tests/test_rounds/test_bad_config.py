@@ -90,7 +90,15 @@ def test_drops_in_words(refused):
     assert "train_cfg.drops='half'" in message and "'25%'" in message
 
 
+@pytest.mark.parametrize('drops,near', [(0.25, "'25%'"), (2.5, '2')])
+def test_drops_that_are_no_number_of_blocks(refused, drops, near):
+    message = refused(ValueError, drops=drops)
+    assert f'train_cfg.drops={drops}' in message
+    assert f'did you mean {near}?' in message
+
+
 @pytest.mark.parametrize('key,value', [('drops_per_round', 0),
+                                       ('drops_per_round', 1.5),
                                        ('epochs_per_round', -1)])
 def test_impossible_budget(refused, key, value):
     assert f'{key}={value}' in refused(ValueError, **{key: value})
@@ -128,6 +136,7 @@ def test_unknown_metric(refused, overrides, key):
     message = refused(KeyError, **overrides)
     assert f"{key}='tad/map'" in message
     assert "'tad/mAP'" in message and "'tad/mAP@0.50'" in message
+    assert "the nearest is 'tad/mAP'" in message
 
 
 def test_empty_scoring_set(refused):
