@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from .table import format_metric, is_percent
+from .table import is_percent
 
 PathLike = Union[str, Path]
 GREY = '#d9d9d9'

@@ -117,6 +117,9 @@ def test_tool_prints_a_line_for_each_drop(tmp_path, capsys):
     cells = [[c.strip() for c in line.split('|')[1:-1]] for line in lines]
     assert [row[1] for row in cells[2:]] == ['8', '7', '6']
     assert [row[0] for row in cells[2:]] == ['-', '7', '7 6']
+    gray = ['--cfg-options', 'model.backbone.in_channels=1']
+    assert main([*arguments, *gray]) == 0
+    assert '1 x 1 x 1 x 32 x 48 x 48' in capsys.readouterr().out
     assert main([*arguments, '--drop-blocks', '9']) == 1
     assert main([str(config)]) == 1
     assert 'give --shape' in capsys.readouterr().err

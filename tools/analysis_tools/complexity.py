@@ -75,8 +75,8 @@ def window_shape(cfg: Config) -> Tuple[int, ...]:
         cfg (Config): A whole config.
 
     Returns:
-        tuple[int]: (1, 1, colours, frames, height, width), or (1, channels, steps)
-        for features.
+        tuple[int]: (1, 1, colours, frames, height, width), or (1, channels,
+        steps) for features.
 
     Raises:
         ValueError: If the config does not tell.
@@ -92,7 +92,16 @@ def window_shape(cfg: Config) -> Tuple[int, ...]:
             'Resize or CenterCrop of a fixed size: give --shape FRAMES '
             'HEIGHT WIDTH')
     frames = dataset['window_size'] * dataset.get('frames_per_step', 1)
-    return 1, 1, model.backbone.get('in_channels', 3), frames, *size
+    return 1, 1, colours_of(model), frames, *size
+
+
+def colours_of(model: dict) -> int:
+    """Channels of the frames that a localizer takes; 3 unless it tells.
+
+    Args:
+        model (dict): Config of the localizer.
+    """
+    return (model.get('backbone') or {}).get('in_channels', 3)
 
 
 def image_size(pipeline: Sequence[dict]) -> Optional[Tuple[int, int]]:
@@ -165,7 +174,8 @@ def run(args: argparse.Namespace) -> str:
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
-    shape = (1, 1, 3, *args.shape) if args.shape else window_shape(cfg)
+    shape = window_shape(cfg) if not args.shape else (
+        1, 1, colours_of(localizer_config(cfg)), *args.shape)
     model = build(cfg, args.latency, args.keep_lora)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     inputs = torch.zeros(shape, device=device if args.latency else 'meta')
