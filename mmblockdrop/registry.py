@@ -9,7 +9,6 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
@@ -32,11 +31,6 @@ MODELS = Registry(
         'mmblockdrop.blocks.vit', 'mmblockdrop.localize',
         'mmblockdrop.distill'
     ])
-MODEL_WRAPPERS = Registry(
-    'model_wrapper',
-    parent=MMENGINE_MODEL_WRAPPERS,
-    scope='mmblockdrop',
-    locations=['mmblockdrop.rounds'])
 METRICS = Registry(
     'metric',
     parent=MMENGINE_METRICS,

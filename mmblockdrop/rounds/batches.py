@@ -1,5 +1,5 @@
-"""Scoring batches in a random order, kept in memory between rounds."""
-from typing import Any, Dict, Iterator, List, Tuple
+"""Scoring batches in a fixed order, kept in memory between rounds."""
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ class ShuffledBatches:
     Args:
         loader (DataLoader): Batches. Anything else that can be walked is
             read whole and kept.
-        seed (int): Seed of the order.
+        seed (int, optional): Seed of the order; None keeps the loader's.
         cache_mb (float): Memory for decoded windows on each process, in MB
             of 1e6 bytes; batches beyond it are read again.
 
@@ -26,7 +26,7 @@ class ShuffledBatches:
         read (int): Batches read so far, those from memory left out.
     """
 
-    def __init__(self, loader: Any, seed: int = 0,
+    def __init__(self, loader: Any, seed: Optional[int] = 0,
                  cache_mb: float = 512.) -> None:
         self.loader = loader
         self.dataset = getattr(loader, 'dataset', None)
@@ -40,7 +40,8 @@ class ShuffledBatches:
         else:
             self._kept = dict(enumerate(loader))
             self.read = count = len(self._kept)
-        self.order = np.random.default_rng(seed).permutation(count).tolist()
+        self.order = list(range(count)) if seed is None else (
+            np.random.default_rng(seed).permutation(count).tolist())
 
     def __len__(self) -> int:
         return len(self.order)

@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
 from mmblockdrop.compat.checkpoint import mmengine_globals_allowed
+from .batches import ShuffledBatches
 from .files import whole_file
 from .progress import with_progress
 
@@ -139,7 +140,7 @@ def walk(batches: Any,
     """Walk through batches, keeping what each gave.
 
     Args:
-        batches (DataLoader): Batches.
+        batches (DataLoader | ShuffledBatches): Batches.
         journal (Journal, optional): None keeps nothing.
         take (Callable): Gives what the last batch added.
         put (Callable): Takes back what ``take`` gave in an earlier process.
@@ -150,7 +151,9 @@ def walk(batches: Any,
     Yields:
         Any: The batches that an interrupted scoring has not finished.
     """
-    if not isinstance(batches, DataLoader):
+    kept = isinstance(batches, ShuffledBatches)
+    loader = batches.loader if kept else batches
+    if not isinstance(loader, DataLoader):
         yield from with_progress(batches)
         return
     states = journal.read() if journal is not None else []
@@ -159,9 +162,13 @@ def walk(batches: Any,
     if states:
         print_log(f'{len(states)} of {len(batches)} batches were scored '
                   'before the interruption', 'current')
-    extra = 0 if padded else repeated_samples(batches)
-    rest = with_progress(batches_after(batches, len(states)))
-    for number, batch in enumerate(rest, len(states) + 1):
+    extra = 0 if padded else repeated_samples(loader)
+    done = len(states)
+    rest = with_progress(
+        batches.after(done) if kept else batches_after(batches, done))
+    for number, batch in enumerate(rest, done + 1):
+        if kept:
+            _, batch = batch
         if extra and number == len(batches) and isinstance(batch, dict):
             batch = {k: v[:-extra] for k, v in batch.items()}
             if not any(len(v) for v in batch.values()):

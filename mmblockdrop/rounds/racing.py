@@ -117,7 +117,6 @@ class RacingScorer(Scorer):
         self.shortlist, self.shortlist_batches = shortlist, shortlist_batches
         self.seed, self.cache_mb = seed, cache_mb
         self.seen: Dict[int, int] = {}
-        self._batches: Optional[ShuffledBatches] = None
 
     def __call__(self, model: nn.Module, stack: BlockStack,
                  candidates: Sequence[int], batches: Any,
@@ -128,9 +127,8 @@ class RacingScorer(Scorer):
             KeyError: The evaluator gives no such metric; lists those it
                 gives.
         """
-        if self._batches is None or self._batches.loader is not batches:
-            self._batches = ShuffledBatches(batches, self.seed, self.cache_mb)
-        data, total = self._batches, len(self._batches)
+        data = self.kept(batches, self.seed)
+        total = len(data)
         judge = (MetricJudge(new_evaluator, self.metric)
                  if self.criterion == 'metric' else LossJudge())
         self.executions = 0

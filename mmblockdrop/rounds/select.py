@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mmblockdrop.blocks import BlockStack, block_tensor
 from mmblockdrop.registry import SCORERS
+from .batches import ShuffledBatches
 from .candidates import Results, for_each_candidate
 from .journal import Journal, walk
 
@@ -25,11 +27,15 @@ class Scorer(metaclass=ABCMeta):
         executions (int): Block executions of the last call.
         journal (Journal, optional): Where a call may keep what it has
             found, so that an interrupted one goes on; see :func:`walk`.
+        cache_mb (float): Memory for decoded windows, kept from round to
+            round; see :class:`~.batches.ShuffledBatches`.
     """
 
     higher_is_better = True
     executions = 0
     journal: Optional[Journal] = None
+    cache_mb = 0.
+    _batches: Optional[ShuffledBatches] = None
 
     @abstractmethod
     def __call__(self, model: nn.Module, stack: BlockStack,
@@ -48,6 +54,24 @@ class Scorer(metaclass=ABCMeta):
         Returns:
             Dict[int, float]: Candidate to score, the same on every process.
         """
+
+    def kept(self, batches: Any, seed: Optional[int] = None) -> Any:
+        """The same batches; those that fit into memory are read once.
+
+        Args:
+            batches (Iterable): The scoring batches.
+            seed (int, optional): Seed of their order; None keeps it.
+
+        Returns:
+            ShuffledBatches | Iterable: ``batches`` themselves where nothing
+            would change.
+        """
+        if seed is None and not (self.cache_mb
+                                 and isinstance(batches, DataLoader)):
+            return batches
+        if self._batches is None or self._batches.loader is not batches:
+            self._batches = ShuffledBatches(batches, seed, self.cache_mb)
+        return self._batches
 
     def best(self, scores: Scores, count: int = 1) -> List[int]:
         """Choose the blocks to drop; ties go to the lowest number.
@@ -74,13 +98,16 @@ class MetricScorer(Scorer):
         metric (str): Key of the evaluator. Defaults to the mean over tIoU.
         share_prefix (bool): Compute common blocks once; the scores are the
             same bit for bit. Defaults to True.
+        cache_mb (float): See :class:`Scorer`. Defaults to 0, none.
     """
 
     def __init__(self,
                  metric: str = 'tad/mAP',
-                 share_prefix: bool = True) -> None:
+                 share_prefix: bool = True,
+                 cache_mb: float = 0.) -> None:
         self.metric = metric
         self.share_prefix = share_prefix
+        self.cache_mb = cache_mb
 
     def __call__(self, model: nn.Module, stack: BlockStack,
                  candidates: Sequence[int], batches: Any,
@@ -98,8 +125,8 @@ class MetricScorer(Scorer):
             evaluators[index].process(model.val_step(batch), batch)
 
         self.executions = for_each_candidate(
-            model, stack, candidates, batches, run, self.share_prefix,
-            self.journal, results.take, results.put)
+            model, stack, candidates, self.kept(batches), run,
+            self.share_prefix, self.journal, results.take, results.put)
         size = len(batches.dataset)
         return {
             i: pick(evaluators[i].evaluate(size), self.metric)
@@ -120,15 +147,18 @@ class LossScorer(Scorer):
             Defaults to False, the task losses alone.
         share_prefix (bool): See :class:`MetricScorer`. Without effect where
             an alignment compares modules inside the blocks.
+        cache_mb (float): See :class:`Scorer`. Defaults to 0, none.
     """
 
     higher_is_better = False
 
     def __init__(self,
                  with_alignments: bool = False,
-                 share_prefix: bool = True) -> None:
+                 share_prefix: bool = True,
+                 cache_mb: float = 0.) -> None:
         self.with_alignments = with_alignments
         self.share_prefix = share_prefix
+        self.cache_mb = cache_mb
 
     def __call__(self, model: nn.Module, stack: BlockStack,
                  candidates: Sequence[int], batches: Any,
@@ -147,7 +177,7 @@ class LossScorer(Scorer):
                 total[-1] += samples
 
         self.executions = for_each_candidate(model, stack, candidates,
-                                             batches, run,
+                                             self.kept(batches), run,
                                              self._shares(model, stack),
                                              self.journal, total.clone,
                                              total.copy_, padded=False)
@@ -169,9 +199,15 @@ class BlockChangeScorer(Scorer):
 
     Mean squared difference of output and input over all elements. One
     forward pass a batch serves all candidates.
+
+    Args:
+        cache_mb (float): See :class:`Scorer`. Defaults to 0, none.
     """
 
     higher_is_better = False
+
+    def __init__(self, cache_mb: float = 0.) -> None:
+        self.cache_mb = cache_mb
 
     def __call__(self, model: nn.Module, stack: BlockStack,
                  candidates: Sequence[int], batches: Any,
@@ -196,8 +232,9 @@ class BlockChangeScorer(Scorer):
         try:
             model.eval()
             with torch.no_grad():
-                for batch in walk(batches, self.journal, total.clone,
-                                  total.copy_, padded=False):
+                for batch in walk(
+                        self.kept(batches), self.journal, total.clone,
+                        total.copy_, padded=False):
                     model.val_step(batch)
         finally:
             for handle in handles:

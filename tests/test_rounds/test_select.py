@@ -12,6 +12,7 @@ from mmblockdrop.blocks import BlockStack
 from mmblockdrop.registry import MODELS
 from mmblockdrop.rounds import (BlockChangeScorer, LossScorer, MetricScorer,
                                 RandomScorer)
+from mmblockdrop.rounds.journal import Journal
 
 
 @pytest.fixture(scope='module')
@@ -126,6 +127,33 @@ def test_alignments_enter_the_loss(parts):
     plain = score(LossScorer(), parts)
     aligned = score(LossScorer(with_alignments=True), parts)
     assert all(aligned[i] > plain[i] + 1e-3 for i in plain)
+
+
+@pytest.mark.parametrize('kind', [MetricScorer, LossScorer,
+                                  BlockChangeScorer])
+def test_windows_in_memory_are_not_read_again(parts, kind, tmp_path):
+
+    class Counted(torch.utils.data.Dataset):
+        metainfo = parts[1].dataset.metainfo
+        reads = 0
+
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, index):
+            Counted.reads += 1
+            return parts[1].dataset[index]
+
+    loader = torch.utils.data.DataLoader(
+        Counted(), 1, collate_fn=parts[1].collate_fn)
+    expected = score(kind(), (None, loader, parts[2]), model=parts[0])
+    scorer = kind(cache_mb=64)
+    for number in range(2):  # two rounds
+        Counted.reads = 0
+        scorer.journal = Journal(tmp_path / str(number), 'key')
+        found = score(scorer, (None, loader, parts[2]), model=parts[0])
+        assert found == expected
+        assert Counted.reads == (0 if number else 5)
 
 
 def test_block_change_is_the_distance_of_output_and_input(parts):
