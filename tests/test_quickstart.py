@@ -1,5 +1,6 @@
 """Configs that the quickstart derives for someone's own videos."""
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
 
 from own_videos import choose_subsets, write_configs  # noqa: E402
-from quickstart import BASELINE, BLOCK_DROP, is_finished  # noqa: E402
+from quickstart import (BASELINE, BLOCK_DROP, is_finished,  # noqa: E402
+                        is_newer, metrics_file, read_metrics, unseen_video)
 
 
 @pytest.fixture(scope='module')
@@ -78,6 +80,64 @@ def test_unusable_folders_are_named(tmp_path):
         '{"database": {"a": {"subset": "training"}}}')
     with pytest.raises(SystemExit, match="'a' has no 'duration'"):
         write(tmp_path, tmp_path)
+
+
+def test_actions_that_cannot_be_meant_are_left_out(own, tmp_path):
+    content = json.loads((own / 'annotations.json').read_text())
+    entry = next(iter(content['database'].values()))
+    wrong = [[5, 1], [9000, 9990], None, ['a', 'b'], [2]]
+    entry['annotations'] += [dict(segment=s, label='swap') for s in wrong]
+    (tmp_path / 'videos').symlink_to(own / 'videos')
+    (tmp_path / 'annotations.json').write_text(json.dumps(content))
+    plain, mended = tmp_path / 'plain', tmp_path / 'mended'
+    for folder in (plain, mended):
+        folder.mkdir()
+    expected = Config.fromfile(write(own, plain)[0]).train_dataloader.dataset
+    found = Config.fromfile(write(tmp_path, mended)[0]).train_dataloader
+    for key in ('window_size', 'snippet_stride'):
+        assert found.dataset[key] == expected[key]
+    entry['annotations'][-1].pop('label')
+    (tmp_path / 'annotations.json').write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match="'label': name"):
+        write(tmp_path, mended)
+
+
+def test_the_unseen_video_is_of_the_test_part_and_whole(own, tmp_path):
+    action = [dict(segment=[0, 1], label='swap')]
+    whole = next((own / 'videos').glob('*.mp4')).read_bytes()
+    (tmp_path / 'videos').mkdir()
+    database = {}
+    for name, subset in (('a', 'validation'), ('b', 'test'), ('c[1]', 'test'),
+                         ('d', 'training')):
+        database[name] = dict(subset=subset, annotations=action)
+        (tmp_path / f'videos/{name}.mp4').write_bytes(
+            whole[:200] if name == 'b' else whole)
+    path = tmp_path / 'annotations.json'
+    path.write_text(json.dumps(dict(database=database)))
+    assert unseen_video(tmp_path).name == 'c[1].mp4'
+    del database['c[1]']
+    path.write_text(json.dumps(dict(database=database)))
+    assert unseen_video(tmp_path).name == 'a.mp4'
+    del database['a']
+    path.write_text(json.dumps(dict(database=database)))
+    with pytest.raises(SystemExit, match='no test video .* can be read'):
+        unseen_video(tmp_path)
+
+
+def test_tests_are_reused_until_the_weights_change(tmp_path):
+    weights = tmp_path / 'epoch_2.pth'
+    weights.touch()
+    assert not is_newer(metrics_file(tmp_path), weights)
+    with pytest.raises(FileNotFoundError, match='no metrics'):
+        read_metrics(tmp_path)
+    for run, value in (('20260101_1', 0.1), ('20260102_1', 0.2)):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / f'{run}.json').write_text(f'{{"tad/mAP": {value}}}')
+    assert read_metrics(tmp_path) == {'tad/mAP': 0.2}
+    assert is_newer(metrics_file(tmp_path), weights)
+    later = metrics_file(tmp_path).stat().st_mtime + 9
+    os.utime(weights, (later, later))
+    assert not is_newer(metrics_file(tmp_path), weights)
 
 
 def test_a_run_counts_as_finished_only_when_it_says_so(tmp_path):

@@ -1,7 +1,7 @@
 """Derive the configs of the quickstart for someone's own videos."""
-import json
+import glob
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from mmengine.config import Config
@@ -34,16 +34,10 @@ def write_configs(data: Path, work: Path, baseline: str,
     database = read_database(data)
     subsets = sorted({v['subset'] for v in database.values()})
     roles = choose_subsets(subsets, data)
-    lengths = np.array([
-        a['segment'][1] - a['segment'][0] for v in database.values()
-        for a in v.get('annotations', [])
-    ])
-    labels = sorted({
-        a['label']
-        for v in database.values() for a in v.get('annotations', [])
-    })
-    if not labels:
-        raise SystemExit(f'{data}/annotations.json holds no annotation')
+    lengths, labels = read_actions(database)
+    if not len(lengths):
+        raise SystemExit(f'{data}/annotations.json holds no action with a '
+                         'label and a segment [start, end], start < end')
     fps = frame_rate(data, database)
     stride = max(
         TUBELET,
@@ -98,20 +92,43 @@ def read_database(data: Path) -> Dict[str, Any]:
     Raises:
         SystemExit: The file is absent or in another format.
     """
+    from mmblockdrop.data.annotations import load_database
     path = data / 'annotations.json'
     if not path.is_file() or not (data / 'videos').is_dir():
         raise SystemExit(f'--data {data}: expected annotations.json and a '
                          'folder videos in it')
     try:
-        database = json.loads(path.read_text())['database']
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise SystemExit(f'{path} is not in ActivityNet\'s format, '
-                         f'{{"database": {{...}}}}: {error!r}') from None
+        database = load_database(str(path))
+    except ValueError as error:
+        raise SystemExit(f"{path} is not in ActivityNet's format, "
+                         f'{{"database": {{...}}}}: {error}') from None
     for name, entry in database.items():
         for key in ('subset', 'duration', 'annotations'):
-            if key not in entry:
+            if entry.get(key) is None:
                 raise SystemExit(f'{path}: video {name!r} has no {key!r}')
     return database
+
+
+def read_actions(database: Dict[str, Any]) -> Tuple[np.ndarray, List[str]]:
+    """Lengths and classes of the actions that training will keep.
+
+    Args:
+        database (dict): Annotated videos.
+
+    Returns:
+        tuple[ndarray, list[str]]: Seconds [N] of the actions whose segment
+        can be meant, and all labels in alphabetical order.
+    """
+    from mmblockdrop.data.actions import ActionReader
+    lengths, labels = [], set()
+    for entry in database.values():
+        for action in entry['annotations']:
+            labels.add(action['label'])
+            segment = action.get('segment')
+            if ActionReader.defect(segment, entry['duration']) in (
+                    None, 'reaches beyond the video'):
+                lengths.append(float(segment[1]) - float(segment[0]))
+    return np.array(lengths), sorted(labels)
 
 
 def choose_subsets(subsets: List[str], data: Path) -> Dict[str, Any]:
@@ -159,17 +176,34 @@ def frame_rate(data: Path, database: Dict[str, Any]) -> float:
     Raises:
         SystemExit: No video can be read.
     """
-    from decord import VideoReader
     rates = []
     for name in sorted(database):
-        for path in (data / 'videos').glob(f'{name}.*'):
-            try:
-                rates.append(VideoReader(str(path)).get_avg_fps())
-            except Exception:  # decord raises its own kind for bad files
-                continue
+        found = find_readable(data, name)
+        if found is not None:
+            rates.append(found[1])
         if len(rates) == 5:
             break
     if not rates:
         raise SystemExit(f'{data}/videos: none of the annotated videos can '
                          'be read')
     return float(np.median(rates))
+
+
+def find_readable(data: Path, name: str) -> Optional[Tuple[Path, float]]:
+    """File of a video that can be read.
+
+    Args:
+        data (Path): Folder of the data.
+        name (str): The video.
+
+    Returns:
+        tuple[Path, float], optional: Its file and its frames per second;
+        None if there is none, or it is damaged.
+    """
+    from decord import VideoReader
+    for path in sorted((data / 'videos').glob(f'{glob.escape(name)}.*')):
+        try:
+            return path, float(VideoReader(str(path)).get_avg_fps())
+        except Exception:  # decord raises its own kind for bad files
+            continue
+    return None

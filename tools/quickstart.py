@@ -73,6 +73,25 @@ def is_finished(report: Path) -> bool:
         'finished', False)
 
 
+def is_newer(result: Optional[Path], source: Path) -> bool:
+    """Whether a result is there and was made after what it comes from.
+
+    Args:
+        result (Path, optional): File that a step writes.
+        source (Path): File that it reads.
+
+    Returns:
+        bool: Whether the step need not run again.
+    """
+    return (result is not None and result.is_file()
+            and result.stat().st_mtime >= source.stat().st_mtime)
+
+
+def metrics_file(folder: Path) -> Optional[Path]:
+    """Metrics that ``tools/test.py`` wrote last into a work directory."""
+    return max(folder.glob('*/*.json'), default=None)
+
+
 def test(config: str, checkpoint: Path, out: Path) -> List[str]:
     """Command that tests a checkpoint and keeps the metrics."""
     return [
@@ -94,10 +113,10 @@ def read_metrics(folder: Path) -> Dict[str, float]:
     Raises:
         FileNotFoundError: None were written.
     """
-    files = sorted(folder.glob('*/*.json'))
-    if not files:
+    path = metrics_file(folder)
+    if path is None:
         raise FileNotFoundError(f'{folder} holds no metrics of tools/test.py')
-    return json.loads(files[-1].read_text().splitlines()[-1])
+    return json.loads(path.read_text().splitlines()[-1])
 
 
 def results_table(record: Dict[str, Any], teacher: Dict[str, float],
@@ -132,6 +151,8 @@ def results_table(record: Dict[str, Any], teacher: Dict[str, float],
 def unseen_video(data: Path) -> Path:
     """First test video that can be read and holds an action.
 
+    Where there are no test videos it is one of validation.
+
     Args:
         data (Path): Folder of the data.
 
@@ -141,13 +162,18 @@ def unseen_video(data: Path) -> Path:
     Raises:
         SystemExit: There is none.
     """
-    database = json.loads((data / 'annotations.json').read_text())['database']
-    for name, entry in sorted(database.items()):
-        if entry['subset'].lower().startswith(
-                ('test', 'val')) and entry['annotations']:
-            for path in (data / 'videos').glob(f'{name}.*'):
-                return path
-    sys.exit(f'{data}/annotations.json has no test video in {data}/videos')
+    from own_videos import find_readable
+    path = data / 'annotations.json'
+    database = json.loads(path.read_text('utf-8-sig'))['database']
+    for subset in ('test', 'val'):
+        for name, entry in sorted(database.items()):
+            if entry['subset'].lower().startswith(
+                    subset) and entry['annotations']:
+                found = find_readable(data, name)
+                if found is not None:
+                    return found[0]
+    sys.exit(f'{path} has no test video in {data}/videos '
+             'that can be read')
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -187,19 +213,22 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     ], lambda: is_finished(report))
     record = json.loads(report.read_text())
     short = compress / record['rounds'][-1]['checkpoint']
-    step(4, 'Testing the full detector', test(drop, weights, work / 'test'))
+    step(4, 'Testing the full detector', test(drop, weights, work / 'test'),
+         lambda: is_newer(metrics_file(work / 'test'), weights))
     teacher = read_metrics(work / 'test')
-    step(5, 'Testing the compressed detector', test(drop, short,
-                                                    work / 'test_short'))
+    step(5, 'Testing the compressed detector',
+         test(drop, short, work / 'test_short'),
+         lambda: is_newer(metrics_file(work / 'test_short'), short))
     compressed = read_metrics(work / 'test_short')
+    video = unseen_video(data)
     step(6, 'Localizing one unseen video', [
         'demo/localize.py',
-        str(unseen_video(data)), '--config', drop, '--checkpoint',
+        str(video), '--config', drop, '--checkpoint',
         str(short), '--teacher-checkpoint',
         str(weights), '--ann-file',
         str(data / 'annotations.json'), '--out-dir',
         str(work)
-    ])
+    ], lambda: is_newer(work / f'{video.stem}.png', short))
     text = results_table(record, teacher, compressed)
     (work / 'results.md').write_text(text + '\n')
     pictures = sorted([*compress.glob('*.png'), *work.glob('*.png')])
