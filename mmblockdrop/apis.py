@@ -4,6 +4,7 @@
     model = init_localizer('config.py', 'work_dir/round_2.pth')
     print(localize_video(model, 'video.mp4')['detections'])
 """
+import difflib
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
@@ -52,7 +53,8 @@ def read_actions(ann_file: str, video: Union[str, Path]) -> Dict[str, Any]:
 
     Args:
         ann_file (str): ActivityNet-style annotations.
-        video (str): The video; its name without suffix is looked up.
+        video (str): The video; its name without suffix is looked up, with
+            or without ActivityNet's ``v_``.
 
     Returns:
         dict: ``segments`` in seconds, [N, 2], and ``labels``, N names.
@@ -69,13 +71,23 @@ def read_actions(ann_file: str, video: Union[str, Path]) -> Dict[str, Any]:
         raise ValueError(f"{ann_file} is not JSON with a field 'database'"
                          ) from error
     name = Path(video).stem
-    if name not in database:
+    found = [n for n in (name, name.removeprefix('v_')) if n in database]
+    if not found:
+        near = difflib.get_close_matches(name, database, 1)
+        hint = f'; did you mean {near[0]!r}?' if near else ''
         raise ValueError(f'{ann_file} has no video {name!r} among its '
-                         f'{len(database)}')
-    actions = database[name].get('annotations', [])
-    return dict(
-        segments=np.array([a['segment'] for a in actions]).reshape(-1, 2),
-        labels=[a['label'] for a in actions])
+                         f'{len(database)}{hint}')
+    actions = database[found[0]].get('annotations', [])
+    try:
+        return dict(
+            segments=np.array([a['segment'] for a in actions],
+                              np.float64).reshape(-1, 2),
+            labels=[str(a['label']) for a in actions])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{ann_file}: video {found[0]!r} has actions that are not of the '
+            "form {'segment': [start, end], 'label': name}: "
+            f'{error!r}') from error
 
 
 def draw_localization(found: Dict[str, Any],

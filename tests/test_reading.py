@@ -137,6 +137,17 @@ def test_ground_truth_to_draw(tmp_path):
     path.write_text('{"database": ')
     with pytest.raises(ValueError, match='is not valid JSON'):
         read_actions(str(path), 'v1.mp4')
+    path.write_text('{"database": {"film_1": {"annotations": [{"segment": '
+                    '[1, 2], "label": "run"}]}, "odd": {"annotations": '
+                    '[{"label": "run"}]}}}')
+    for name in ('film_1.mp4', 'v_film_1.mp4'):
+        found = read_actions(str(path), name)
+        assert found['segments'].tolist() == [[1, 2]]
+        assert found['labels'] == ['run']
+    with pytest.raises(ValueError, match="'film_2'.*did you mean 'film_1'"):
+        read_actions(str(path), 'film_2.mp4')
+    with pytest.raises(ValueError, match="'odd' has actions.*'segment'"):
+        read_actions(str(path), 'odd.mp4')
 
 
 @pytest.mark.parametrize('cut', [10, 200, -30])
