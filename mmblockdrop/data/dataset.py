@@ -12,7 +12,7 @@ from .draws import EpochDraws
 from .files import (FEATURE_SUFFIXES, VIDEO_SUFFIXES, UnreadableVideoError,
                     open_video, require_choice, require_path)
 from .records import FRAME_RULES, VideoRecords
-from .selection import choose_videos, select_subset
+from .selection import KEYS, choose_videos, select_subset
 from .sources import VideoSources
 from .windows import MODES, WINDOW_RULES, window_samples
 
@@ -126,8 +126,10 @@ class UntrimmedVideoDataset(BaseDataset):
             raise ValueError(
                 f'frames_per_step={frames_per_step} must divide '
                 f'snippet_stride={snippet_stride}')
-        for key in data_prefix:
-            require_choice('key of data_prefix', key, ('video', 'feature'))
+        for name, given in (('filter_cfg', filter_cfg), ('split', split),
+                            ('data_prefix', data_prefix)):
+            for key in given or ():
+                require_choice(f'key of {name}', key, KEYS[name])
         if len(data_prefix) > 1:
             raise ValueError(f'data_prefix={dict(data_prefix)} must name one '
                              "folder, of 'video' or of 'feature'")

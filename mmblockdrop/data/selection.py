@@ -8,6 +8,12 @@ from .annotations import read_names
 from .files import nearest
 from .windows import sample_indices
 
+#: What the mappings among the arguments of a data set may hold.
+KEYS = dict(
+    filter_cfg=('filter_empty', 'min_action_share'),
+    split=('part', 'ratio', 'seed'),
+    data_prefix=('video', 'feature'))
+
 
 def choose_videos(database: Mapping[str, dict], subset: Any,
                   block_list: Union[str, Sequence[str]], data_root: str,

@@ -48,6 +48,8 @@ def test_data_root_that_does_not_exist(build, root):
     (dict(frame_rule='truncated'), "did you mean 'truncate'"),
     (dict(bad_segments='dropped'), "did you mean 'drop'"),
     (dict(data_prefix=dict(videos='videos')), "did you mean 'video'"),
+    (dict(filter_cfg=dict(filter_emty=True)), "did you mean 'filter_empty'"),
+    (dict(split=dict(part='val', rate=.2)), "'rate'.*did you mean 'ratio'"),
     (dict(frames_per_step=4), 'frames_per_step=4 must divide'),
     (dict(classes=['jump', 'jump']), 'each once'),
     (dict(sample_ratio=2.), 'sample_ratio=2.0'),
