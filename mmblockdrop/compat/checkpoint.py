@@ -84,9 +84,16 @@ def mmengine_globals_allowed(filename: str) -> Iterator[None]:
     Args:
         filename (str): What is loaded, for the error.
 
+    Yields:
+        None: On torch below 2.6 nothing is allowed beyond its own list.
+
     Raises:
         pickle.UnpicklingError: If the file contains any other name.
     """
+    import torch
+    if Version(torch.__version__) < Version('2.6'):
+        yield  # such torch knows no further names; plain weights load
+        return
     from torch.serialization import get_safe_globals, safe_globals
     known = get_safe_globals()
     # Leaving the context forgets its names, also those the user had added.

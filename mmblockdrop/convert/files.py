@@ -2,6 +2,7 @@
 import argparse
 import difflib
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
@@ -36,9 +37,10 @@ def read_checkpoint(path: str) -> Any:
         near = difflib.get_close_matches(file.name, there, 1)
         hint = f'; did you mean {file.parent / near[0]}?' if near else ''
         raise FileNotFoundError(f'there is no checkpoint {path}{hint}')
-    with mmengine_globals_allowed(str(path)):
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(file, map_location='cpu', weights_only=True)
+    # torch < 2.5 has no such list and refuses the name.
+    also = getattr(torch.serialization, 'safe_globals', nullcontext)
+    with mmengine_globals_allowed(str(path)), also([argparse.Namespace]):
+        return torch.load(file, map_location='cpu', weights_only=True)
 
 
 def unwrap(content: Any, source: str) -> Tuple[State, str]:

@@ -49,6 +49,15 @@ def original(prefix='', depth=DEPTH):
     }
 
 
+def test_weights_are_read_by_torch_of_before_2_6(tmp_path, monkeypatch):
+    torch.save(original(), tmp_path / 'vit.pth')
+    monkeypatch.setattr(torch, '__version__', '2.1.2+cpu')
+    for name in ('safe_globals', 'get_safe_globals'):
+        monkeypatch.delattr(torch.serialization, name)
+    assert read_checkpoint(str(tmp_path / 'vit.pth')).keys() == (
+        original().keys())
+
+
 def pretrained():
     """Before fine-tuning: a decoder, and a norm behind the encoder."""
     state = original('encoder.')
