@@ -15,6 +15,7 @@ import mmblockdrop  # noqa: F401  (first: it mends the stack)
 from mmblockdrop.apis import (draw_localization, init_localizer,
                               localize_video, read_actions)
 from mmblockdrop.localize.activitynet import write_detections
+from mmblockdrop.localize.inference import PRECISIONS
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -48,6 +49,15 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         type=float,
         default=0.3,
         help='least score that is shown and written (default: 0.3)')
+    parser.add_argument(
+        '--batch-size', type=int, default=1,
+        help='windows computed at once (default: 1)')
+    parser.add_argument(
+        '--precision', choices=PRECISIONS, default=PRECISIONS[0],
+        help='bf16 computes by autocast (default: fp32)')
+    parser.add_argument(
+        '--compile', action='store_true',
+        help='let torch compile the encoder first; pays on long videos')
     parser.add_argument(
         '--device', help='such as cpu or cuda:0; default: GPU if there is one')
     return parser.parse_args(argv)
@@ -83,8 +93,7 @@ def run(args: argparse.Namespace) -> List[Path]:
     """
     truth = None if args.ann_file is None else read_actions(
         args.ann_file, args.video)
-    model = init_localizer(args.config, args.checkpoint, args.device)
-    found = localize_video(model, args.video)
+    found = localize(args, args.config, args.checkpoint)
     best = max(found['scores'], default=0.)
     found = above(found, args.score_thr)
     if found['detections']:
@@ -94,9 +103,9 @@ def run(args: argparse.Namespace) -> List[Path]:
               f'scores {best:.3f}.')
     teacher = None
     if args.teacher_checkpoint is not None:
-        model = init_localizer(args.teacher_config or args.config,
-                               args.teacher_checkpoint, args.device)
-        teacher = above(localize_video(model, args.video), args.score_thr)
+        teacher = above(
+            localize(args, args.teacher_config or args.config,
+                     args.teacher_checkpoint), args.score_thr)
 
     stem = Path(args.video).stem
     files = [Path(args.out_dir) / f'{stem}.{end}' for end in ('json', 'png')]
@@ -110,6 +119,26 @@ def run(args: argparse.Namespace) -> List[Path]:
         'localized' if teacher is None else 'compressed')
     print('Written:', *files)
     return files
+
+
+def localize(args: argparse.Namespace, config: str,
+             checkpoint: str) -> Dict[str, Any]:
+    """Load a model and find the actions of the video.
+
+    Args:
+        args (argparse.Namespace): See :func:`parse_args`.
+        config (str): Its config.
+        checkpoint (str): Its weights.
+
+    Returns:
+        dict: What ``localize_video`` returns.
+    """
+    model = init_localizer(config, checkpoint, args.device)
+    if args.compile and getattr(model, 'backbone', None) is not None:
+        model.backbone.compile()
+    return localize_video(
+        model, args.video, batch_size=args.batch_size,
+        precision=args.precision)
 
 
 def above(found: Dict[str, Any], score_thr: float) -> Dict[str, Any]:

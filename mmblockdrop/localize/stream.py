@@ -120,7 +120,7 @@ class ClipMemory:
                 of the batch. Clips of earlier batches are forgotten
                 afterwards unless they stand here.
         """
-        backbone = self.model.backbone
+        backbone = getattr(self.model, 'backbone', None)
         keys = [key for window in windows for key in window]
         if backbone is None or not all(windows):
             yield

@@ -201,11 +201,15 @@ def test_demo_prints_and_writes(config, tmp_path, video, monkeypatch, capsys):
         'localize.py', str(video), '--config', config, '--checkpoint', file,
         '--teacher-checkpoint', file, '--ann-file', str(ann_file),
         '--out-dir', str(tmp_path / 'out'), '--score-thr', '0', '--device',
-        'cpu'])
+        'cpu', '--batch-size', '2', '--precision', 'bf16', '--compile'])
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, 'compile',
+                        lambda module: compiled.append(type(module).__name__))
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / 'demo/localize.py'), run_name='__main__')
     assert end.value.code == 0
     assert 'start (s)' in capsys.readouterr().out
+    assert compiled == ['LoRAViT', 'LoRAViT'], 'the encoder of both models'
     written = json.loads((tmp_path / 'out/clip.json').read_text())
     assert len(written['results']['clip']) == 9
     assert (tmp_path / 'out/clip.png').stat().st_size > 10000

@@ -62,6 +62,14 @@ def test_a_clip_of_two_windows_is_encoded_once(
     same(localize_video(model, video, progress=False), wanted)
 
 
+def test_a_model_with_its_encoder_elsewhere_is_left_alone():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    memory = ClipMemory(model)
+    with memory.listening([[]]):
+        model(torch.ones(1, 2))
+    assert memory.encoded == memory.reused == 0
+
+
 def test_the_memory_gives_the_encoder_back(config):
     model = init_localizer(config, device='cpu')
     backbone = model.backbone
