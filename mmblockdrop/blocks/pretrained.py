@@ -1,4 +1,6 @@
 """Load the weights of a trained encoder, or refuse them by name."""
+import difflib
+from pathlib import Path
 from typing import Dict
 
 from mmengine.logging import print_log
@@ -24,6 +26,7 @@ def load_pretrained(encoder: nn.Module, checkpoint: str) -> None:
         checkpoint (str): File or URL, of mmaction2 or converted.
 
     Raises:
+        FileNotFoundError: There is no such file.
         ValueError: A key is missing, unexpected or of another shape, or the
             file has the names of the original releases. Nothing has been
             loaded then.
@@ -62,7 +65,17 @@ def load_pretrained(encoder: nn.Module, checkpoint: str) -> None:
 
 
 def _weights(checkpoint: str) -> Dict[str, Tensor]:
-    content = _load_checkpoint(checkpoint, map_location='cpu')
+    try:
+        content = _load_checkpoint(checkpoint, map_location='cpu')
+    except FileNotFoundError:
+        folder = Path(checkpoint).parent
+        there = [str(path) for path in sorted(folder.glob('*'))]
+        near = difflib.get_close_matches(checkpoint, there, n=1)
+        hint = f'did you mean {near[0]!r}?' if near else (
+            'download the weights, and convert those of the original '
+            f'releases with {CONVERTER}')
+        raise FileNotFoundError(f'backbone.pretrained={checkpoint!r} does '
+                                f'not exist; {hint}') from None
     state = content.get('state_dict', content.get('model', content))
     state = state.get('module', state)
     state = {k.removeprefix('module.'): v for k, v in state.items()}

@@ -80,6 +80,18 @@ def test_init_weights_keeps_fresh_lora_the_identity():
     assert all(p.abs().max() > 0 for p in a)
 
 
+def test_pretrained_that_is_not_there(tmp_path):
+    (tmp_path / 'vit-small.pth').touch()
+    vit = LoRAViT(pretrained=str(tmp_path / 'vit-smal.pth'), **SIZES)
+    with pytest.raises(
+            FileNotFoundError,
+            match='backbone.pretrained=.*did you mean .*vit-small.pth'):
+        vit.init_weights()
+    vit.pretrained = str(tmp_path / 'absent' / 'a.pth')
+    with pytest.raises(FileNotFoundError, match='videomae_to_mmblockdrop.py'):
+        vit.init_weights()
+
+
 def test_pretrained_is_loaded(tmp_path):
     source = LoRAViT(**SIZES)
     path = str(tmp_path / 'vit.pth')
