@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmblockdrop.blocks import BlockStack
 from mmblockdrop.registry import DATASETS, MODELS
 from mmblockdrop.report import complexity, empty_weights, markdown_table
+from mmblockdrop.rounds.schedule import Phase
 
 RUN = ('configs/thumos14/blockdrop_vit-{}-p16-lora_videomae-k400-pre_2xb1-'
        '{}x60e_thumos14-768x160.py')
@@ -61,7 +62,10 @@ def paper_run(size: str, rounds: int, annotations: Path,
     shape = torch.zeros(1, 1, 3, 768, 160, 160, device='meta')
     full = complexity(model, shape)['total'].macs
     epochs = train.epochs_per_round
-    checks = len(range(train.val_begin, epochs + 1, train.val_interval)) + 1
+    phase = Phase(epochs, train.get('val_begin', 1),
+                  train.get('val_interval', 1),
+                  train.get('dynamic_intervals') or ())
+    checks = 1 + sum(phase.due(epoch + 1) for epoch in range(epochs))
     parts = dict(plain=0, shared=0, train=0, validate=0)
     now = full
     for _ in range(rounds):
