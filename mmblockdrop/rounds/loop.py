@@ -14,6 +14,7 @@ from .failure import explained
 from .files import save_weights
 from .gauge import Gauge
 from .hook import find_hook
+from .options import refuse_unknown, require_whole
 from .schedule import Phase, best_epoch, build_schedule, rounds_before
 from .scoring import Scoring
 from .select import pick
@@ -80,6 +81,7 @@ class DistillationLoop(EpochBasedTrainLoop):
             ``latency_ms``, a number or a share such as '75%', are met.
         keep_scores_every (float): Seconds after which scoring writes what
             it has found so far.
+        **unknown: Refused, with the nearest argument.
 
     Raises:
         ValueError: A setting that cannot work; names it and what can.
@@ -108,7 +110,9 @@ class DistillationLoop(EpochBasedTrainLoop):
             subset: Optional[dict] = None,
             tolerance: Optional[float] = None,
             budget: Optional[dict] = None,
-            keep_scores_every: float = 10.) -> None:
+            keep_scores_every: float = 10.,
+            **unknown: Any) -> None:
+        refuse_unknown(DistillationLoop, unknown, 'train_cfg')
         self.gauge = Gauge(runner, score_dataloader)
         self.hook = find_hook(runner)
         stack = self.hook.stack(runner)
@@ -118,11 +122,8 @@ class DistillationLoop(EpochBasedTrainLoop):
         self.bounded = drops is None
         self.drops = count_drops(drops, len(stack), len(self.protect),
                                  self.stopping.given)
-        for key, value, least in (('drops_per_round', drops_per_round, 1),
-                                  ('epochs_per_round', epochs_per_round, 0)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f'train_cfg.{key}={value!r}: expected a whole '
-                                 f'number, at least {least}.')
+        require_whole('train_cfg.drops_per_round', drops_per_round, 1)
+        require_whole('train_cfg.epochs_per_round', epochs_per_round, 0)
         self.drops_per_round = drops_per_round
         self.metric, self.sign = metric, 1 if higher_is_better else -1
         super().__init__(runner, dataloader, self.n_rounds * epochs_per_round,

@@ -111,6 +111,17 @@ def test_more_drops_than_a_compressed_checkpoint_has_blocks(refused):
     assert '[0, 2]' in message and '[1, 3]' in message
 
 
+def test_unknown_argument_names_the_nearest(refused):
+    message = refused(ValueError, drop=2)
+    assert "train_cfg has 'drop'" in message
+    assert "Did you mean 'drops'?" in message
+
+
+def test_what_is_left_of_the_inherited_loop(refused):
+    message = refused(ValueError, max_epochs=9)
+    assert "'max_epochs'" in message and '_delete_=True' in message
+
+
 def test_no_hook(refused):
     message = refused(ValueError, custom_hooks=[])
     assert "type='mmblockdrop.BlockDropHook'" in message

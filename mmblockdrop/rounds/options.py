@@ -1,0 +1,48 @@
+"""Refuse settings that nobody reads, and numbers that mean nothing."""
+import difflib
+import inspect
+from typing import Any, Dict
+
+#: Arguments of mmengine's loops, which a config may inherit.
+INHERITED = ('by_epoch', 'max_epochs', 'max_iters')
+
+
+def refuse_unknown(owner: type, given: Dict[str, Any], key: str) -> None:
+    """Refuse arguments that a class does not have.
+
+    Args:
+        owner (type): The class.
+        given (dict): Arguments that its constructor could not place.
+        key (str): Config key they come from.
+
+    Raises:
+        ValueError: There is one; names the nearest that is known.
+    """
+    known = [
+        name for name, p in inspect.signature(owner.__init__).parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and name not in ('self', 'runner', 'dataloader')
+    ]
+    for name in given:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        hint = ('It comes from the config that is inherited: add '
+                f'_delete_=True to {key}.' if name in INHERITED else
+                f'Did you mean {near!r}? Known are {known}.')
+        raise ValueError(f'{key} has {name!r}, which {owner.__name__} does '
+                         f'not know. {hint}')
+
+
+def require_whole(key: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number, or too small.
+
+    Args:
+        key (str): Config key.
+        value (Any): What it says.
+        least (int): The smallest number that means something.
+
+    Raises:
+        ValueError: Names the key, what was found and what is expected.
+    """
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f'{key}={value!r}: expected a whole number, at '
+                         f'least {least}.')
