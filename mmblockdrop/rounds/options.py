@@ -32,6 +32,27 @@ def refuse_unknown(owner: type, given: Dict[str, Any], key: str) -> None:
                          f'not know. {hint}')
 
 
+def check_arguments(owner: type, cfg: Dict[str, Any], key: str) -> None:
+    """Refuse a config with arguments that its class does not have.
+
+    Args:
+        owner (type): The class.
+        cfg (dict): Its config, with ``type``.
+        key (str): Where the config stands.
+
+    Raises:
+        ValueError: See :func:`refuse_unknown`.
+    """
+    parameters = inspect.signature(owner.__init__).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        refuse_unknown(
+            owner, {
+                name: value
+                for name, value in cfg.items()
+                if name != 'type' and name not in parameters
+            }, key)
+
+
 def require_whole(key: str, value: Any, least: int) -> None:
     """Refuse what is no whole number, or too small.
 

@@ -1,4 +1,5 @@
 """Score the candidates of a round, also in several goes."""
+import difflib
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -9,6 +10,7 @@ from mmblockdrop.registry import SCORERS
 from .gauge import Gauge
 from .hook import BlockDropHook, history
 from .journal import FOLDER, Journal, clear, digest
+from .options import check_arguments
 from .rebuild import plain_model
 
 #: Settings of a loader that change nothing of what is read.
@@ -30,6 +32,7 @@ class Scoring:
     def __init__(self, runner: Runner, hook: BlockDropHook, gauge: Gauge,
                  scorer: dict, keep_every: float) -> None:
         self.runner, self.hook, self.gauge = runner, hook, gauge
+        self._check(scorer)
         self.scorer = SCORERS.build(dict(scorer, _scope_='mmblockdrop'))
         self.cfg = scorer
         self.keep_every = keep_every
@@ -57,6 +60,22 @@ class Scoring:
             block_executions=self.scorer.executions,
             seconds=dict(score=time.perf_counter() - began),
             epochs={})
+
+    @staticmethod
+    def _check(scorer: dict) -> None:
+        """Refuse an unknown rule, and arguments that it does not have."""
+        name = scorer.get('type')
+        if not isinstance(name, str):  # a class, or missing: mmengine says
+            return
+        kind = SCORERS.get(name)
+        if kind is None:
+            near = difflib.get_close_matches(
+                name.split('.')[-1], SCORERS.module_dict, n=1, cutoff=0)[0]
+            raise KeyError(
+                f'train_cfg.scorer.type={name!r} is not registered; did you '
+                f"mean 'mmblockdrop.{near}'? There are "
+                f'{sorted(SCORERS.module_dict)}.')
+        check_arguments(kind, scorer, 'train_cfg.scorer')
 
     def rule(self) -> str:
         """Short name of the rule and the data, equal for equal configs.

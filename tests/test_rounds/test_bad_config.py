@@ -160,7 +160,15 @@ def test_empty_scoring_set(refused):
 
 def test_unknown_scorer(refused):
     message = refused(KeyError, scorer=dict(type='mmblockdrop.MetricsScorer'))
-    assert 'MetricsScorer' in message
+    assert "train_cfg.scorer.type='mmblockdrop.MetricsScorer'" in message
+    assert "did you mean 'mmblockdrop.MetricScorer'?" in message
+
+
+def test_unknown_argument_of_a_scorer(refused):
+    scorer = dict(type='mmblockdrop.MetricScorer', share_prefixes=True)
+    message = refused(ValueError, scorer=scorer)
+    assert "train_cfg.scorer has 'share_prefixes'" in message
+    assert "Did you mean 'share_prefix'?" in message
 
 
 def test_wrong_path_to_freeze(refused):
