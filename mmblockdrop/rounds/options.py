@@ -18,8 +18,9 @@ def refuse_unknown(owner: type, given: Dict[str, Any], key: str) -> None:
     Raises:
         ValueError: There is one; names the nearest that is known.
     """
+    parameters = inspect.signature(owner.__init__).parameters
     known = [
-        name for name, p in inspect.signature(owner.__init__).parameters.items()
+        name for name, p in parameters.items()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         and name not in ('self', 'runner', 'dataloader')
     ]
