@@ -25,10 +25,12 @@ def refuse_unknown(owner: type, given: Dict[str, Any], key: str) -> None:
         and name not in ('self', 'runner', 'dataloader')
     ]
     for name in given:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-        hint = ('It comes from the config that is inherited: add '
-                f'_delete_=True to {key}.' if name in INHERITED else
-                f'Did you mean {near!r}? Known are {known}.')
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        hint = f'Did you mean {near[0]!r}? Known are {known}.' if near else (
+            'It takes none.')
+        if name in INHERITED:
+            hint = ('It comes from the config that is inherited: add '
+                    f'_delete_=True to {key}.')
         raise ValueError(f'{key} has {name!r}, which {owner.__name__} does '
                          f'not know. {hint}')
 
