@@ -71,6 +71,30 @@ def test_profile_of_a_round(tool, tmp_path, capsys):
     assert profile.main([str(tmp_path / 'absent.py')]) == 1
 
 
+def test_profile_of_an_epoch_without_block_drop(tool, tmp_path, capsys):
+    profile = tool('profile_run')
+    cfg = toy.config(tmp_path / 'run')
+    cfg.custom_imports = dict(imports=['toy'])
+    cfg.log_level = 'ERROR'
+    cfg.train_cfg.max_epochs = 3
+    config = tmp_path / 'config.py'
+    cfg.dump(config)
+    picture = tmp_path / 'profile.png'
+    assert profile.main([str(config), '--out', str(picture)]) == 0
+    rows = {
+        line.split('|')[1].strip(): line.split('|')[4].strip()
+        for line in capsys.readouterr().out.splitlines() if '|' in line
+    }
+    assert rows['student'] == rows['backward'] == rows['optimizer'] == '4'
+    assert rows['score'] == rows['teacher'] == '-'
+    assert int(rows['evaluate']) > 1 and rows['epoch'] == '1'
+    assert picture.stat().st_size > 5000
+    cfg.train_cfg = dict(by_epoch=False, max_iters=3)
+    cfg.dump(config)
+    assert profile.main([str(config)]) == 1
+    assert 'expected by_epoch=True' in capsys.readouterr().err
+
+
 def test_scoring_benchmark_goes_on(tool, tmp_path, capsys, monkeypatch):
     scoring = tool('benchmark_scoring')
     page, results = tmp_path / 'page.md', tmp_path / 'results.json'

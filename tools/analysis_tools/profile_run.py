@@ -1,11 +1,12 @@
-"""Where the time of a round goes.
+"""Where the time of a run goes.
 
     python tools/analysis_tools/profile_run.py CONFIG [--samples 8]
 
-runs one round of block drop with one epoch in a folder of its own, prints a
-table and draws a picture. Times are exclusive: what scoring waits for data
-counts as decoding, not as scoring. With workers that decode meanwhile,
-decoding is the time spent waiting for them.
+runs one round of block drop with one epoch, or one epoch and validation of
+any other config, in a folder of its own, prints a table and draws a picture.
+Times are exclusive: what scoring waits for data counts as decoding, not as
+scoring. With workers that decode meanwhile, decoding is the time spent waiting
+for them. Without block drop there is no teacher, and the student is the model.
 """
 import argparse
 import inspect
@@ -21,14 +22,14 @@ import mmblockdrop.rounds  # noqa: F401  (registers the scorers)
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.evaluator import Evaluator
-from mmengine.model import BaseModel
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from phase_clock import PHASES, Clock, replaced, timed
 from torch.utils.data import dataloader
 
-from mmblockdrop.distill import TeacherStudentWrapper
 from mmblockdrop.registry import SCORERS
 from mmblockdrop.report import markdown_table
 
@@ -44,7 +45,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a block-drop run')
+    parser.add_argument('config', help='config of a run by epochs')
     parser.add_argument(
         '--samples', type=int, metavar='N',
         help='take only the first N samples of each data set')
@@ -58,9 +59,22 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+class StopAfterEpoch(Hook):
+    """End a run by epochs after the first, and its validation."""
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Ask the loop to stop."""
+        runner.train_loop.stop_training = True
+
+
 @contextmanager
-def watching(clock: Clock) -> Iterator[None]:
-    """Count phases of whatever runs inside."""
+def watching(clock: Clock, model: type) -> Iterator[None]:
+    """Count phases of whatever runs inside.
+
+    Args:
+        clock (Clock): Counts.
+        model (type): Class whose ``forward`` is a step of the student.
+    """
     started: List[bool] = []
 
     def scorer(old: Callable) -> Callable:
@@ -80,11 +94,10 @@ def watching(clock: Clock) -> Iterator[None]:
             if not torch.is_grad_enabled() or clock.inside('score'):
                 return old(self, *args, **kwargs)
             with clock.phase('student'), ExitStack() as stack:
-                if self.teacher is not None:
-                    inner = self.teacher.forward
-                    self.teacher.forward = timed(clock, 'teacher')(inner)
-                    stack.callback(
-                        self.teacher.__dict__.pop, 'forward', None)
+                teacher = getattr(self, 'teacher', None)
+                if teacher is not None:
+                    teacher.forward = timed(clock, 'teacher')(teacher.forward)
+                    stack.callback(teacher.__dict__.pop, 'forward', None)
                 return old(self, *args, **kwargs)
 
         return forward
@@ -95,7 +108,7 @@ def watching(clock: Clock) -> Iterator[None]:
         for kind in set(SCORERS.module_dict.values()):
             if '__call__' in kind.__dict__:
                 enter(replaced(kind, '__call__', scorer))
-        enter(replaced(TeacherStudentWrapper, 'forward', wrapper))
+        enter(replaced(model, 'forward', wrapper))
         enter(replaced(dataloader._BaseDataLoaderIter, '__next__',
                        timed(clock, 'decode')))
         enter(replaced(BaseModel, 'val_step',
@@ -111,25 +124,34 @@ def watching(clock: Clock) -> Iterator[None]:
         yield
 
 
+def has_rounds(cfg: Config) -> bool:
+    """Whether a config drops blocks."""
+    kind = (cfg.get('train_cfg') or {}).get('type')
+    return str(kind).endswith('DistillationLoop')
+
+
 def shorten(cfg: Config, samples: Optional[int]) -> Config:
-    """One round of one epoch, on part of the data.
+    """One round of one epoch, or one epoch, on part of the data.
 
     Args:
-        cfg (Config): Config of a block-drop run.
+        cfg (Config): Config of a run.
         samples (int, optional): Samples of each data set.
 
     Returns:
         Config: The changed config.
 
     Raises:
-        ValueError: If it is no block-drop run, or a data set cannot be cut.
+        ValueError: If the run is not by epochs, or a data set cannot be cut.
     """
     train = cfg.get('train_cfg') or {}
-    if not str(train.get('type')).endswith('DistillationLoop'):
+    if has_rounds(cfg):
+        train.update(drops=1, epochs_per_round=1)
+    elif train.get('by_epoch') or train.get('type') == 'EpochBasedTrainLoop':
+        train.update(val_begin=1, val_interval=1)
+    else:
         raise ValueError(
-            f'{cfg.filename}: train_cfg.type is {train.get("type")!r}, '
-            "expected 'mmblockdrop.DistillationLoop'")
-    train.update(drops=1, epochs_per_round=1)
+            f'{cfg.filename}: train_cfg is {dict(train)}, expected '
+            "by_epoch=True or type='mmblockdrop.DistillationLoop'")
     loaders = [cfg.get(f'{k}_dataloader') for k in ('train', 'val', 'test')]
     for loader in (*loaders, train.get('score_dataloader')):
         if samples is None or not loader:
@@ -143,11 +165,12 @@ def shorten(cfg: Config, samples: Optional[int]) -> Config:
     return cfg
 
 
-def rows(clock: Clock) -> List[Dict[str, str]]:
+def rows(clock: Clock, whole: str = 'round') -> List[Dict[str, str]]:
     """Phases as rows of a table, with their sum.
 
     Args:
         clock (Clock): After the run.
+        whole (str): Name of the sum.
 
     Returns:
         list[dict[str, str]]: The rows.
@@ -160,20 +183,21 @@ def rows(clock: Clock) -> List[Dict[str, str]]:
         'calls': str(clock.calls[name]) if clock.calls[name] else '-'
     } for name in PHASES]
     return found + [{
-        'phase': 'round',
+        'phase': whole,
         'seconds': f'{total:.2f}',
         'share': '100 %',
         'calls': '1'
     }]
 
 
-def draw(clock: Clock, path: str, title: str) -> None:
+def draw(clock: Clock, path: str, title: str, whole: str = 'round') -> None:
     """Bars of the phases.
 
     Args:
         clock (Clock): After the run.
         path (str): PNG to write.
         title (str): Its title.
+        whole (str): Of what these are the seconds.
     """
     import matplotlib
     matplotlib.use('Agg')
@@ -185,7 +209,7 @@ def draw(clock: Clock, path: str, title: str) -> None:
     total = sum(values)
     axes.bar_label(bars, [f' {100 * v / total:.0f} %' for v in values])
     axes.margins(x=0.12)
-    axes.set_xlabel('seconds of a round')
+    axes.set_xlabel(f'seconds of one {whole}')
     axes.set_title(title, fontsize=9)
     axes.spines[['top', 'right']].set_visible(False)
     figure.tight_layout()
@@ -208,14 +232,21 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f'profile_run.py: {error}', file=sys.stderr)
         return 1
+    whole = 'round' if has_rounds(cfg) else 'epoch'
     clock = Clock()
-    with tempfile.TemporaryDirectory() as folder, watching(clock):
+    with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = args.work_dir or folder
         cfg.experiment_name = f'profile_{int(time.time())}'
-        Runner.from_cfg(cfg).train()
-        clock.stop()
-    print(markdown_table(rows(clock)))
-    draw(clock, args.out, Path(args.config).stem)
+        runner = Runner.from_cfg(cfg)
+        if whole == 'epoch':
+            runner.register_hook(StopAfterEpoch())
+        with watching(clock, type(
+                runner.model.module
+                if is_model_wrapper(runner.model) else runner.model)):
+            runner.train()
+            clock.stop()
+    print(markdown_table(rows(clock, whole)))
+    draw(clock, args.out, Path(args.config).stem, whole)
     print(f'written: {args.out}')
     return 0
 
