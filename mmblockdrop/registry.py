@@ -40,7 +40,7 @@ HOOKS = Registry(
     'hook',
     parent=MMENGINE_HOOKS,
     scope='mmblockdrop',
-    locations=['mmblockdrop.rounds'])
+    locations=['mmblockdrop.rounds', 'mmblockdrop.timeline_hook'])
 LOOPS = Registry(
     'loop',
     parent=MMENGINE_LOOPS,

@@ -59,6 +59,7 @@ def check_round(cfg):
     assert len(entry['dropped']) == 1 and len(entry['blocks_left']) == 2
     assert sorted(entry['scores']) == ['0', '1', '2']
     assert set(entry['epochs']) == {'0', '1'}
+    assert (work_dir / 'timeline.png').stat().st_size > 5000
     content = torch.load(work_dir / 'round_1.pth', weights_only=False)
     localizer = localizer_of(cfg).copy()
     localizer.backbone.lora = None

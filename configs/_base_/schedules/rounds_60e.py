@@ -23,7 +23,8 @@ round_hooks = [
         type='EMAHook',
         ema_type='ExponentialMovingAverage',
         momentum=0.001,
-        update_buffers=True)
+        update_buffers=True),
+    dict(type='mmblockdrop.TimelineHook')
 ]
 round_schedule = [
     dict(

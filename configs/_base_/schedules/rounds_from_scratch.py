@@ -2,7 +2,8 @@
 rounds = dict(
     type='mmblockdrop.DistillationLoop', drops='25%', lora=dict(rank=16))
 round_hooks = [
-    dict(type='mmblockdrop.BlockDropHook', stack='backbone.blocks')
+    dict(type='mmblockdrop.BlockDropHook', stack='backbone.blocks'),
+    dict(type='mmblockdrop.TimelineHook')
 ]
 round_schedule = [
     dict(
