@@ -35,7 +35,7 @@ LISTED, HALVED = 'raced, shortlist', 'halving'
 EXPLANATION = '''
 Written by `benchmark_scoring.py`. A round scores what a localizer is without
 each of its blocks. *plain* runs the model once per candidate, as the
-published code does: N (N - 1) block executions per batch. *shared* computes
+published code does: N (N - 1) block executions per window. *shared* computes
 the blocks in front of the missing one once; scores are equal bit for bit.
 *raced* is `RacingScorer` with its default settings: candidates leave when
 they are behind by more than chance explains. *raced, shortlist* races only
@@ -255,7 +255,7 @@ def table(depth: int, criterion: str, problems: List[dict],
             for p in found if name in p)
         row = {
             'rule': name,
-            'executions per batch': f'{runs:.1f}',
+            'executions per window': f'{runs:.1f}',
             'share': f'{runs / plain:.3f}',
             'same choice': f'{same} of {len(mine)}',
             'regret': f'{regret:.4f}'
