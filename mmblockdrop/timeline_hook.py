@@ -2,6 +2,7 @@
 from pathlib import Path
 from typing import Any, Optional
 
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -65,7 +66,7 @@ class TimelineHook(Hook):
         except ValueError:  # a video of one's own has no annotations
             truth = None
         else:
-            truth = _of_classes(truth, dataset.metainfo['classes'])
+            truth = _of_classes(truth, dataset)
         found = {
             name: self._localize(getattr(model, name, None), runner, video)
             for name in ('student', 'teacher')
@@ -82,7 +83,9 @@ class TimelineHook(Hook):
                   video: str) -> Any:
         if model is None:
             return None
-        model.cfg = runner.cfg
+        # Suppressed as in validation, whose videos and classes these are.
+        model.cfg = Config(
+            {k: v for k, v in runner.cfg.items() if k != 'test_evaluator'})
         model.dataset_meta = runner.val_dataloader.dataset.metainfo
         was_training = model.training
         model.eval()
@@ -92,9 +95,12 @@ class TimelineHook(Hook):
             model.train(was_training)
 
 
-def _of_classes(truth: dict, classes: Any) -> dict:
+def _of_classes(truth: dict, dataset: Any) -> dict:
     """Actions of the classes that the localizer knows."""
-    keep = [label in classes for label in truth['labels']]
+    if getattr(dataset, 'class_agnostic', False):
+        name, = dataset.metainfo['classes']
+        return dict(truth, labels=[name] * len(truth['labels']))
+    keep = [name in dataset.metainfo['classes'] for name in truth['labels']]
     return dict(
         segments=truth['segments'][keep],
-        labels=[label for label, k in zip(truth['labels'], keep) if k])
+        labels=[name for name, known in zip(truth['labels'], keep) if known])

@@ -153,10 +153,13 @@ def _predict(model: nn.Module, batch: List[Window], memory: ClipMemory,
 def _merged(model: nn.Module, metric: TADMetric, window: Window,
             windows: List[dict], score_thr: float) -> Dict[str, Any]:
     """The actions of a whole video."""
-    found = metric.merge(windows)
+    name = Path(window.video).stem
+    found = metric.merge([dict(w, video=name) for w in windows])
     keep = found.scores >= score_thr
     segments, scores, labels = (x[keep] for x in found)
-    classes = model.dataset_meta.get('classes')
+    # An external classifier names classes that the localizer does not know.
+    classes = metric.classes if metric.classifier is not None else \
+        model.dataset_meta.get('classes')
     return dict(
         video=str(window.video),
         duration=window.frames / window.fps,

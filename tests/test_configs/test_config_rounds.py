@@ -10,6 +10,7 @@ from config_kit import (PUBLIC, datasets, find, localizer_of, read,
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
+from mmblockdrop.apis import localize_video
 from mmblockdrop.blocks import replay
 from mmblockdrop.registry import MODELS
 
@@ -86,6 +87,13 @@ def test_one_round(tmp_path, path):
             evaluator.process(model.test_step(batch), batch)
     metrics = evaluator.evaluate(len(loader.dataset))
     assert 0 <= metrics['tad/mAP'] <= 1
+    model.cfg, model.dataset_meta = cfg, dict(classes=('action', ))
+    found = localize_video(
+        model, loader.dataset.filenames[0], progress=False)
+    assert set(found['classes']) == set(loader.dataset.metainfo['classes'])
+    assert len(found['labels']) and {
+        row['label'] for row in found['detections']
+    } <= set(found['classes'])
 
 
 def test_from_the_baseline_to_a_shorter_model(tmp_path):

@@ -89,7 +89,9 @@ def test_name_and_content_agree(configs, path):
     assert cfg.train_cfg.drops == '25%' and rounds == depth // 4
     assert cfg.train_cfg.lora == lora
     hooks = [hook.type for hook in cfg.custom_hooks]
-    assert hooks == ['mmblockdrop.BlockDropHook', 'EMAHook']
+    assert hooks == [
+        'mmblockdrop.BlockDropHook', 'EMAHook', 'mmblockdrop.TimelineHook'
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
 
@@ -21,7 +22,7 @@ def runner(tmp_path):
     model.student = nn.Identity()
     return SimpleNamespace(
         model=model,
-        cfg=SimpleNamespace(filename='config.py', get=lambda *_: None),
+        cfg=Config(dict()),
         val_dataloader=SimpleNamespace(dataset=dataset),
         work_dir=str(tmp_path),
         logger=MMLogger.get_current_instance())
