@@ -22,5 +22,5 @@ model = dict(
     head=dict(num_classes=9, strides=[1, 2, 4, 8]),
     test_cfg=dict(score_thr=0.005, pre_nms_topk=1000))
 
-train_dataloader = dict(batch_size=1)
+train_dataloader = dict(batch_size=2)
 train_cfg = dict(max_epochs=14, val_interval=4)
