@@ -33,6 +33,7 @@ from torch.utils.data import dataloader
 from mmblockdrop.registry import SCORERS
 from mmblockdrop.report import markdown_table
 
+
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
