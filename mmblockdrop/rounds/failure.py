@@ -58,7 +58,7 @@ def check_loss(runner: Runner, record: Dict[str, Any], losses: Dict[str, Any],
             epoch and iteration, and which parts of it are.
     """
     values = {
-        name: value
+        name: value.detach() if isinstance(value, torch.Tensor) else value
         for name, value in losses.items()
         if 'loss' in name and isinstance(value, (torch.Tensor, float))
     }
