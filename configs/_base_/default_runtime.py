@@ -8,7 +8,8 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, ignore_last=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    reuse_clips=dict(type='mmblockdrop.ReuseClipsHook'))
 custom_hooks = [dict(type='mmblockdrop.SeedEpochHook')]
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -11,11 +11,13 @@ from .neck import FPNIdentity
 from .points import DensePredictions, FlatPredictions
 from .postprocess import Segments, nms
 from .projection import ConvTransformerProjection
+from .reuse_hook import ReuseClipsHook
 from .voting import vote
 
 __all__ = [
     'ActionFormer', 'ActionFormerHead', 'ConvTransformerProjection',
     'CurveMetric', 'DIoULoss', 'DensePredictions', 'EndToEndLocalizer',
     'ExternalClassifier', 'FPNIdentity', 'FlatPredictions', 'FocalLoss',
-    'GIoULoss', 'Segments', 'SnippetClassHead', 'TADMetric', 'nms', 'vote'
+    'GIoULoss', 'ReuseClipsHook', 'Segments', 'SnippetClassHead', 'TADMetric',
+    'nms', 'vote'
 ]
