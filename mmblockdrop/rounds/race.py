@@ -46,18 +46,22 @@ class Race:
         bound (str): See :func:`~.bounds.radius`; or ``'halving'``.
         width (float): Length of the interval that holds all values.
         keep (int): So many stay in any case.
+        corrected (bool): Whether ``delta`` holds for the whole race. If not,
+            it is that of a single comparison, and the race as a whole loses
+            the best more often. Defaults to True.
     """
 
     def __init__(self, candidates: Sequence[int], total: int,
                  checks: Sequence[int], higher_is_better: bool, delta: float,
-                 bound: str, width: float, keep: int = 1) -> None:
+                 bound: str, width: float, keep: int = 1,
+                 corrected: bool = True) -> None:
         self.left = list(candidates)
         self.total, self.keep = total, keep
         self.checks = set(checks)
         self.sign = 1 if higher_is_better else -1
         self.bound, self.width = bound, 2 * width  # of differences
         pairs = max(1, len(self.left) - 1) * max(1, len(self.checks))
-        self.delta = delta / pairs
+        self.delta = delta / pairs if corrected else delta
         self.lost: List[Lost] = []
 
     def check(self, values: Dict[int, np.ndarray]) -> None:

@@ -46,6 +46,12 @@ class RacingScorer(Scorer):
         criterion (str): ``'metric'`` or ``'loss'``.
         metric (str): Key of the evaluator. Defaults to the mean over tIoU.
         delta (float): Probability that the best is lost. Defaults to 0.05.
+        corrected (bool): Whether ``delta`` is meant for the race as a whole,
+            by the union bound over all its comparisons, which are far from
+            independent: it errs much less often than that. False takes it
+            for every comparison alone; the race then errs more often than
+            ``delta``, and needs half of the executions (see *Choosing the
+            block* in ``docs/en/notes/benchmarks.md``). Defaults to True.
         bound (str): ``'student'``, ``'bernstein'`` or ``'hoeffding'``; or
             ``'halving'``, without error bound: the worse half leaves at
             every check.
@@ -56,7 +62,8 @@ class RacingScorer(Scorer):
             None, a sixteenth of them and at least 4, or an eighth when
             halving.
         growth (float): The next check comes after so many times the
-            batches. Defaults to 1.5, or 2 when halving.
+            batches, at least one more. Defaults to 1.5, or 2 when halving;
+            1 checks after every batch.
         keep (int): Candidates that stay in any case; at least
             ``drops_per_round``. Defaults to 1.
         shortlist (int, optional): Only so many candidates race, those that
@@ -80,6 +87,7 @@ class RacingScorer(Scorer):
                  criterion: str = 'metric',
                  metric: str = 'tad/mAP',
                  delta: float = 0.05,
+                 corrected: bool = True,
                  bound: str = 'student',
                  value_range: Optional[float] = None,
                  first: Optional[int] = None,
@@ -98,9 +106,9 @@ class RacingScorer(Scorer):
                 raise ValueError(f'scorer.{key} is {value}, expected at '
                                  f'least {low}')
         growth = growth or (2. if bound == HALVING else 1.5)
-        if not 0 < delta < 1 or growth <= 1:
+        if not 0 < delta < 1 or growth < 1:
             raise ValueError(f'scorer.delta={delta} must be between 0 and 1 '
-                             f'and scorer.growth={growth} above 1')
+                             f'and scorer.growth={growth} at least 1')
         if value_range is None and criterion == 'metric':
             value_range = 1.
         if value_range is None and bound not in ('student', HALVING):
@@ -111,7 +119,7 @@ class RacingScorer(Scorer):
         if criterion == 'metric':  # the loop checks that it is given
             self.metric = metric
         self.higher_is_better = criterion == 'metric'
-        self.delta, self.bound = delta, bound
+        self.delta, self.corrected, self.bound = delta, corrected, bound
         self.value_range = value_range or 0.
         self.first, self.growth, self.keep = first, growth, keep
         self.shortlist, self.shortlist_batches = shortlist, shortlist_batches
@@ -139,7 +147,7 @@ class RacingScorer(Scorer):
                 candidates = self._shorten(model, stack, candidates, data)
             race = Race(candidates, total, self.checks(total),
                         self.higher_is_better, self.delta, self.bound,
-                        self.value_range, self.keep)
+                        self.value_range, self.keep, self.corrected)
             self.seen = dict.fromkeys(candidates, 0)
             steps = self._steps(model, stack, race, judge, data)
             for seen, ran in enumerate(steps, 1):

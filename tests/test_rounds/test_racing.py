@@ -77,6 +77,15 @@ def test_the_best_is_seldom_lost_and_others_leave_early():
     assert all(gone.gap > 0 for gone in race.lost)
 
 
+def test_without_correction_others_leave_sooner():
+    rng = np.random.default_rng(7)
+    table = np.linspace(0, 0.3, 8)[:, None] + rng.normal(0, 0.2, (8, 40))
+    careful, bold = (run_race(table, checks=(8, 12), corrected=x)
+                     for x in (True, False))
+    assert set(bold.left) < set(careful.left)
+    assert RacingScorer(growth=1).checks(8) == [4, 5, 6, 7]
+
+
 def test_the_direction_and_the_number_that_stay():
     table = np.arange(5.)[:, None] + np.random.default_rng(3).normal(
         0, 0.1, (5, 20))
@@ -264,6 +273,8 @@ def test_bad_settings_are_named():
         build(dict(kind, shortlist=1))
     with pytest.raises(ValueError, match='scorer.delta=1.5'):
         build(dict(kind, delta=1.5))
+    with pytest.raises(ValueError, match='scorer.growth=0.5 at least 1'):
+        build(dict(kind, growth=0.5))
 
 
 def test_an_unknown_metric_lists_those_that_are_given(parts):
