@@ -11,7 +11,10 @@ model = dict(
         img_size=32,
         in_channels=1,
         num_heads=3,
+        num_frames=76,
         use_learnable_pos_emb=True),
+    # Attention over three seconds, longer than any word.
+    clip_frames=76,
     # Words last 0.07 to 0.4 s, one to five steps.
     projection=dict(arch=(1, 0, 2), window_size=9, path_drop=0.),
     neck=dict(num_levels=3),
@@ -23,4 +26,4 @@ train_dataloader = dict(batch_size=1)
 train_cfg = dict(max_epochs=24, val_interval=4)
 # fused: a sixth of the time of a step of the optimizer; on a CPU, torch 2.4
 # or later.
-optim_wrapper = dict(optimizer=dict(fused=True))
+optim_wrapper = dict(optimizer=dict(lr=6e-4, fused=True))
