@@ -24,7 +24,7 @@ ARROWS = dict(
     rounds={'blocks', 'distill', 'report'},
     apis={'blocks', 'localize', 'report'},
     timeline_hook={'apis', 'localize'})
-SHARED = {'reading', 'registry', 'timeline', 'compat', 'version'}
+SHARED = {'reading', 'registry', 'timeline', 'compat', 'version', 'writing'}
 #: Where mmaction2 and mmcv may be imported.
 OPENMMLAB = ('compat/', 'data/', 'localize/', 'blocks/vit.py')
 FILES = sorted(PACKAGE.rglob('*.py'))

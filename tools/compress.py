@@ -8,7 +8,6 @@ runs it. The file stays: change it and run it with tools/train.py.
 """
 import argparse
 import itertools
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from command_line import require_file
 from mmengine.config import DictAction
 
 import train
+from mmblockdrop.writing import whole_file
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -160,9 +160,8 @@ def write_config(args: argparse.Namespace, target: Path) -> None:
             'run it with tools/train.py, replace it with --overwrite, or '
             'choose another --work-dir')
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix('.tmp')
-    temporary.write_text(text)
-    os.replace(temporary, target)
+    with whole_file(target) as temporary:
+        temporary.write_text(text)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

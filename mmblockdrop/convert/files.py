@@ -1,7 +1,6 @@
 """Read checkpoints without running their code; write them whole."""
 import argparse
 import difflib
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
@@ -9,6 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 import torch
 
 from mmblockdrop.compat.checkpoint import mmengine_globals_allowed
+from mmblockdrop.writing import whole_file
 from .report import State
 
 #: Where a state dict stands inside a checkpoint.
@@ -102,6 +102,5 @@ def save_checkpoint(content: Dict[str, Any],
             source) else 'a file that is there already'
         raise FileExistsError(f'{path} is {what}: name another one')
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + '.tmp')
-    torch.save(content, temporary)
-    os.replace(temporary, target)
+    with whole_file(target) as temporary:
+        torch.save(content, temporary)

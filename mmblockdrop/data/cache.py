@@ -10,6 +10,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from mmblockdrop.registry import TRANSFORMS
+from mmblockdrop.writing import whole_file
 from .files import FrameArray, UnreadableVideoError
 
 CHUNK_FRAMES = 256
@@ -104,9 +105,8 @@ class CachedFrames(BaseTransform):
         os.makedirs(self.cache_dir, exist_ok=True)
         opened = self.opener(dict(results))
         reader, total = opened['video_reader'], opened['total_frames']
-        partial = f'{path}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part'
-        kept = None
-        try:
+        kept, own = None, f'.{os.getpid()}-{uuid.uuid4().hex[:8]}.part'
+        with whole_file(path, own) as partial:
             for start in range(0, total, CHUNK_FRAMES):
                 stop = min(start + CHUNK_FRAMES, total)
                 frames = self._decode(opened, reader, range(start, stop))
@@ -116,10 +116,6 @@ class CachedFrames(BaseTransform):
                         shape=(total, *frames.shape[1:]))
                 kept[start:stop] = frames
             kept.flush()
-            os.replace(partial, path)
-        finally:
-            if osp.exists(partial):
-                os.remove(partial)
 
     def _decode(self, results: Dict[str, Any], reader: Any,
                 indices: Sequence[int]) -> np.ndarray:

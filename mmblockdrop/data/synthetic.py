@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from mmengine.utils import track_parallel_progress, track_progress
 
+from mmblockdrop.writing import whole_file
 from .actors import (CLASSES, MOTIONS, SWAP, background, draw_actor, half_turn,
                      wander)
 
@@ -216,17 +217,17 @@ def make_video(task: Tuple[str, int, DemoSpec, str]) -> Dict[str, Any]:
         _passer_by(rng, spec, frames)[None],
         trajectories(rng, spec, frames, events)
     ])
-    path = osp.join(folder, f'{name}.mp4')
-    partial = osp.join(folder, f'.{name}.part.mp4')
-    writer = cv2.VideoWriter(partial, cv2.VideoWriter_fourcc(*'mp4v'),
-                             spec.fps, (spec.size, spec.size))
-    if not writer.isOpened():
-        raise OSError(f'cannot write {partial!r}: this build of OpenCV has no '
-                      'MPEG-4 encoder, or the folder is not writable')
-    for image in render(rng, spec, states):
-        writer.write(image)
-    writer.release()
-    os.replace(partial, path)
+    with whole_file(osp.join(folder, f'{name}.mp4'), '.part.mp4') as partial:
+        writer = cv2.VideoWriter(
+            str(partial), cv2.VideoWriter_fourcc(*'mp4v'), spec.fps,
+            (spec.size, spec.size))
+        if not writer.isOpened():
+            raise OSError(f'cannot write {str(partial)!r}: this build of '
+                          'OpenCV has no MPEG-4 encoder, or the folder is '
+                          'not writable')
+        for image in render(rng, spec, states):
+            writer.write(image)
+        writer.release()
     actions = [
         dict(
             segment=[event.start / spec.fps, event.stop / spec.fps],

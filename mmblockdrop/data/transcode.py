@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from mmblockdrop.writing import whole_file
 from .files import UnreadableVideoError, open_video, require_choice
 
 #: Frames decoded at a time.
@@ -110,19 +111,14 @@ def transcode(source: str, target: str, recipe: Recipe) -> int:
     size = target_size(width, height, recipe)
     expected = max(1, round(len(reader) / reader.get_avg_fps() * fps))
     os.makedirs(osp.dirname(osp.abspath(target)), exist_ok=True)
-    partial = f'{target}.{uuid.uuid4().hex[:8]}.part.mp4'
-    try:
+    with whole_file(target, f'.{uuid.uuid4().hex[:8]}.part.mp4') as temporary:
+        partial = str(temporary)
         if recipe.encoder == 'ffmpeg':
             del reader
             _run_ffmpeg(ffmpeg_command(source, partial, size, fps, recipe))
         else:
             _write_by_opencv(reader, source, partial, size, fps, expected)
-        written = _verify(partial, source, size, expected)
-        os.replace(partial, target)
-    finally:
-        if osp.exists(partial):
-            os.remove(partial)
-    return written
+        return _verify(partial, source, size, expected)
 
 
 def _verify(path: str, source: str, size: Tuple[int, int],

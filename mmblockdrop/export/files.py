@@ -1,6 +1,5 @@
 """Write an exported model: config, checkpoint, and what was done."""
 import json
-import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
@@ -9,6 +8,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmblockdrop.version import __version__
+from mmblockdrop.writing import whole_file
 from .inputs import difference
 from .plain import (is_plain, our_types, standalone, to_plain_types,
                     with_mmaction_types)
@@ -117,11 +117,8 @@ def _write(out: Path, name: str, cfg: Config, state: Dict[str, Tensor],
 
 def _replace(path: Path, write: Any) -> None:
     """Write under a temporary name and rename."""
-    temporary = path.with_name(f'.tmp_{path.name}')
     try:
-        write(temporary)
-        os.replace(temporary, path)
+        with whole_file(path, f'.tmp{path.suffix}') as temporary:
+            write(temporary)
     except OSError as error:
         raise ExportError(f'{path} cannot be written: {error}') from error
-    finally:
-        temporary.unlink(missing_ok=True)

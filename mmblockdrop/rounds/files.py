@@ -1,58 +1,13 @@
-"""Write files that are either whole or absent."""
-import errno
+"""The files of a run: record, checkpoints."""
 import functools
 import json
-import os
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Optional
 
 from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.runner import Runner
 
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Write to a temporary name that becomes ``path`` if all goes well.
-
-    Args:
-        path (Path): Final name, in a folder that exists.
-
-    Yields:
-        Path: The temporary name. Nothing is left of it after an error.
-
-    Raises:
-        FileNotFoundError: The folder has been removed.
-        OSError: Writing failed; ``filename`` says where.
-    """
-    check_folder(path.parent)
-    temporary = path.with_name(f'{path.name}.tmp')
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
-        try:
-            temporary.unlink()
-        except OSError:
-            pass
-        raise
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that is gone.
-
-    Args:
-        folder (Path): Folder that a run writes into.
-
-    Raises:
-        FileNotFoundError: It is not there.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(errno.ENOENT,
-                                'The folder was removed while the run wrote '
-                                'into it', str(folder))
+from mmblockdrop.writing import check_folder, whole_file
 
 
 def write_json(content: Dict[str, Any], path: Path) -> None:

@@ -15,8 +15,8 @@ from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
 from mmblockdrop.compat.checkpoint import mmengine_globals_allowed
+from mmblockdrop.writing import whole_file
 from .batches import ShuffledBatches
-from .files import whole_file
 from .progress import with_progress
 
 FOLDER = 'blockdrop_scoring'

@@ -18,6 +18,8 @@ from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
 
 import torch
 
+from mmblockdrop.writing import whole_file
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'en' / 'notes' / 'benchmarks.md'
 TITLE = '''# Benchmarks
@@ -90,9 +92,8 @@ def write_section(page: Path, name: str, text: str) -> None:
         new, found = pattern.subn(lambda match: section, old)
         if not found:
             new = f'{old.rstrip()}\n\n{section}\n'
-        partial = page.with_suffix(f'.{os.getpid()}.part')
-        partial.write_text(new, encoding='utf8')
-        os.replace(partial, page)
+        with whole_file(page) as partial:
+            partial.write_text(new, encoding='utf8')
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from toy_problems import Problem, make_problem
 from mmblockdrop.report import markdown_table
 from mmblockdrop.rounds import (LossScorer, MetricScorer, RacingScorer,
                                 Scorer)
+from mmblockdrop.writing import whole_file
 
 PLAIN, SHARED, RACED = 'plain', 'shared', 'raced'
 BOLD, LISTED, HALVED = 'raced, uncorrected', 'raced, shortlist', 'halving'
@@ -188,10 +189,9 @@ class Solved:
         self.found['{}/{}'.format(*task)] = json.loads(json.dumps(result))
         path = self.args.results
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix('.part')
-        partial.write_text(
-            json.dumps(dict(settings=self.settings, found=self.found)))
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_text(
+                json.dumps(dict(settings=self.settings, found=self.found)))
 
     def of(self, depth: int) -> List[dict]:
         """Problems of a depth, in order of their seeds."""

@@ -23,6 +23,8 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from compared_methods import ENCODERS, Method, methods
 
+from mmblockdrop.writing import whole_file
+
 TOOLS = Path(__file__).resolve().parents[1]
 METRICS = ('tad/mAP@0.50', 'tad/mAP')
 
@@ -105,9 +107,8 @@ def outcome(method: Method, root: Path, seed: int, full: Path,
     ], tested / 'test.log')
     metrics = json.loads(
         sorted(tested.glob('*/*.json'))[-1].read_text().splitlines()[-1])
-    partial = result.with_suffix('.tmp')
-    partial.write_text(json.dumps(metrics))
-    os.replace(partial, result)
+    with whole_file(result) as partial:
+        partial.write_text(json.dumps(metrics))
     return metrics
 
 

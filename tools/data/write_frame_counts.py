@@ -20,6 +20,7 @@ from mmblockdrop.data.annotations import load_database
 from mmblockdrop.data.check import inspect_video
 from mmblockdrop.data.files import VIDEO_SUFFIXES, find_media, require_path
 from mmblockdrop.data.parallel import for_each
+from mmblockdrop.writing import whole_file
 
 #: Videos between two writes of the copy.
 BATCH = 200
@@ -71,10 +72,9 @@ def write_atomically(path: str, content: Dict[str, Any]) -> None:
         path (str): File.
         content (dict): What to write.
     """
-    partial_path = f'{path}.{os.getpid()}.part'
-    with open(partial_path, 'w', encoding='utf8') as file:
-        json.dump(content, file)
-    os.replace(partial_path, path)
+    with whole_file(path, f'.{os.getpid()}.part') as temporary:
+        with open(temporary, 'w', encoding='utf8') as file:
+            json.dump(content, file)
 
 
 def run(args: argparse.Namespace) -> int:
