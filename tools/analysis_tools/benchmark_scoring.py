@@ -4,15 +4,16 @@
 
 On seeded toy problems (see toy_problems.py) every rule chooses a block.
 Counted are executions of a block on a batch, and how often the choice is
-that of the plain rule. On the first problems the rules are also timed, in
-turns in one process. Problems that were solved before are taken from
+that of the plain rule. On the first problems the rules run one after the
+other in one process and are timed. On the others every candidate runs once on
+every batch, and the races are run on what that gave; that both count the same
+is checked on the first. Problems that were solved before are taken from
 ``--results``; after ``--minutes`` no further one is begun, and the next call
 goes on.
 """
 import argparse
 import contextlib
 import io
-import json
 import multiprocessing
 import statistics
 import sys
@@ -20,16 +21,17 @@ import time
 from concurrent.futures import (FIRST_COMPLETED, Future, ProcessPoolExecutor,
                                 wait)
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from benchmark_page import ROOT, add_arguments, median_ratio, publish
+from recorded_race import RecordedScorer, replayed
+from solved_problems import Solved
 from toy_problems import Problem, make_problem
 
 from mmblockdrop.report import markdown_table
 from mmblockdrop.rounds import (LossScorer, MetricScorer, RacingScorer,
                                 Scorer)
-from mmblockdrop.writing import whole_file
 
 PLAIN, SHARED, RACED = 'plain', 'shared', 'raced'
 BOLD, LISTED, HALVED = 'raced, uncorrected', 'raced, shortlist', 'halving'
@@ -96,26 +98,23 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def rules(criterion: str, depth: int) -> Dict[str, Scorer]:
-    """The rules that are compared.
+def races(criterion: str, depth: int,
+          kind: Callable[..., Scorer] = RacingScorer) -> Dict[str, Scorer]:
+    """The rules that look at a part only.
 
     Args:
         criterion (str): 'metric' or 'loss'.
         depth (int): Blocks.
+        kind (Callable): Builds them.
 
     Returns:
-        dict[str, Scorer]: By name, the plain one first.
+        dict[str, Scorer]: By name.
     """
-    exact = MetricScorer if criterion == 'metric' else LossScorer
     return {
-        PLAIN: exact(share_prefix=False),
-        SHARED: exact(),
-        RACED: RacingScorer(criterion=criterion),
-        BOLD: RacingScorer(
-            criterion=criterion, corrected=False, delta=0.02, growth=1),
-        LISTED: RacingScorer(
-            criterion=criterion, shortlist=max(2, depth // 2)),
-        HALVED: RacingScorer(criterion=criterion, bound='halving')
+        RACED: kind(criterion=criterion),
+        BOLD: kind(criterion=criterion, corrected=False, delta=0.02, growth=1),
+        LISTED: kind(criterion=criterion, shortlist=max(2, depth // 2)),
+        HALVED: kind(criterion=criterion, bound='halving')
     }
 
 
@@ -141,7 +140,7 @@ def apply(scorer: Scorer, problem: Problem) -> Dict[str, Any]:
 
 
 def solve(depth: int, seed: int, args: argparse.Namespace) -> dict:
-    """Let the rules choose on one problem; the plain one if it is timed.
+    """Let the rules choose on one problem.
 
     Args:
         depth (int): Blocks.
@@ -154,51 +153,34 @@ def solve(depth: int, seed: int, args: argparse.Namespace) -> dict:
     torch.set_num_threads(1)
     problem = make_problem(depth, seed, args.steps, args.batches,
                            args.batch_size)
-    return {
-        criterion: {
-            name: apply(rule, problem)
-            for name, rule in rules(criterion, depth).items()
-            if name != PLAIN or seed < args.timed
-        }
-        for criterion in args.criteria
-    }
+    found = {}
+    for criterion in args.criteria:
+        whole = RecordedScorer(criterion=criterion)
+        found[criterion] = by_record = {SHARED: apply(whole, problem)}
+        for name, rule in races(criterion, depth, replayed(whole)).items():
+            by_record[name] = apply(rule, problem)
+        if seed < args.timed:
+            found[criterion] = run_all(criterion, problem)
+            for name, result in by_record.items():
+                for key in ('scores', 'choice', 'executions'):
+                    assert found[criterion][name][key] == result[key]
+    return found
 
 
-class Solved:
-    """Problems that were solved, in a file.
+def run_all(criterion: str, problem: Problem) -> Dict[str, Dict[str, Any]]:
+    """Let every rule run for itself, in turns.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        criterion (str): 'metric' or 'loss'.
+        problem (Problem): The problem.
+
+    Returns:
+        dict[str, dict]: Rule to what :func:`apply` gives.
     """
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-        self.settings = [args.steps, args.batches, args.batch_size,
-                         args.timed, *args.criteria]
-        self.found: Dict[str, dict] = {}
-        if args.results.is_file():
-            content = json.loads(args.results.read_text())
-            if content['settings'] == self.settings:
-                self.found = content['found']
-
-    def __contains__(self, task: Tuple[int, int]) -> bool:
-        return '{}/{}'.format(*task) in self.found
-
-    def add(self, task: Tuple[int, int], result: dict) -> None:
-        """Keep a problem."""
-        self.found['{}/{}'.format(*task)] = json.loads(json.dumps(result))
-        path = self.args.results
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
-            partial.write_text(
-                json.dumps(dict(settings=self.settings, found=self.found)))
-
-    def of(self, depth: int) -> List[dict]:
-        """Problems of a depth, in order of their seeds."""
-        return [
-            self.found[f'{depth}/{seed}'] for seed in range(self.args.problems)
-            if (depth, seed) in self
-        ]
+    exact = MetricScorer if criterion == 'metric' else LossScorer
+    rules = {PLAIN: exact(share_prefix=False), SHARED: exact()}
+    rules.update(races(criterion, len(problem.stack)))
+    return {name: apply(rule, problem) for name, rule in rules.items()}
 
 
 def solve_all(args: argparse.Namespace) -> Solved:
