@@ -1,7 +1,7 @@
 """Losses against the teacher, taken while the student runs."""
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Set
+from typing import Any, Dict, Iterator, List
 
 import torch
 from torch import Tensor, nn
@@ -9,33 +9,37 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from .pathwise import PathwiseAlignment
 from .taps import joined
+from .walking import RunsAgain, WalkingTeacher
 
 
 class SideBySide:
-    """Compares the student with what the teacher has computed, on the way.
+    """Compares the student with the teacher, on the way.
 
-    The teacher has run, without gradients, and only what the alignments ask
-    for was recorded. When the student reaches a module, the losses there are
-    taken at once and the teacher's output is let go; of it remains what the
-    gradient of the loss needs. Alignments that need all their modules
-    together are computed at the end.
+    When the student reaches a module, the teacher goes on to it, the losses
+    there are taken at once and the teacher's output is let go; of it remains
+    what the gradient of the loss needs. Alignments that need all their
+    modules together are computed at the end.
 
     Args:
         alignments (nn.ModuleDict): Name to alignment.
         student (nn.Module): The student localizer.
-        teacher_out (dict): Path to output of the teacher. It is emptied.
+        teacher (WalkingTeacher): The teacher, at the beginning or at the end
+            of its way. What was compared is taken from it.
         data_samples (list): The samples of the batch.
+
+    Attributes:
+        runs (Counter): Path to how often the module has run in the student.
     """
 
     def __init__(self, alignments: nn.ModuleDict, student: nn.Module,
-                 teacher_out: Dict[str, Any], data_samples: list) -> None:
+                 teacher: WalkingTeacher, data_samples: list) -> None:
         self.alignments = alignments
         self.student = student
-        self.teacher_out = teacher_out
+        self.teacher, self.teacher_out = teacher, teacher.outputs
         self.student_out: Dict[str, Any] = {}
         self.data_samples = data_samples
         self.paths = {n: a.paths(student) for n, a in alignments.items()}
-        self.seen: Set[str] = set()
+        self.runs: Counter = Counter()
         self._gradients = torch.is_grad_enabled()
         self._waiting: Dict[str, List[str]] = defaultdict(list)
         self._kept: Set[str] = set()
@@ -56,6 +60,8 @@ class SideBySide:
                 several runs, losses wait for the last.
 
         Raises:
+            RunsAgain: The module has run and was compared, and the teacher
+                has not finished before.
             ValueError: The module runs more often than in the teacher, or
                 without gradients in a pass that has them.
         """
@@ -64,13 +70,16 @@ class SideBySide:
                 f'module={path!r} of an alignment runs without gradients, so '
                 'the alignment would teach nothing. Recompute activations '
                 'with use_reentrant=False, and align no frozen part.')
-        if path in self.seen and path not in self.student_out:
+        if path in self.runs and path not in self.student_out:
+            if self.teacher.together:
+                raise RunsAgain(path)
             raise ValueError(
                 f'module={path!r} of an alignment runs several times in one '
                 'forward pass, more often than in the teacher: choose a '
                 'module that runs once')
-        self.seen.add(path)
+        self.runs[path] += 1
         self.student_out[path] = joined(path, self.student_out, value)
+        self.teacher.until(path, self.student_out[path])
         if path in self._waiting and self._is_complete(path):
             self._compare(path)
 

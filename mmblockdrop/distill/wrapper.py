@@ -1,6 +1,6 @@
 """The student and its frozen teacher, as one model."""
 import copy
-from typing import Any, Dict, List, Optional, Set, Union
+from typing import Any, Callable, Dict, List, Optional, Set, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -10,6 +10,7 @@ from mmblockdrop.registry import MODELS
 from .checkpoint import load_localizer, load_whole, read_localizer
 from .side_by_side import SideBySide
 from .taps import listen, not_in_place, tap
+from .walking import RunsAgain, WalkingTeacher
 
 __all__ = [
     'TeacherStudentWrapper', 'load_localizer', 'load_whole', 'read_localizer'
@@ -25,6 +26,12 @@ class TeacherStudentWrapper(BaseModel):
     student's, with the names of the plain localizer, so every checkpoint
     loads into the plain config. The teacher is no submodule: optimizer,
     DDP, EMA and checkpoints do not see it.
+
+    In training the two walk through the localizer together: the teacher waits
+    at every module that is compared until the student has come there, so that
+    its features need not be kept. If one of these modules turns out to run
+    several times in a step, the step begins anew, and from then on the teacher
+    runs first.
 
     Args:
         localizer (dict): Config of the localizer, for both.
@@ -75,6 +82,7 @@ class TeacherStudentWrapper(BaseModel):
         self.alignments = nn.ModuleDict(
             {name: MODELS.build(cfg) for name, cfg in alignments.items()})
         self.__dict__['teacher'] = None
+        self.together: Optional[bool] = None
         self._register_state_dict_hook(_keep_student_only)
         self._register_load_state_dict_pre_hook(_accept_student)
 
@@ -147,16 +155,35 @@ class TeacherStudentWrapper(BaseModel):
         if self.teacher is None:
             raise RuntimeError('TeacherStudentWrapper has no teacher yet: '
                                'call init_weights() before training.')
+        # Without gradients encoders may cut a batch into several runs.
+        if self.together is not False and torch.is_grad_enabled():
+            restore = _put_back(self.student) if self.together is None else None
+            try:
+                losses = self._losses(inputs, data_samples, together=True)
+                self.together = True
+                return losses
+            except RunsAgain:
+                self.together = False
+                if restore is not None:
+                    restore()
+        return self._losses(inputs, data_samples, together=False)
+
+    def _losses(self, inputs: Tensor, data_samples: Optional[list],
+                together: bool) -> Dict[str, Tensor]:
+        """Task losses and alignments of a batch."""
         paths = self.alignment_paths()
-        with torch.no_grad(), tap(self.teacher, paths) as teacher_out:
-            self.teacher(inputs, data_samples, mode=self.teacher_mode)
-        reached = set(teacher_out)
-        beside = SideBySide(self.alignments, self.student, teacher_out,
-                            data_samples)
-        with listen(self.student, paths, beside.heard):
-            losses = self._task_losses(
-                self.student(inputs, data_samples, mode='loss'))
-        self._check_reached(paths, reached, beside.seen)
+        with WalkingTeacher(
+                self.teacher, paths, lambda: self.teacher(
+                    inputs, data_samples, mode=self.teacher_mode)) as teacher:
+            if not together:
+                teacher.finish()
+            beside = SideBySide(self.alignments, self.student, teacher,
+                                data_samples)
+            with listen(self.student, paths, beside.heard):
+                losses = self._task_losses(
+                    self.student(inputs, data_samples, mode='loss'))
+            teacher.finish()
+        self._check_reached(paths, set(teacher.runs), set(beside.runs))
         for name, value in beside.losses().items():
             losses[f'loss_align_{name}'] = value
         return losses
@@ -198,6 +225,24 @@ class TeacherStudentWrapper(BaseModel):
         memo[id(self)] = clone
         clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return clone
+
+
+def _put_back(student: nn.Module) -> Callable[[], None]:
+    """What undoes a forward pass: random numbers and buffers."""
+    buffers = {name: x.clone() for name, x in student.named_buffers()}
+    device = next(student.parameters()).device
+    cpu, gpu = torch.get_rng_state(), None
+    if device.type == 'cuda':
+        gpu = torch.cuda.get_rng_state(device)
+
+    def restore() -> None:
+        for name, x in student.named_buffers():
+            x.copy_(buffers[name])
+        torch.set_rng_state(cpu)
+        if gpu is not None:
+            torch.cuda.set_rng_state(gpu, device)
+
+    return restore
 
 
 def _keep_student_only(module: nn.Module, state_dict: dict, prefix: str,

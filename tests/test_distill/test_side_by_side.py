@@ -1,5 +1,6 @@
 """Losses taken on the way, and what of padding and teacher remains."""
 import gc
+import threading
 import weakref
 
 import pytest
@@ -167,10 +168,108 @@ def test_a_teacher_feature_lives_until_its_loss(trained):
     model = build(trained, alignments=dict())
     watching = model.alignments['watching'] = Watching()
     model.set_teacher(trained)
-    losses = model(**padded_batch(model, (8, 8)), mode='loss')
+    data = padded_batch(model, (8, 8))
+    model.together = False
+    losses = model(**data, mode='loss')
     assert watching.alive == [1] * (toy.DEPTH - 1)
     sum(losses.values()).backward()
     assert model.student.backbone.blocks[0].norm1.weight.grad is not None
+
+
+def test_teacher_and_student_walk_together(trained):
+    model = build(trained, alignments=dict())
+    watching = model.alignments['watching'] = Watching()
+    model.set_teacher(trained)
+    data = padded_batch(model, (8, 8))
+    order = []
+    for name in ('teacher', 'student'):
+        for i, block in enumerate(getattr(model, name).backbone.blocks):
+            block.register_forward_hook(
+                lambda *args, place=(name, i): order.append(place))
+    model.together = False
+    first = model(**data, mode='loss')
+    assert [who for who, _ in order[:4]] == ['teacher'] * 4
+    order.clear()
+    model.together = True
+    threads = threading.active_count()
+    second = model(**data, mode='loss')
+    # The student lacks block 1, the teacher passes by it.
+    assert order == [('student', 0), ('teacher', 0), ('student', 1),
+                     ('student', 2), ('teacher', 1), ('teacher', 2),
+                     ('student', 3), ('teacher', 3)]
+    assert torch.equal(first['loss_align_watching'],
+                       second['loss_align_watching'])
+    assert threading.active_count() == threads
+    # Beside the feature that is compared only the one that led to it.
+    assert max(watching.alive[toy.DEPTH - 1:]) <= 2
+
+
+class Twice(nn.Module):
+    """Sends the first half of its clips through a module, then the rest."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.inner = module
+        self.register_buffer('calls', torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        x = nn.functional.dropout(x, 0.1)
+        return torch.cat([self.inner(half) for half in x.chunk(2)])
+
+
+def test_a_module_that_runs_twice_lets_the_teacher_run_first(trained):
+    losses = []
+    for together in (None, False):
+        model = build(
+            trained,
+            alignments=dict(
+                block=dict(type='mmblockdrop.ModuleAlignment',
+                           module='backbone.blocks.2')))
+        for localizer in (model.student, model.teacher):
+            blocks = localizer.backbone.blocks
+            blocks[2] = Twice(blocks[2])
+        model.alignments['block'].module = 'backbone.blocks.2.inner'
+        model.together = together
+        torch.manual_seed(3)
+        losses.append(model(**padded_batch(model, (8, 8)), mode='loss'))
+        assert model.together is False
+        assert model.student.backbone.blocks[2].calls == 1
+    for name, value in losses[0].items():
+        assert torch.equal(losses[1][name], value)
+
+
+def test_errors_end_the_walk(trained):
+    model = build(trained)
+    data = padded_batch(model, (8, 8))
+    model(**data, mode='loss')
+    threads = threading.active_count()
+    for name in ('teacher', 'student'):
+        block = getattr(model, name).backbone.blocks[3]
+
+        def fail(*args):
+            raise ArithmeticError(name)
+
+        handle = block.register_forward_pre_hook(fail)
+        with pytest.raises(ArithmeticError, match=name):
+            model(**data, mode='loss')
+        handle.remove()
+        assert threading.active_count() == threads
+    assert torch.isfinite(model(**data, mode='loss')['loss_align_block'])
+
+
+def test_the_teacher_has_the_precision_of_the_student(trained):
+    model = build(trained)
+    data = padded_batch(model, (8, 8))
+    seen = []
+    model.teacher.backbone.blocks[2].mlp.register_forward_hook(
+        lambda module, args, out: seen.append(
+            (out.dtype, torch.is_grad_enabled())))
+    for _ in range(2):
+        with torch.autocast('cpu', torch.bfloat16):
+            model(**data, mode='loss')
+    model(**data, mode='loss')
+    assert seen == [(torch.bfloat16, False)] * 2 + [(torch.float32, False)]
 
 
 def test_same_losses_as_from_two_whole_recordings(trained):
@@ -193,6 +292,8 @@ def test_same_losses_as_from_two_whole_recordings(trained):
 def test_an_encoder_that_takes_its_clips_in_chunks(trained):
     model = build(trained).eval()
     data = padded_batch(model, (8, 3))
+    model(**data, mode='loss')
+    assert model.together
     with torch.no_grad():
         whole = model(**data, mode='loss')
         for chunks in ((1, None), (3, 3), (None, 1)):
