@@ -176,8 +176,10 @@ def table(rows: Sequence[Method],
         cells = []
         for metric in METRICS:
             values = [100 * metrics[metric] for metrics in done]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.
-            cells.append(f'{statistics.mean(values):.1f} ± {spread:.1f}')
+            cell = f'{statistics.mean(values):.1f}'
+            if len(values) > 1:
+                cell += f' ± {statistics.stdev(values):.1f}'
+            cells.append(cell)
         lines.append(f'| {method.name} | {method.blocks} | '
                      f'{" | ".join(cells)} | {len(done)} |')
     return '\n'.join(lines)
