@@ -2,7 +2,9 @@
 # learns sooner, and seven of the eight blocks stay idle.
 _base_ = './actionformer_vit-w96-d8_24e_grid-words.py'
 model = dict(
+    clip_frames=16,
     backbone=dict(
+        num_frames=16,
         stem=dict(channels=[8, 24, 48]),
         init_cfg=[
             dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.),
@@ -10,3 +12,4 @@ model = dict(
         ]),
     projection=dict(arch=(2, 1, 2)))
 train_cfg = dict(max_epochs=20)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
