@@ -234,6 +234,8 @@ def table(depth: int, criterion: str, problems: List[dict],
     rows = []
     for name in RULES:
         mine = [p[name] for p in found if name in p]
+        if not mine:  # plain, where no problem was timed
+            continue
         runs = statistics.mean(x['executions'] for x in mine) / args.batches
         same = sum(p[name]['choice'] == p[SHARED]['choice'] for p in found
                    if name in p)
