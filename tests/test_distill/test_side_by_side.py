@@ -169,9 +169,9 @@ def test_a_teacher_feature_lives_until_its_loss(trained):
     watching = model.alignments['watching'] = Watching()
     model.set_teacher(trained)
     data = padded_batch(model, (8, 8))
-    model.together = False
     losses = model(**data, mode='loss')
     assert watching.alive == [1] * (toy.DEPTH - 1)
+    assert not model.together
     sum(losses.values()).backward()
     assert model.student.backbone.blocks[0].norm1.weight.grad is not None
 
@@ -240,7 +240,7 @@ def test_a_module_that_runs_twice_lets_the_teacher_run_first(trained):
 
 
 def test_errors_end_the_walk(trained):
-    model = build(trained)
+    model = build(trained, together=True)
     data = padded_batch(model, (8, 8))
     model(**data, mode='loss')
     threads = threading.active_count()
@@ -259,7 +259,7 @@ def test_errors_end_the_walk(trained):
 
 
 def test_the_teacher_has_the_precision_of_the_student(trained):
-    model = build(trained)
+    model = build(trained, together=True)
     data = padded_batch(model, (8, 8))
     seen = []
     model.teacher.backbone.blocks[2].mlp.register_forward_hook(
@@ -290,7 +290,7 @@ def test_same_losses_as_from_two_whole_recordings(trained):
 
 
 def test_an_encoder_that_takes_its_clips_in_chunks(trained):
-    model = build(trained).eval()
+    model = build(trained, together=True).eval()
     data = padded_batch(model, (8, 3))
     model(**data, mode='loss')
     assert model.together
@@ -341,7 +341,8 @@ def test_recomputing_under_ddp_with_a_static_graph(trained, tmp_path):
     try:
         results = []
         for with_cp, static in ((False, False), (True, True)):
-            model = build(trained, backbone=dict(with_cp=with_cp)).train()
+            model = build(trained, backbone=dict(with_cp=with_cp),
+                          together=static).train()
             wrapped = DDP(model, static_graph=static,
                           find_unused_parameters=not static)
             for step in range(2):
