@@ -161,15 +161,15 @@ class TeacherStudentWrapper(BaseModel):
                                'call init_weights() before training.')
         # Without gradients encoders may cut a batch into several runs.
         if self.together is not False and torch.is_grad_enabled():
-            restore = _put_back(self.student) if self.together is None else None
+            first = self.together is None
+            restore = _put_back(self.student) if first else lambda: None
             try:
                 losses = self._losses(inputs, data_samples, together=True)
                 self.together = True
                 return losses
             except RunsAgain:
                 self.together = False
-                if restore is not None:
-                    restore()
+                restore()
         return self._losses(inputs, data_samples, together=False)
 
     def _losses(self, inputs: Tensor, data_samples: Optional[list],
