@@ -46,8 +46,8 @@ they are behind by more than chance explains, with an error of 5 % for the
 whole race by the union bound. *raced, uncorrected* checks after every batch
 and grants 2 % to every single comparison (`corrected=False, delta=0.02,
 growth=1`; chosen on other seeds, 100 to 119, by loss). *raced, shortlist*
-races only the half of the blocks that block influence on two batches finds least
-important, and *halving* lets the better half go on after an eighth, a
+races only the half of the blocks that block influence on two batches finds
+least important, and *halving* lets the better half go on after an eighth, a
 quarter and a half of the batches; these two have no error bound.
 
 Sharing alone cannot go below a half: candidate i needs blocks i + 1 to N - 1
