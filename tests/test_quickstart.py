@@ -14,7 +14,8 @@ from mmblockdrop.registry import DATASETS, MODELS
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
 
-from own_videos import choose_subsets, write_configs  # noqa: E402
+from own_videos import (CONFIGS, KNOWN, choose_subsets,  # noqa: E402
+                        write_configs)
 from quickstart import (BASELINE, BLOCK_DROP, is_finished,  # noqa: E402
                         is_newer, metrics_file, read_metrics, unseen_video)
 
@@ -55,6 +56,26 @@ def test_derived_configs_read_the_videos_and_build(own, tmp_path):
     assert names and other and not names & other
     assert drop.model.localizer == baseline.model
     assert drop.train_cfg.score_dataloader.dataset.data_root == str(own)
+
+
+@pytest.mark.parametrize('name', sorted(KNOWN))
+def test_data_sets_with_configs_of_ours_get_those(own, tmp_path, name):
+    (tmp_path / name).symlink_to(own)
+    files = write_configs(tmp_path / name, tmp_path, BASELINE, BLOCK_DROP)
+    for file, known in zip(files, KNOWN[name]):
+        cfg, ours = map(Config.fromfile, (file, CONFIGS / known))
+        assert cfg.model.type == ours.model.type
+        datasets = [cfg[f'{part}_dataloader'].dataset
+                    for part in ('train', 'val', 'test', 'score')]
+        for dataset in datasets:
+            assert dataset.data_root == str(tmp_path / name)
+            assert dataset.pipeline[0].cache_dir == str(tmp_path / 'cache')
+        before = ours.test_dataloader.dataset
+        before.data_root = datasets[2].data_root
+        before.pipeline[0].cache_dir = datasets[2].pipeline[0].cache_dir
+        assert datasets[2] == before
+    assert cfg.model.localizer == Config.fromfile(files[0]).model
+    assert cfg.model.localizer == ours.model.localizer
 
 
 @pytest.mark.parametrize('subsets,val,test', [

@@ -9,15 +9,27 @@ from mmengine.config import Config
 TUBELET = 2  # frames of one step, as the backbone's tubelet_size
 CLIP_STEPS = 8
 SPLIT = dict(ratio=0.15, seed=0)
+LOADERS = ('train', 'val', 'test', 'score')
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+#: Data sets with configs of their own, by the name of their folder.
+KNOWN = {
+    'grid_s1_words_tad':
+    ('grid_words/actionformer_vit-w96-d8_24e_grid-words.py',
+     'grid_words/blockdrop_vit-w96-d8_4x1e_grid-words.py'),
+    'ceiling_adl_tad': ('ceiling_adl/actionformer_vit-w64-d8_30e_ceiling-adl.py',
+                        'ceiling_adl/blockdrop_vit-w64-d8_2x5e_ceiling-adl.py')
+}
 
 
 def write_configs(data: Path, work: Path, baseline: str,
                   block_drop: str) -> Tuple[Path, Path]:
     """Write ``baseline.py`` and ``blockdrop.py`` for a folder of videos.
 
-    Steps are as long as the short actions need, levels as many as the long
-    ones need; the rest is the demonstration's. The files are complete and
-    can be changed and run by themselves.
+    A data set of which there are configs here, known by the name of its
+    folder, gets those. For any other, steps are as long as the short actions
+    need, levels as many as the long ones need, and the rest is the
+    demonstration's. The files are complete and can be changed and run by
+    themselves.
 
     Args:
         data (Path): Holds ``annotations.json`` and ``videos``.
@@ -32,6 +44,30 @@ def write_configs(data: Path, work: Path, baseline: str,
         SystemExit: The annotations lack what is needed.
     """
     database = read_database(data)
+    if data.name in KNOWN:
+        cfg, drop = (Config.fromfile(CONFIGS / name)
+                     for name in KNOWN[data.name])
+        print(f'{len(database)} videos; the configs of configs/'
+              f'{Path(KNOWN[data.name][0]).parent}')
+    else:
+        cfg, drop = Config.fromfile(baseline), Config.fromfile(block_drop)
+        _fit(cfg, data, database)
+    for name in LOADERS:
+        dataset = cfg[f'{name}_dataloader'].dataset
+        dataset.data_root = str(data)
+        dataset.pipeline[0].cache_dir = str(work / 'cache')
+        drop[f'{name}_dataloader'] = cfg[f'{name}_dataloader']
+    drop.train_cfg.score_dataloader = cfg.score_dataloader
+    drop.model.localizer = cfg.model
+    files = work / 'baseline.py', work / 'blockdrop.py'
+    cfg.dump(str(files[0]))
+    drop.dump(str(files[1]))
+    print(f'Configs: {files[0]}, {files[1]}')
+    return files
+
+
+def _fit(cfg: Config, data: Path, database: Dict[str, Any]) -> None:
+    """Fit the grid, the subsets and the classes of a config to videos."""
     subsets = sorted({v['subset'] for v in database.values()})
     roles = choose_subsets(subsets, data)
     lengths, labels = read_actions(database)
@@ -48,36 +84,22 @@ def write_configs(data: Path, work: Path, baseline: str,
     steps = np.median(durations) * fps / stride
     window = int(np.clip(np.ceil(steps / CLIP_STEPS), 4, 24)) * CLIP_STEPS
 
-    cfg = Config.fromfile(baseline)
     common = dict(
-        data_root=str(data),
         classes=labels,
         window_size=window,
         snippet_stride=stride,
         frames_per_step=TUBELET,
         bad_segments='drop')
-    for name, role in (('train', 'train'), ('val', 'val'), ('test', 'test'),
-                       ('score', 'train')):
-        dataset = cfg[f'{name}_dataloader'].dataset
-        dataset.update(common, **roles[role])
-        dataset.pipeline[0].cache_dir = str(work / 'cache')
+    for name, role in zip(LOADERS, ('train', 'val', 'test', 'train')):
+        cfg[f'{name}_dataloader'].dataset.update(common, **roles[role])
     cfg.model.window_size = window
-    cfg.model.projection.arch = (2, 1, levels - 1)
+    cfg.model.projection.arch = (1, 0, levels - 1)
     cfg.model.neck.num_levels = levels
     cfg.model.head.num_classes = len(labels)
     cfg.model.head.strides = [2**i for i in range(levels)]
-    files = work / 'baseline.py', work / 'blockdrop.py'
-    cfg.dump(str(files[0]))
-    drop = Config.fromfile(block_drop)
-    for key in ('train', 'val', 'test', 'score'):
-        drop[f'{key}_dataloader'] = cfg[f'{key}_dataloader']
-    drop.train_cfg.score_dataloader = cfg.score_dataloader
-    drop.model.localizer = cfg.model
-    drop.dump(str(files[1]))
     print(f'{len(database)} videos, {len(labels)} classes, {fps:.1f} frames '
           f'per second; a step is {stride / fps:.2f} s, a window {window} '
-          f'steps, {levels} levels. Configs: {files[0]}, {files[1]}')
-    return files
+          f'steps, {levels} levels')
 
 
 def read_database(data: Path) -> Dict[str, Any]:

@@ -14,6 +14,8 @@ model = dict(
         embed_dims=64,
         num_heads=2,
         use_learnable_pos_emb=True,
+        # Behind a stem: each block begins with a tenth of its weight.
+        init_values=0.1,
         stem=dict(channels=[8, 16, 32])),
     window_size=256,
     # Changes last 1 to 10 s, 4 to 40 steps.

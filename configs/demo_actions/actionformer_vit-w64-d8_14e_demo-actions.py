@@ -13,6 +13,8 @@ model = dict(
         embed_dims=64,
         num_heads=2,
         use_learnable_pos_emb=True,
+        # Behind a stem: each block begins with a tenth of its weight.
+        init_values=0.1,
         stem=dict(channels=[8, 16, 32])),
     window_size=128,
     # Actions last 0.6 to 6 s, 3 to 30 steps.
@@ -22,5 +24,6 @@ model = dict(
     head=dict(num_classes=9, strides=[1, 2, 4, 8]),
     test_cfg=dict(score_thr=0.005, pre_nms_topk=1000))
 
-train_dataloader = dict(batch_size=2)
+# One window a step: the number of steps decides how soon it learns.
+train_dataloader = dict(batch_size=1)
 train_cfg = dict(max_epochs=14, val_interval=4)
