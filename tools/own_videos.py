@@ -13,11 +13,14 @@ LOADERS = ('train', 'val', 'test', 'score')
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 #: Data sets with configs of their own, by the name of their folder.
 KNOWN = {
-    'grid_s1_words_tad':
-    ('grid_words/actionformer_vit-w96-d8_24e_grid-words.py',
-     'grid_words/blockdrop_vit-w96-d8_4x1e_grid-words.py'),
-    'ceiling_adl_tad': ('ceiling_adl/actionformer_vit-w64-d8_30e_ceiling-adl.py',
-                        'ceiling_adl/blockdrop_vit-w64-d8_2x5e_ceiling-adl.py')
+    'grid_s1_words_tad': [
+        'grid_words/actionformer_vit-w96-d8_24e_grid-words.py',
+        'grid_words/blockdrop_vit-w96-d8_4x1e_grid-words.py'
+    ],
+    'ceiling_adl_tad': [
+        'ceiling_adl/actionformer_vit-w64-d8_30e_ceiling-adl.py',
+        'ceiling_adl/blockdrop_vit-w64-d8_2x5e_ceiling-adl.py'
+    ],
 }
 
 
