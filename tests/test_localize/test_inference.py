@@ -191,6 +191,17 @@ def test_frames_are_decoded_window_by_window():
         'FormatShape']
 
 
+def test_demo_draws_annotated_actions_of_its_classes_only():
+    of_classes = runpy.run_path(str(ROOT / 'demo/localize.py'))['of_classes']
+    truth = dict(segments=torch.tensor([[0., 9], [1, 2], [3, 4]]).numpy(),
+                 labels=['sit', 'run', 'sit'])
+    kept = of_classes(truth, ['run', 'fall'])
+    assert kept['labels'] == ['run']
+    assert kept['segments'].tolist() == [[1, 2]]
+    assert of_classes(truth, None) is truth
+    assert of_classes(None, ['run']) is None
+
+
 def test_demo_prints_and_writes(config, tmp_path, video, monkeypatch, capsys):
     model = init_localizer(config)
     file = checkpoint_of(model, tmp_path / 'c.pth')
