@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (first: it mends the stack)
 from mmblockdrop.apis import (draw_localization, init_localizer,
-                              localize_video, read_actions)
+                              localize_video, of_classes, read_actions)
 from mmblockdrop.localize.activitynet import write_detections
 from mmblockdrop.localize.inference import PRECISIONS
 
@@ -82,26 +82,6 @@ def table(detections: Sequence[Dict[str, Any]]) -> str:
     return '\n'.join(lines)
 
 
-def of_classes(truth: Optional[Dict[str, Any]],
-               classes: Optional[List[str]]) -> Optional[Dict[str, Any]]:
-    """Annotated actions of the classes that are looked for.
-
-    Args:
-        truth (dict, optional): ``segments`` in seconds, [N, 2], and
-            ``labels``, N names.
-        classes (list[str], optional): Names; None keeps all.
-
-    Returns:
-        dict, optional: The same form.
-    """
-    if truth is None or classes is None:
-        return truth
-    keep = [label in classes for label in truth['labels']]
-    return dict(
-        segments=truth['segments'][keep],
-        labels=[label for label in truth['labels'] if label in classes])
-
-
 def run(args: argparse.Namespace) -> List[Path]:
     """Localize, print and write.
 
@@ -115,7 +95,8 @@ def run(args: argparse.Namespace) -> List[Path]:
         args.ann_file, args.video)
     found = localize(args, args.config, args.checkpoint)
     best = max(found['scores'], default=0.)
-    truth = of_classes(truth, found['classes'])
+    if truth is not None:
+        truth = of_classes(truth, found['classes'])
     found = above(found, args.score_thr)
     if found['detections']:
         print(table(found['detections']))

@@ -6,7 +6,7 @@
 """
 import difflib
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from mmblockdrop.reading import read_json
 from mmblockdrop.report import draw_timeline
 
 __all__ = [
-    'draw_localization', 'init_localizer', 'localize_video', 'read_actions'
+    'draw_localization', 'init_localizer', 'localize_video', 'of_classes',
+    'read_actions'
 ]
 
 
@@ -88,6 +89,28 @@ def read_actions(ann_file: str, video: Union[str, Path]) -> Dict[str, Any]:
             f'{ann_file}: video {found[0]!r} has actions that are not of the '
             "form {'segment': [start, end], 'label': name}: "
             f'{error!r}') from error
+
+
+def of_classes(actions: Dict[str, Any],
+               classes: Optional[Sequence[str]]) -> Dict[str, Any]:
+    """Annotated actions of the classes that a localizer knows.
+
+    Args:
+        actions (dict): What :func:`read_actions` returned.
+        classes (sequence of str, optional): Names. ``action`` alone, as of a
+            class-agnostic data set, stands for every action; None keeps all.
+
+    Returns:
+        dict: The same form.
+    """
+    if classes is None:
+        return actions
+    if tuple(classes) == ('action', ):
+        return dict(actions, labels=['action'] * len(actions['labels']))
+    keep = [label in classes for label in actions['labels']]
+    return dict(
+        segments=actions['segments'][keep],
+        labels=[label for label in actions['labels'] if label in classes])
 
 
 def draw_localization(found: Dict[str, Any],

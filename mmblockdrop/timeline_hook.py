@@ -9,7 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mmblockdrop.apis import draw_localization, read_actions
+from mmblockdrop.apis import draw_localization, of_classes, read_actions
 from mmblockdrop.localize.inference import localize_video
 from mmblockdrop.registry import HOOKS
 
@@ -66,7 +66,7 @@ class TimelineHook(Hook):
         except ValueError:  # a video of one's own has no annotations
             truth = None
         else:
-            truth = _of_classes(truth, dataset)
+            truth = of_classes(truth, dataset.metainfo['classes'])
         found = {
             name: self._localize(getattr(model, name, None), runner, video)
             for name in ('student', 'teacher')
@@ -93,14 +93,3 @@ class TimelineHook(Hook):
             return localize_video(model, video, self.score_thr)
         finally:
             model.train(was_training)
-
-
-def _of_classes(truth: dict, dataset: Any) -> dict:
-    """Actions of the classes that the localizer knows."""
-    if getattr(dataset, 'class_agnostic', False):
-        name, = dataset.metainfo['classes']
-        return dict(truth, labels=[name] * len(truth['labels']))
-    keep = [name in dataset.metainfo['classes'] for name in truth['labels']]
-    return dict(
-        segments=truth['segments'][keep],
-        labels=[name for name, known in zip(truth['labels'], keep) if known])

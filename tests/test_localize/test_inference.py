@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmblockdrop.apis import init_localizer, localize_video
+from mmblockdrop.apis import init_localizer, localize_video, of_classes
 from mmblockdrop.blocks import add_lora, replay
 from mmblockdrop.localize.inference import without_cache
 
@@ -191,15 +191,14 @@ def test_frames_are_decoded_window_by_window():
         'FormatShape']
 
 
-def test_demo_draws_annotated_actions_of_its_classes_only():
-    of_classes = runpy.run_path(str(ROOT / 'demo/localize.py'))['of_classes']
+def test_annotated_actions_of_the_classes_that_are_looked_for():
     truth = dict(segments=torch.tensor([[0., 9], [1, 2], [3, 4]]).numpy(),
                  labels=['sit', 'run', 'sit'])
     kept = of_classes(truth, ['run', 'fall'])
     assert kept['labels'] == ['run']
     assert kept['segments'].tolist() == [[1, 2]]
     assert of_classes(truth, None) is truth
-    assert of_classes(None, ['run']) is None
+    assert of_classes(truth, ['action'])['labels'] == ['action'] * 3
 
 
 def test_demo_prints_and_writes(config, tmp_path, video, monkeypatch, capsys):
