@@ -11,6 +11,8 @@ from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import \
+    WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
 DATASETS = Registry(
@@ -46,6 +48,12 @@ LOOPS = Registry(
     parent=MMENGINE_LOOPS,
     scope='mmblockdrop',
     locations=['mmblockdrop.rounds'])
+#: What ``init_cfg`` names.
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    parent=MMENGINE_WEIGHT_INITIALIZERS,
+    scope='mmblockdrop',
+    locations=['mmblockdrop.blocks.initialize'])
 #: Rules that score the candidates of a round.
 SCORERS = Registry(
     'scorer', scope='mmblockdrop', locations=['mmblockdrop.rounds'])

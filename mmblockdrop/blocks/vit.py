@@ -1,5 +1,5 @@
 """The video transformer of VideoMAE, with LoRA and with blocks missing."""
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,27 @@ class ViTAttention(Attention):
     mmaction2's attention reads ``self.qkv.weight`` and so passes by
     whatever wraps ``qkv``. Names of parameters are the same. Where nothing
     wraps or listens to ``qkv``, its bias is added inside the matrix product.
+
+    Args:
+        *args: Arguments of mmaction2's attention.
+        window (int, optional): Consecutive tokens that see each other.
+            Defaults to None, all tokens of a clip.
+        shift (int): Tokens by which the first window is shorter; the last
+            one has the rest. Defaults to 0.
+        **kwargs: Arguments of mmaction2's attention.
     """
 
+    def __init__(self,
+                 *args,
+                 window: Optional[int] = None,
+                 shift: int = 0,
+                 **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.window = window
+        self.shift = shift
+
     def forward(self, x: Tensor) -> Tensor:
-        """Attend within each clip.
+        """Attend within each clip, or within each of its windows.
 
         Args:
             x (Tensor): Tokens ``[clips, tokens, C]``.
@@ -31,8 +48,29 @@ class ViTAttention(Attention):
         Returns:
             Tensor: Tokens of the same shape.
         """
-        b, n, _ = x.shape
         qkv = self._project(x)
+        parts = [
+            self._attend(part.reshape(-1, length, qkv.shape[-1]))
+            for part, length in self._windows(qkv)
+        ]
+        parts = [part.reshape(len(x), -1, x.shape[-1]) for part in parts]
+        x = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return self.proj_drop(self.proj(x))
+
+    def _windows(self, x: Tensor) -> List[Tuple[Tensor, int]]:
+        """Stretches of tokens, each with the length of its windows."""
+        tokens = x.shape[1]
+        if self.window is None or tokens <= self.window - self.shift:
+            return [(x, tokens)]
+        first = (self.window - self.shift) % self.window
+        last = (tokens - first) % self.window
+        stretches = x.split([first, tokens - first - last, last], 1)
+        return [(part, min(self.window, part.shape[1]))
+                for part in stretches if part.shape[1]]
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """Tokens ``[windows, tokens, C]`` that have seen each other."""
+        b, n, _ = qkv.shape
         qkv = qkv.reshape(b, n, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         x = F.scaled_dot_product_attention(
@@ -41,8 +79,7 @@ class ViTAttention(Attention):
             v,
             dropout_p=self.attn_drop.p if self.training else 0.,
             scale=self.scale)
-        x = x.transpose(1, 2).reshape(b, n, -1)
-        return self.proj_drop(self.proj(x))
+        return x.transpose(1, 2).reshape(b, n, -1)
 
     def _project(self, x: Tensor) -> Tensor:
         """Queries, keys and values ``[clips, tokens, 3C]``."""
@@ -77,6 +114,14 @@ class LoRAViT(VisionTransformer):
             :class:`~mmblockdrop.blocks.stem.ConvStem`, which then stands for
             the patch embedding; for training from scratch. Defaults to None,
             the projection of VideoMAE.
+        shifted_windows (bool | Sequence[bool]): Take clips longer than
+            ``num_frames``: a block attends within windows of ``num_frames``
+            frames, and the windows of every second block, or of those marked
+            True in a list with one entry per block, lie half a window later
+            (Liu et al., Swin Transformer, ICCV 2021, here along time). So
+            what a step sees grows with every block. The table of positions
+            is repeated. Give a list where the model shall be exported: it
+            is shortened with the blocks. Defaults to False, all of a clip.
         with_cp (bool): Recompute blocks in the backward pass instead of
             keeping their activations. Defaults to False.
         return_feat_map (bool): Return ``[clips, C, t, h, w]``. Defaults to
@@ -89,7 +134,8 @@ class LoRAViT(VisionTransformer):
 
     Raises:
         ValueError: A number in ``drop_blocks`` does not exist or stands
-            there twice, no layer is called like a LoRA target, or no
+            there twice, ``shifted_windows`` has another length than the
+            stack, no layer is called like a LoRA target, or no
             parameter like any entry of ``trainable``.
     """
 
@@ -99,6 +145,7 @@ class LoRAViT(VisionTransformer):
                  lora: Optional[dict] = None,
                  trainable: Optional[Sequence[str]] = None,
                  stem: Optional[dict] = None,
+                 shifted_windows: Union[bool, Sequence[bool]] = False,
                  with_cp: bool = False,
                  return_feat_map: bool = True,
                  pretrained: Optional[str] = None,
@@ -116,8 +163,13 @@ class LoRAViT(VisionTransformer):
         if return_feat_map and self.fc_norm is not None:
             # Unused then; DistributedDataParallel would wait for gradients.
             self.fc_norm.requires_grad_(False)
-        for block in self.blocks:
-            block.attn = self._called_attention(block.attn)
+        self.window = self.pos_embed.shape[1] if shifted_windows else None
+        steps = kwargs.get('num_frames', 16) // kwargs.get('tubelet_size', 2)
+        half = self.pos_embed.shape[1] // steps * (steps // 2)
+        for block, shifted in zip(self.blocks,
+                                  self._shifted(shifted_windows)):
+            block.attn = self._called_attention(block.attn,
+                                                half if shifted else 0)
         stack = BlockStack(self, 'blocks')
         for index in drop_blocks:
             stack.drop(index)
@@ -137,15 +189,27 @@ class LoRAViT(VisionTransformer):
             if not any(part in name for part in trainable):
                 parameter.requires_grad_(False)
 
-    @staticmethod
-    def _called_attention(attn: Attention) -> ViTAttention:
+    def _shifted(self, windows: Union[bool, Sequence[bool]]) -> List[bool]:
+        """Whether the windows of each block lie half a window later."""
+        depth = len(self.blocks)
+        if isinstance(windows, bool):
+            return [windows and index % 2 == 1 for index in range(depth)]
+        if len(windows) != depth:
+            raise ValueError(
+                f'backbone.shifted_windows has {len(windows)} entries, '
+                f'expected one per block: backbone.depth={depth}')
+        return list(windows)
+
+    def _called_attention(self, attn: Attention, shift: int) -> ViTAttention:
         return ViTAttention(
             attn.embed_dims,
             num_heads=attn.num_heads,
             qkv_bias=hasattr(attn, 'q_bias'),
             qk_scale=attn.scale,
             attn_drop_rate=attn.attn_drop.p,
-            drop_rate=attn.proj_drop.p)
+            drop_rate=attn.proj_drop.p,
+            window=self.window,
+            shift=shift)
 
     def init_weights(self) -> None:
         """Initialise as mmaction2 does; fresh LoRA stays the identity."""
@@ -175,6 +239,18 @@ class LoRAViT(VisionTransformer):
             align_corners=False)
         return table.permute(0, 2, 3, 1).reshape(1, -1, self.embed_dims)
 
+    def _repeated(self, positions: Tensor, tokens: int,
+                  grid: Tuple[int, int]) -> Tensor:
+        """Position codes of a clip that is longer than the table."""
+        if grid != self.grid_size:
+            size = self.grid_size[0] * self.patch_size
+            found = tuple(side * self.patch_size for side in grid)
+            raise ValueError(
+                f'backbone.shifted_windows takes pictures of backbone.img_size'
+                f'={size}, found {found}: its windows are counted in tokens')
+        repeats = -(-tokens // positions.shape[1])
+        return positions.repeat(1, repeats, 1)[:, :tokens]
+
     def forward(self, x: Tensor) -> Tensor:
         """Encode clips.
 
@@ -188,7 +264,10 @@ class LoRAViT(VisionTransformer):
         b = x.shape[0]
         h, w = (size // self.patch_size for size in x.shape[-2:])
         x = self.patch_embed(x)[0]
-        x = self.pos_drop(x + self.positions(h, w))
+        positions = self.positions(h, w)
+        if self.window is not None:
+            positions = self._repeated(positions, x.shape[1], (h, w))
+        x = self.pos_drop(x + positions)
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)

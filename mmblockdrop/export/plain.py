@@ -6,7 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 OURS = 'mmblockdrop'
 #: Arguments of ``LoRAViT`` that mmaction2's ``VisionTransformer`` lacks.
-EXTRA = ('drop_blocks', 'lora', 'stem', 'with_cp')
+EXTRA = ('drop_blocks', 'lora', 'stem', 'shifted_windows', 'with_cp')
 #: Parts of a config that test a model.
 TESTING = ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader',
            'test_cfg', 'test_evaluator')
@@ -35,7 +35,8 @@ def with_mmaction_types(cfg: Any) -> Any:
     """Write ``LoRAViT`` as mmaction2's ``VisionTransformer``, where it is.
 
     The two have the same parameters; LoRA is merged and the dropped blocks
-    are renumbered away by then. With a ``stem`` it is no such model.
+    are renumbered away by then. With a ``stem``, or with windows within its
+    clips, it is no such model.
 
     Args:
         cfg (Any): Config of a model, of plain types; not changed.
@@ -52,7 +53,7 @@ def with_mmaction_types(cfg: Any) -> Any:
         return cfg
     for key in ('drop_blocks', 'lora', 'pretrained', 'init_cfg'):
         cfg.pop(key, None)
-    if cfg.get('stem') is None:
+    if cfg.get('stem') is None and not cfg.get('shifted_windows'):
         for key in EXTRA:
             cfg.pop(key, None)
         cfg['type'] = 'mmaction.VisionTransformer'

@@ -128,6 +128,17 @@ def test_convolutional_stem_stays_ours(tmp_path):
     assert cfg.model.backbone.stem.channels == [4, 8]
 
 
+def test_windows_of_the_blocks_that_are_left_are_kept(tmp_path):
+    shifted = [False, True, False, True]
+    model_cfg = toy.localizer(
+        depth=4, num_frames=4, shifted_windows=shifted)
+    paths = export_kit.save(tmp_path, model_cfg, [1])
+    assert export.main([*paths, str(tmp_path), '--shape', *FRAMES]) == 0
+    cfg = Config.fromfile(tmp_path / 'model.py')
+    assert cfg.model.backbone.type == 'mmblockdrop.LoRAViT'
+    assert cfg.model.backbone.shifted_windows == [False, False, True]
+
+
 def test_nothing_is_written_where_no_config_fits(tmp_path, capsys):
     paths = export_kit.save(tmp_path, export_kit.BMN, [0],
                             ['x_1d_b.2', 'x_2d_p.2'])
