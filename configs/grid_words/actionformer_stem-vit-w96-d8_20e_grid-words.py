@@ -5,6 +5,7 @@ model = dict(
     clip_frames=16,
     backbone=dict(
         num_frames=16,
+        drop_path_rate=0.,
         stem=dict(channels=[8, 24, 48]),
         init_cfg=[
             dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.),

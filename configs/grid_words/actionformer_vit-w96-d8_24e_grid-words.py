@@ -12,7 +12,18 @@ model = dict(
         in_channels=1,
         num_heads=3,
         num_frames=76,
-        use_learnable_pos_emb=True),
+        use_learnable_pos_emb=True,
+        drop_path_rate=0.1,
+        # Branches begin at half their strength, so that eight blocks learn
+        # as soon as four.
+        init_cfg=[
+            dict(type='TruncNormal', layer='Linear', std=0.06, bias=0.),
+            dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
+            dict(
+                type='mmblockdrop.ScaleWeights',
+                layers=['attn.proj', 'mlp.layers.1'],
+                factor=0.5)
+        ]),
     # Attention over three seconds, longer than any word.
     clip_frames=76,
     # Words last 0.07 to 0.4 s, one to five steps.
