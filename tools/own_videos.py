@@ -8,6 +8,8 @@ from mmengine.config import Config
 
 TUBELET = 2  # frames of one step, as the backbone's tubelet_size
 CLIP_STEPS = 8
+#: Windows of an epoch, as many as the demonstration has videos.
+EPOCH = 200
 SPLIT = dict(ratio=0.15, seed=0)
 LOADERS = ('train', 'val', 'test', 'score')
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -30,9 +32,9 @@ def write_configs(data: Path, work: Path, baseline: str,
 
     A data set of which there are configs here, known by the name of its
     folder, gets those. For any other, steps are as long as the short actions
-    need, levels as many as the long ones need, and the rest is the
-    demonstration's. The files are complete and can be changed and run by
-    themselves.
+    need, levels as many as the long ones need, the encoder sees clips of 16
+    frames, and the rest is the demonstration's. The files are complete and
+    can be changed and run by themselves.
 
     Args:
         data (Path): Holds ``annotations.json`` and ``videos``.
@@ -95,10 +97,19 @@ def _fit(cfg: Config, data: Path, database: Dict[str, Any]) -> None:
         bad_segments='drop')
     for name, role in zip(LOADERS, ('train', 'val', 'test', 'train')):
         cfg[f'{name}_dataloader'].dataset.update(common, **roles[role])
+    training = roles['train']['subset']
+    videos = sum(v['subset'] == training for v in database.values())
+    cfg.train_dataloader.dataset.windows_per_video = max(
+        1, round(EPOCH / videos))
     cfg.model.window_size = window
+    cfg.model.clip_frames = CLIP_STEPS * TUBELET
+    cfg.model.backbone.num_frames = CLIP_STEPS * TUBELET
+    cfg.model.backbone.shifted_windows = False
     cfg.model.projection.arch = (1, 0, levels - 1)
+    cfg.model.projection.window_size = 19
     cfg.model.neck.num_levels = levels
     cfg.model.head.num_classes = len(labels)
+    cfg.model.head.num_convs = 2
     cfg.model.head.strides = [2**i for i in range(levels)]
     print(f'{len(database)} videos, {len(labels)} classes, {fps:.1f} frames '
           f'per second; a step is {stride / fps:.2f} s, a window {window} '

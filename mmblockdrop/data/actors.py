@@ -1,9 +1,9 @@
 """Motions and pixels of the demonstration videos.
 
-An actor is a bar with a dot at one end. All classes are done by the same
-actors, so that a class shows in how an actor moves over time and in no single
-frame. Every class has an imitation that begins in the same way and turns
-back half way; it is background.
+An actor is a bar with a dot at one end. An action is one gesture, a pause in
+which the actor stays large, and another gesture: which action it is shows at
+its two ends, seconds apart, and in no single moment. Imitations, which are
+background, have only one of the two gestures, or the same one twice.
 """
 from typing import Callable, Dict, List, NamedTuple, Tuple
 
@@ -12,6 +12,8 @@ import numpy as np
 
 #: Sub-pixel bits of OpenCV's drawing functions.
 SHIFT = 4
+#: Seconds of a gesture.
+GESTURE = 0.8
 
 
 class Pose(NamedTuple):
@@ -32,122 +34,56 @@ class Motion(NamedTuple):
     """A class of actions.
 
     Args:
+        first, last (str): Gestures at its ends.
         shortest, longest (float): Seconds.
-        pose (Callable): From progress [T] in [0, 1], direction (the angle
-            towards the middle of the scene, radians) and seconds to a pose.
-        imitation (Callable): Same, for the part that is background.
-        imitation_share (float): Length of the imitation over that of the
-            action.
     """
+    first: str
+    last: str
     shortest: float
     longest: float
-    pose: Callable[[np.ndarray, float, float], Pose]
-    imitation: Callable[[np.ndarray, float, float], Pose]
-    imitation_share: float
+
+    def imitations(self) -> List[Tuple[str, str]]:
+        """Pairs of gestures that begin or end alike and are background."""
+        return [(self.first, 'rest'), ('rest', self.last),
+                (self.first, self.first)]
 
 
-def _there_and_back(u: np.ndarray) -> np.ndarray:
-    return 1 - np.abs(2 * u - 1)
-
-
-def _pose(u: np.ndarray, dx=0., dy=0., angle=0., scale=1.) -> Pose:
-    return Pose(*(np.broadcast_to(np.asarray(v, dtype=float), u.shape)
-                  for v in (dx, dy, angle, scale)))
-
-
-def _circle(sign: int, reach: Callable) -> Callable:
-    """A loop through the actor's place; its centre lies towards the middle."""
-
-    def pose(u: np.ndarray, direction: float, seconds: float) -> Pose:
-        start = direction + np.pi
-        angle = start + sign * 2 * np.pi * reach(u)
-        return _pose(u, 9 * (np.cos(angle) - np.cos(start)),
-                     9 * (np.sin(angle) - np.sin(start)))
-
-    return pose
-
-
-def _spin(sign: int, reach: Callable) -> Callable:
-    """A full turn on the spot."""
-    return lambda u, direction, seconds: _pose(
-        u, angle=sign * 2 * np.pi * reach(u))
-
-
-def _hops(count: int) -> Callable:
-    return lambda u, direction, seconds: _pose(
-        u, dy=-10 * np.abs(np.sin(count * np.pi * u)))
-
-
-def _pulses(count: int) -> Callable:
-    return lambda u, direction, seconds: _pose(
-        u, scale=1 + 0.7 * np.sin(count * np.pi * u)**2)
-
-
-def _shake(u: np.ndarray, direction: float, seconds: float) -> Pose:
-    return _pose(u, 5 * np.sin(2 * np.pi * max(2, round(3 * seconds)) * u))
-
-
-def _jerk(u: np.ndarray, direction: float, seconds: float) -> Pose:
-    return _pose(u, 5 * np.sin(2 * np.pi * u))
-
-
-def _glide(height: float) -> Callable:
-    """Out by a straight or toothed line, back by the same."""
-
-    def pose(u: np.ndarray, direction: float, seconds: float) -> Pose:
-        along = 22 * _there_and_back(u)
-        across = height * (np.abs((8 * u + 0.5) % 2 - 1) - 0.5) * 2
-        across = across * np.minimum(1, 16 * np.minimum(u, 1 - u))
-        cos, sin = np.cos(direction), np.sin(direction)
-        return _pose(u, along * cos - across * sin,
-                     along * sin + across * cos)
-
-    return pose
-
-
-def _half(u: np.ndarray) -> np.ndarray:
-    return _there_and_back(u) / 2
-
-
-def _full(u: np.ndarray) -> np.ndarray:
-    return u
-
-
-#: ``swap`` is done by two actors and has no pose of its own.
-SWAP = 'swap'
+#: From progress [T] in [0, 1] to dx, dy and angle.
+GESTURES: Dict[str, Callable[[np.ndarray], Tuple]] = {
+    'hop': lambda p: (0., -11 * np.sin(np.pi * p), 0.),
+    'spin': lambda p: (0., 0., 2 * np.pi * p),
+    'shake': lambda p: (6 * np.sin(4 * np.pi * p), 0., 0.),
+    'rest': lambda p: (0., 0., 0.),
+}
 MOTIONS: Dict[str, Motion] = {
-    'shake': Motion(0.6, 1.2, _shake, _jerk, 0.4),
-    'pulse': Motion(0.8, 1.6, _pulses(2), _pulses(1), 0.5),
-    'bounce': Motion(1.2, 2.4, _hops(3), _hops(1), 0.34),
-    'spin_cw': Motion(1.0, 2.2, _spin(1, _full), _spin(1, _half), 1.0),
-    'spin_ccw': Motion(1.0, 2.2, _spin(-1, _full), _spin(-1, _half), 1.0),
-    'circle_cw': Motion(1.6, 3.2, _circle(1, _full), _circle(1, _half), 1.0),
-    'circle_ccw': Motion(1.6, 3.2, _circle(-1, _full), _circle(-1, _half),
-                         1.0),
-    'zigzag': Motion(2.0, 4.0, _glide(5.), _glide(0.), 0.8),
-    SWAP: Motion(3.0, 6.0, None, None, 0.8),
+    'hop_spin': Motion('hop', 'spin', 2.4, 3.6),
+    'spin_hop': Motion('spin', 'hop', 2.7, 4.2),
+    'hop_shake': Motion('hop', 'shake', 3.0, 4.8),
+    'shake_hop': Motion('shake', 'hop', 3.3, 5.2),
+    'spin_shake': Motion('spin', 'shake', 3.6, 5.6),
+    'shake_spin': Motion('shake', 'spin', 4.0, 6.0),
 }
 CLASSES: Tuple[str, ...] = tuple(MOTIONS)
 
 
-def half_turn(places: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Two places turned about their middle.
+def pose(first: str, last: str, u: np.ndarray, seconds: float) -> Pose:
+    """One gesture, a pause, another gesture.
 
     Args:
-        places (ndarray): [2, 2], pixels.
-        reach (ndarray): Share of the half turn [T].
+        first, last (str): The gestures; ``'rest'`` stays where it is.
+        u (ndarray): Progress [T] in [0, 1].
+        seconds (float): Length of the whole.
 
     Returns:
-        ndarray: [2, T, 2], pixels.
+        Pose: Of T frames.
     """
-    middle = places.mean(0)
-    angle = np.pi * reach
-    cos, sin = np.cos(angle), np.sin(angle)
-    dx, dy = (places - middle).T
-    return np.stack([
-        np.stack([x * cos - y * sin, x * sin + y * cos], -1) + middle
-        for x, y in zip(dx, dy)
-    ])
+    share = GESTURE / seconds
+    begun = np.clip(u / share, 0, 1)
+    ended = np.clip((u - 1) / share + 1, 0, 1)
+    moves = zip(GESTURES[first](begun), GESTURES[last](ended))
+    dx, dy, angle = (np.broadcast_to(one + two, u.shape)
+                     for one, two in moves)
+    return Pose(dx, dy, angle, 1 + 0.4 * np.minimum(begun, 1 - ended))
 
 
 def wander(rng: np.random.Generator, frames: int, size: float,

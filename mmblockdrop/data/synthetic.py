@@ -10,18 +10,17 @@ import json
 import os
 import os.path as osp
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import cv2
 import numpy as np
 from mmengine.utils import track_parallel_progress, track_progress
 
 from mmblockdrop.writing import whole_file
-from .actors import (CLASSES, MOTIONS, SWAP, background, draw_actor, half_turn,
-                     wander)
+from .actors import CLASSES, MOTIONS, background, draw_actor, pose, wander
 
 #: To be raised with any change of the videos, so that old ones are replaced.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 STAMP = 'generator.json'
 
 
@@ -37,19 +36,19 @@ class DemoSpec:
         shortest, longest (float): Seconds of a video.
         imitations (float): Imitations per action.
         overlap (float): Share of actions that the other actor accompanies
-            by one of its own.
+            by one of its own, or by an imitation.
         noise (float): Standard deviation of the pixel noise, of 255.
     """
     seed: int = 0
     videos: Dict[str, int] = field(default_factory=lambda: dict(
-        training=96, validation=16, test=32))
+        training=200, validation=16, test=32))
     size: int = 64
     fps: float = 10.
     shortest: float = 20.
     longest: float = 60.
-    imitations: float = 0.5
+    imitations: float = 0.4
     overlap: float = 0.3
-    noise: float = 7.
+    noise: float = 5.
 
     def names(self) -> List[Tuple[str, str]]:
         """Name and subset of every video."""
@@ -60,12 +59,15 @@ class DemoSpec:
 
 @dataclass
 class Event:
-    """Something that an actor does: frames [start, stop)."""
-    label: str
+    """Something that an actor does: frames [start, stop).
+
+    ``label`` is None for an imitation; ``gestures`` are those at its ends.
+    """
+    label: Optional[str]
+    gestures: Tuple[str, str]
     start: int
     stop: int
     actor: int
-    imitation: bool = False
 
 
 def plan(rng: np.random.Generator, spec: DemoSpec) -> Tuple[int, List[Event]]:
@@ -78,17 +80,15 @@ def plan(rng: np.random.Generator, spec: DemoSpec) -> Tuple[int, List[Event]]:
     while True:
         if quiet is not None and now >= quiet:
             now, quiet = now + round(rng.uniform(4, 8) * spec.fps), None
-        label = CLASSES[rng.integers(len(CLASSES))]
         imitation = rng.random() < spec.imitations / (1 + spec.imitations)
-        event = _event(rng, spec, label, now, int(rng.integers(2)), imitation)
+        event = _event(rng, spec, now, int(rng.integers(2)), imitation)
         if event.stop > frames - spec.fps / 2:
             return frames, events
         events.append(event)
         end = event.stop
-        if label != SWAP and rng.random() < 2 * spec.overlap:
-            other = CLASSES[rng.integers(len(CLASSES) - 1)]  # never a swap
+        if rng.random() < 2 * spec.overlap:
             start = now + round(rng.uniform(0.2, 0.8) * (event.stop - now))
-            second = _event(rng, spec, other, start, 1 - event.actor,
+            second = _event(rng, spec, start, 1 - event.actor,
                             rng.random() < 0.5)
             if second.stop <= frames - spec.fps / 2:
                 events.append(second)
@@ -96,14 +96,17 @@ def plan(rng: np.random.Generator, spec: DemoSpec) -> Tuple[int, List[Event]]:
         now = end + round(rng.uniform(0.3, 1.5) * spec.fps)
 
 
-def _event(rng: np.random.Generator, spec: DemoSpec, label: str, start: int,
-           actor: int, imitation: bool) -> Event:
+def _event(rng: np.random.Generator, spec: DemoSpec, start: int, actor: int,
+           imitation: bool) -> Event:
+    label = CLASSES[rng.integers(len(CLASSES))]
     motion = MOTIONS[label]
     seconds = rng.uniform(motion.shortest, motion.longest)
+    gestures = (motion.first, motion.last)
     if imitation:
-        seconds *= motion.imitation_share
-    frames = max(3, round(seconds * spec.fps))
-    return Event(label, start, start + frames, actor, imitation)
+        choices = motion.imitations()
+        label, gestures = None, choices[rng.integers(len(choices))]
+    return Event(label, gestures, start, start + round(seconds * spec.fps),
+                 actor)
 
 
 def trajectories(rng: np.random.Generator, spec: DemoSpec, frames: int,
@@ -125,29 +128,16 @@ def trajectories(rng: np.random.Generator, spec: DemoSpec, frames: int,
     offsets = np.stack([[wander(rng, frames, 3.) for _ in 'xy']
                         for _ in range(2)]).transpose(0, 2, 1)
     states[:, :, :2] = places[:, None]
-    for event in sorted(events, key=lambda event: event.start):
-        span = slice(event.start, event.stop)
-        # Progress at the end of each frame's share of the action.
-        u = (np.arange(event.stop - event.start) + 0.5) / (
-            event.stop - event.start)
-        if event.label == SWAP:
-            reach = (1 - np.abs(2 * u - 1)) / 2 if event.imitation else u
-            states[:, span, :2] = half_turn(places, rng.choice([-1, 1]) *
-                                            reach)
-            if not event.imitation:
-                places = places[::-1].copy()
-                states[:, event.stop:, :2] = places[:, None]
-            continue
-        motion = MOTIONS[event.label]
-        shown = motion.imitation if event.imitation else motion.pose
-        inward = half - places[event.actor]
-        pose = shown(u, float(np.arctan2(inward[1], inward[0])),
-                     (event.stop - event.start) / spec.fps)
-        state = states[event.actor, span]
-        state[:, 0] += pose.dx
-        state[:, 1] += pose.dy
-        state[:, 2] += pose.angle
-        state[:, 3] *= pose.scale
+    for event in events:
+        frames_of_it = event.stop - event.start
+        # Progress in the middle of each frame's share of the action.
+        u = (np.arange(frames_of_it) + 0.5) / frames_of_it
+        shown = pose(*event.gestures, u, frames_of_it / spec.fps)
+        state = states[event.actor, event.start:event.stop]
+        state[:, 0] += shown.dx
+        state[:, 1] += shown.dy
+        state[:, 2] += shown.angle
+        state[:, 3] *= shown.scale
     states[:, :, :2] += offsets
     return states
 
@@ -233,7 +223,7 @@ def make_video(task: Tuple[str, int, DemoSpec, str]) -> Dict[str, Any]:
             segment=[event.start / spec.fps, event.stop / spec.fps],
             label=event.label)
         for event in sorted(events, key=lambda event: event.start)
-        if not event.imitation
+        if event.label is not None
     ]
     return dict(
         subset=subset,

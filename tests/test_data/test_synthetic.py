@@ -6,7 +6,7 @@ import decord
 import numpy as np
 import pytest
 
-from mmblockdrop.data.actors import CLASSES, MOTIONS
+from mmblockdrop.data.actors import CLASSES, GESTURE, MOTIONS, pose
 from mmblockdrop.data.synthetic import (DemoSpec, is_finished, make_dataset,
                                         plan)
 
@@ -89,7 +89,7 @@ def test_default_is_what_it_promises():
     plans = [plan(np.random.default_rng(index), spec) for index in range(60)]
     lengths = np.array([frames for frames, _ in plans]) / spec.fps
     assert lengths.min() >= 20 and lengths.max() <= 60
-    actions = [[event for event in events if not event.imitation]
+    actions = [[event for event in events if event.label is not None]
                for _, events in plans]
     assert np.mean([len(events) for events in actions]) > 4
     assert {event.label for events in actions for event in events} == set(
@@ -99,30 +99,40 @@ def test_default_is_what_it_promises():
         for events in actions for one in events for two in events
         if one is not two)
     assert overlapping > 20
-    assert any(event.imitation for _, events in plans for event in events)
+    assert any(event.label is None for _, events in plans for event in events)
     for (frames, _), events in zip(plans, actions):
         busy = np.zeros(frames, dtype=bool)
         for event in events:
             busy[event.start:event.stop] = True
+        for event in (e for e in events if e.label is not None):
             motion, seconds = MOTIONS[event.label], (
                 event.stop - event.start) / spec.fps
             assert motion.shortest - 0.1 <= seconds <= motion.longest + 0.1
         assert not busy.all() and (~busy).mean() > 0.2
 
 
-def test_no_class_shows_in_a_single_frame(made):
-    """Every pose of an imitation is a pose of its action."""
+def test_a_class_shows_at_both_ends_only():
+    """Each end alone is that of an imitation, and the middle is the same."""
+    u = np.linspace(0, 1, 1001)
+    seconds = 3.
+    middle = (u * seconds > GESTURE) & ((1 - u) * seconds > GESTURE)
+
+    def look(first, last):
+        return np.stack(pose(first, last, u, seconds), -1)
+
+    looks = {label: look(m.first, m.last) for label, m in MOTIONS.items()}
+    assert len({(m.first, m.last) for m in MOTIONS.values()}) == len(MOTIONS)
     for label, motion in MOTIONS.items():
-        if motion.pose is None:
-            continue
-        u = np.linspace(0, 1, 2001)
-        action = np.stack(motion.pose(u, 0.3, 1.), -1)
-        action[:, 2] %= 2 * np.pi
-        if label == 'zigzag':  # the straight line is its axis
-            action = action[:, [0, 2, 3]] * [0, 1, 1]
-        part = np.stack(motion.imitation(u[::50], 0.3, 1.), -1)
-        part[:, 2] %= 2 * np.pi
-        if label == 'zigzag':
-            part = part[:, [0, 2, 3]] * [0, 1, 1]
-        gap = np.abs(part[:, None] - action[None]).max(-1).min(1)
-        assert gap.max() < 0.1, label
+        action = looks[label]
+        still = action[middle]
+        assert np.ptp(still % (2 * np.pi), 0).max() < 1e-9
+        np.testing.assert_allclose(still[:, 3], 1.4)
+        begins, ends, twice = (look(*pair) for pair in motion.imitations())
+        early = u * seconds <= GESTURE
+        late = (1 - u) * seconds <= GESTURE
+        np.testing.assert_allclose(begins[early], action[early], atol=1e-9)
+        np.testing.assert_allclose(twice[early], action[early], atol=1e-9)
+        np.testing.assert_allclose(
+            np.sin(ends[late]), np.sin(action[late]), atol=1e-9)
+        for other in (begins, ends, twice):
+            assert np.abs(other - action).max() > 1

@@ -31,7 +31,7 @@ def test_lines_of_each_route_are_counted():
 
 def test_end_to_end_config_fits_its_data():
     cfg = Config.fromfile(
-        CONFIGS / 'bmn/blockdrop_bmn_vit-w64-d8_2x2e_demo-actions.py',
+        CONFIGS / 'bmn/blockdrop_bmn_vit-w64-d8_2x1e_demo-actions.py',
         format_python_code=False)
     init_default_scope('mmaction')
     localizer = cfg.model.localizer

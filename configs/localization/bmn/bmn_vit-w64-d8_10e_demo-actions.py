@@ -1,12 +1,12 @@
 # BMN behind the encoder of the ActionFormer config, from raw pixels, with a
 # class head beside it.
-_base_ = '../../demo_actions/actionformer_vit-w64-d8_14e_demo-actions.py'
+_base_ = '../../demo_actions/actionformer_vit-w64-d8_10e_demo-actions.py'
 model = dict(
     _delete_=True,
     type='mmblockdrop.EndToEndLocalizer',
     data_preprocessor=_base_.model.data_preprocessor,
     backbone=_base_.model.backbone,
-    clip_frames=16,
+    clip_frames=_base_.model.clip_frames,
     localizer=dict(
         type='BMN',
         # A window has 128 steps of 0.2 s, BMN works on 64.
