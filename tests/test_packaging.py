@@ -125,7 +125,7 @@ def mim(installed, tmp_path_factory):
     return run
 
 
-FULL = 'actionformer_vit-w64-d8_10e_demo-actions.py'
+FULL = 'actionformer_vit-w64-d8_8e_demo-actions.py'
 SHORT = 'blockdrop_vit-w64-d8_2x1e_demo-actions.py'
 IN_PLACE = [
     f'{stage}_dataloader.{key}' for stage in ('train', 'val', 'test')

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 HERE = Path(__file__).resolve().parent
 DEMO = 'configs/demo_actions/'
-BASELINE = DEMO + 'actionformer_vit-w64-d8_10e_demo-actions.py'
+BASELINE = DEMO + 'actionformer_vit-w64-d8_8e_demo-actions.py'
 BLOCK_DROP = DEMO + 'blockdrop_vit-w64-d8_2x1e_demo-actions.py'
 
 

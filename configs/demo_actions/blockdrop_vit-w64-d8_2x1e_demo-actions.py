@@ -1,14 +1,14 @@
 # A quarter of the blocks go, one a round, one epoch of alignment each.
 _base_ = [
-    './actionformer_vit-w64-d8_10e_demo-actions.py',
+    './actionformer_vit-w64-d8_8e_demo-actions.py',
     '../_base_/schedules/rounds_from_scratch.py'
 ]
 model = dict(
     _delete_=True,
     type='mmblockdrop.TeacherStudentWrapper',
     localizer=_base_.model,
-    checkpoint='work_dirs/actionformer_vit-w64-d8_10e_demo-actions/'
-    'epoch_10.pth')
+    checkpoint='work_dirs/actionformer_vit-w64-d8_8e_demo-actions/'
+    'epoch_8.pth')
 train_cfg = dict(
     _delete_=True,
     **_base_.rounds,

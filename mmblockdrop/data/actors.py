@@ -3,7 +3,7 @@
 An actor is a bar with a dot at one end. An action is one gesture, a pause in
 which the actor stays large, and another gesture: which action it is shows at
 its two ends, seconds apart, and in no single moment. Imitations, which are
-background, have only one of the two gestures, or the same one twice.
+background, have only one of the two gestures.
 """
 from typing import Callable, Dict, List, NamedTuple, Tuple
 
@@ -44,8 +44,7 @@ class Motion(NamedTuple):
 
     def imitations(self) -> List[Tuple[str, str]]:
         """Pairs of gestures that begin or end alike and are background."""
-        return [(self.first, 'rest'), ('rest', self.last),
-                (self.first, self.first)]
+        return [(self.first, 'rest'), ('rest', self.last)]
 
 
 #: From progress [T] in [0, 1] to dx, dy and angle.
@@ -56,12 +55,15 @@ GESTURES: Dict[str, Callable[[np.ndarray], Tuple]] = {
     'rest': lambda p: (0., 0., 0.),
 }
 MOTIONS: Dict[str, Motion] = {
-    'hop_spin': Motion('hop', 'spin', 2.4, 3.6),
-    'spin_hop': Motion('spin', 'hop', 2.7, 4.2),
-    'hop_shake': Motion('hop', 'shake', 3.0, 4.8),
-    'shake_hop': Motion('shake', 'hop', 3.3, 5.2),
-    'spin_shake': Motion('spin', 'shake', 3.6, 5.6),
-    'shake_spin': Motion('shake', 'spin', 4.0, 6.0),
+    'hop_hop': Motion('hop', 'hop', 1.8, 3.0),
+    'hop_spin': Motion('hop', 'spin', 2.5, 4.0),
+    'hop_shake': Motion('hop', 'shake', 3.2, 5.5),
+    'spin_hop': Motion('spin', 'hop', 2.5, 4.0),
+    'spin_spin': Motion('spin', 'spin', 3.2, 5.5),
+    'spin_shake': Motion('spin', 'shake', 1.8, 3.0),
+    'shake_hop': Motion('shake', 'hop', 3.2, 5.5),
+    'shake_spin': Motion('shake', 'spin', 1.8, 3.0),
+    'shake_shake': Motion('shake', 'shake', 2.5, 4.0),
 }
 CLASSES: Tuple[str, ...] = tuple(MOTIONS)
 

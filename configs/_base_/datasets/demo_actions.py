@@ -1,9 +1,9 @@
-# Videos written by tools/data/make_demo_data.py: six actions that show in how
-# an actor moves at their two ends, 20 to 60 s at 10 frames per second.
+# Videos written by tools/data/make_demo_data.py: nine actions that show in what
+# an actor does at their two ends, 20 to 60 s at 10 frames per second.
 _base_ = './untrimmed_video.py'
 data_root = 'data/demo_actions'
 cache_dir = 'data/cache/demo_actions'
-num_classes = 6
+num_classes = 9
 image_size = 48
 # A step is one tubelet of two frames, 0.2 s; 128 steps are 256 frames.
 window_size = 128

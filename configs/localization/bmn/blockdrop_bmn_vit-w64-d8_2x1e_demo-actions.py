@@ -1,6 +1,6 @@
 # A quarter of the blocks of the encoder in front of BMN go.
 _base_ = [
-    './bmn_vit-w64-d8_10e_demo-actions.py',
+    './bmn_vit-w64-d8_8e_demo-actions.py',
     '../../_base_/schedules/rounds_from_scratch.py'
 ]
 agree = dict(
@@ -10,7 +10,7 @@ model = dict(
     _delete_=True,
     type='mmblockdrop.TeacherStudentWrapper',
     localizer=_base_.model,
-    checkpoint='work_dirs/bmn_vit-w64-d8_10e_demo-actions/epoch_10.pth',
+    checkpoint='work_dirs/bmn_vit-w64-d8_8e_demo-actions/epoch_8.pth',
     alignments=dict(
         block=dict(type='mmblockdrop.BlockAlignment'),
         confidence=dict(

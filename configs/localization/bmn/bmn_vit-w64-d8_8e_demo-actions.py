@@ -1,6 +1,6 @@
 # BMN behind the encoder of the ActionFormer config, from raw pixels, with a
 # class head beside it.
-_base_ = '../../demo_actions/actionformer_vit-w64-d8_10e_demo-actions.py'
+_base_ = '../../demo_actions/actionformer_vit-w64-d8_8e_demo-actions.py'
 model = dict(
     _delete_=True,
     type='mmblockdrop.EndToEndLocalizer',
