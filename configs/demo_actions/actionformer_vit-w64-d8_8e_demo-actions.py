@@ -15,7 +15,7 @@ model = dict(
         embed_dims=64,
         num_heads=2,
         num_frames=8,
-        shifted_windows=[False, True] * 4,
+        shifted_windows=True,
         use_learnable_pos_emb=True,
         # Behind a stem: each block begins with a tenth of its weight.
         init_values=0.1,

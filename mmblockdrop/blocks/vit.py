@@ -120,8 +120,7 @@ class LoRAViT(VisionTransformer):
             True in a list with one entry per block, lie half a window later
             (Liu et al., Swin Transformer, ICCV 2021, here along time). So
             what a step sees grows with every block. The table of positions
-            is repeated. Give a list where the model shall be exported: it
-            is shortened with the blocks. Defaults to False, all of a clip.
+            is repeated. Defaults to False, all of a clip.
         with_cp (bool): Recompute blocks in the backward pass instead of
             keeping their activations. Defaults to False.
         return_feat_map (bool): Return ``[clips, C, t, h, w]``. Defaults to
@@ -166,8 +165,10 @@ class LoRAViT(VisionTransformer):
         self.window = self.pos_embed.shape[1] if shifted_windows else None
         steps = kwargs.get('num_frames', 16) // kwargs.get('tubelet_size', 2)
         half = self.pos_embed.shape[1] // steps * (steps // 2)
-        for block, shifted in zip(self.blocks,
-                                  self._shifted(shifted_windows)):
+        shifts = self._shifted(shifted_windows)
+        # One entry per block, of which an export leaves out the dropped.
+        self.shifted_windows = shifts if shifted_windows else False
+        for block, shifted in zip(self.blocks, shifts):
             block.attn = self._called_attention(block.attn,
                                                 half if shifted else 0)
         stack = BlockStack(self, 'blocks')

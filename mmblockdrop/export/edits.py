@@ -92,7 +92,8 @@ def arguments(cfg: dict, module: nn.Module) -> Dict[str, Any]:
     """Arguments that a module was built with, defaults included.
 
     Names of presets (``arch='small'``) are replaced by their content, which
-    mmaction2 and mmpretrain keep in a table of the class.
+    mmaction2 and mmpretrain keep in a table of the class; None, and True
+    where it stands for a list, by what the module made of it.
 
     Args:
         cfg (dict): Config of the module.
@@ -110,8 +111,9 @@ def arguments(cfg: dict, module: nn.Module) -> Dict[str, Any]:
                     values[name] = p.default
     values.update({k: v for k, v in cfg.items() if k != 'type'})
     for name, value in list(values.items()):
-        if value is None:
-            values[name] = getattr(module, name, None)
+        built = getattr(module, name, None)
+        if value is None or (value is True and isinstance(built, list)):
+            values[name] = built
         elif isinstance(value, str):
             values[name] = _preset(module, value)
     return {k: v for k, v in values.items() if is_plain_value(v)}

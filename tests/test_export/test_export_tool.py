@@ -128,8 +128,8 @@ def test_convolutional_stem_stays_ours(tmp_path):
     assert cfg.model.backbone.stem.channels == [4, 8]
 
 
-def test_windows_of_the_blocks_that_are_left_are_kept(tmp_path):
-    shifted = [False, True, False, True]
+@pytest.mark.parametrize('shifted', [True, [False, True, False, True]])
+def test_windows_of_the_blocks_that_are_left_are_kept(tmp_path, shifted):
     model_cfg = toy.localizer(
         depth=4, num_frames=4, shifted_windows=shifted)
     paths = export_kit.save(tmp_path, model_cfg, [1])
