@@ -156,6 +156,9 @@ def shorten_windows(cfg: Config) -> int:
         dataset.window_size = STEPS
     model = localizer_of(cfg)
     model.window_size = STEPS
+    frames = STEPS * dataset.get('frames_per_step', 1)
+    if model.get('clip_frames', 0) > frames:  # the window is one clip
+        model.clip_frames = frames
     if 'max_seq_len' in model.projection:
         model.projection.max_seq_len = STEPS
     return STEPS * dataset.get('snippet_stride', dataset.frames_per_step)
