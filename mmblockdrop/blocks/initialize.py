@@ -1,6 +1,7 @@
 """Initial weights that mmengine has no initializer for."""
 import math
-from typing import Sequence
+import re
+from typing import List, Sequence
 
 import torch
 from mmengine.model.weight_init import update_init_info
@@ -71,10 +72,6 @@ class ScaleWeights:
                 f'layers={list(self.layers)}')
 
 
-def _ends(names: Sequence[str]) -> list:
-    """Names without the number of their block, each once."""
-    return sorted({
-        '.'.join(part for part in name.split('.')[-3:] if not part.isdigit()
-                 or name.split('.')[-1] == part)
-        for name in names
-    })
+def _ends(names: Sequence[str]) -> List[str]:
+    """Names within a block, each once."""
+    return sorted({re.sub(r'^.*?\d+\.', '', name) for name in names})
