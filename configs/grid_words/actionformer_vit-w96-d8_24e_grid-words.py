@@ -14,8 +14,8 @@ model = dict(
         num_frames=76,
         use_learnable_pos_emb=True,
         drop_path_rate=0.1,
-        # Branches begin at half their strength, so that eight blocks learn
-        # as soon as four.
+        # Branches begin at half their strength: eight blocks learn a little
+        # sooner.
         init_cfg=[
             dict(type='TruncNormal', layer='Linear', std=0.06, bias=0.),
             dict(type='Constant', layer='LayerNorm', val=1., bias=0.),

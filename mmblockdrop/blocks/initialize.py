@@ -17,8 +17,8 @@ class ScaleWeights:
     For residual branches that shall begin weaker than the layers inside them:
     of a transformer the last layer of each branch is called ``attn.proj`` and
     ``mlp.layers.1``. A branch that begins weak leaves the stream of tokens
-    almost as it is, so that deep stacks learn as soon as shallow ones
-    (GPT-2 scales by one over the square root of the number of branches).
+    almost as it is, which helps deep stacks to begin to learn (GPT-2 scales
+    by one over the square root of the number of branches).
 
     Args:
         layers (Sequence[str]): Ends of the dotted names of the layers.
