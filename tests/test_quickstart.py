@@ -14,6 +14,7 @@ from mmblockdrop.registry import DATASETS, MODELS
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
 
+from origin import set_aside_unless_same  # noqa: E402
 from own_videos import (CONFIGS, KNOWN, choose_subsets,  # noqa: E402
                         write_configs)
 from quickstart import (BASELINE, BLOCK_DROP, is_finished,  # noqa: E402
@@ -143,6 +144,34 @@ def test_the_unseen_video_is_of_the_test_part_and_whole(own, tmp_path):
     path.write_text(json.dumps(dict(database=database)))
     with pytest.raises(SystemExit, match='no test video .* can be read'):
         unseen_video(tmp_path)
+
+
+def test_results_of_something_else_are_set_aside(tmp_path, capsys):
+    config, annotations = tmp_path / 'c.py', tmp_path / 'annotations.json'
+    config.write_text('depth = 8')
+    annotations.write_text('{}')
+    work = tmp_path / 'work'
+    for name in ('full', 'cache'):
+        (work / name).mkdir(parents=True)
+
+    def call():
+        set_aside_unless_same(work, [str(config)], annotations)
+        return sorted(p.name for p in work.iterdir())
+
+    # Nobody knows what these were made from.
+    assert call() == ['before_1', 'cache', 'made_from.json']
+    assert (work / 'before_1/full').is_dir()
+    (work / 'full').mkdir()
+    again = ['before_1', 'cache', 'full', 'made_from.json']
+    assert call() == again  # nothing has changed
+    for file, text in ((config, 'depth = 6'), (annotations, '{"a": 1}')):
+        capsys.readouterr()
+        file.write_text(text)
+        assert 'full' not in call()
+        assert f'Changed since the last call: {file.name}. ' in (
+            capsys.readouterr().out)
+        (work / 'full').mkdir()
+    assert (work / 'before_3/full').is_dir()
 
 
 def test_tests_are_reused_until_the_weights_change(tmp_path):

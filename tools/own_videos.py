@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 #: Data sets with configs of their own, by the name of their folder.
 KNOWN = {
     'grid_s1_words_tad': [
-        'grid_words/actionformer_vit-w96-d8_24e_grid-words.py',
+        'grid_words/actionformer_vit-w96-d8_36e_grid-words.py',
         'grid_words/blockdrop_vit-w96-d8_4x1e_grid-words.py'
     ],
     'ceiling_adl_tad': [

@@ -4,7 +4,8 @@
 
 Without ``--data`` it generates demonstration videos. ``ROOT`` holds
 ``annotations.json`` in ActivityNet's format and a folder ``videos``. What is
-finished is reused; an interrupted step goes on from its last epoch.
+finished is reused, as long as configs and annotations stay the same; an
+interrupted step goes on from its last epoch.
 """
 import argparse
 import json
@@ -196,6 +197,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         from own_videos import write_configs
         baseline, drop = map(
             str, write_configs(data, work, BASELINE, BLOCK_DROP))
+    from origin import set_aside_unless_same
+    set_aside_unless_same(work, [baseline, drop], data / 'annotations.json')
 
     full = work / 'full'
     epochs = _epochs(baseline)

@@ -1,6 +1,6 @@
 # Convolutions in front of the blocks and a stronger localizer behind them:
 # learns sooner, and seven of the eight blocks stay idle.
-_base_ = './actionformer_vit-w96-d8_24e_grid-words.py'
+_base_ = './actionformer_vit-w96-d8_36e_grid-words.py'
 model = dict(
     clip_frames=16,
     backbone=dict(

@@ -1,14 +1,14 @@
 # Half of the blocks go, one a round, with an epoch of alignment each.
 _base_ = [
-    './actionformer_vit-w96-d8_24e_grid-words.py',
+    './actionformer_vit-w96-d8_36e_grid-words.py',
     '../_base_/schedules/rounds_from_scratch.py'
 ]
 model = dict(
     _delete_=True,
     type='mmblockdrop.TeacherStudentWrapper',
     localizer=_base_.model,
-    checkpoint='work_dirs/actionformer_vit-w96-d8_24e_grid-words/'
-    'epoch_24.pth')
+    checkpoint='work_dirs/actionformer_vit-w96-d8_36e_grid-words/'
+    'epoch_36.pth')
 train_cfg = dict(
     _delete_=True,
     type='mmblockdrop.DistillationLoop',

@@ -71,9 +71,10 @@ class DistillationLoop(EpochBasedTrainLoop):
             round and the ``val_interval`` from there on.
         subset (dict, optional): Rounds that train on a part of the data, by
             a schedule of their own: ``ratio`` of the samples drawn by
-            ``seed`` for every epoch, ``rounds`` ('first_half' or a list),
-            ``epochs``, ``param_scheduler``, ``val_begin``, ``val_interval``
-            and ``dynamic_intervals``. What is left out is as in the others.
+            ``seed`` for every epoch, ``rounds`` ('first_half',
+            'all_but_last' or a list), ``epochs``, ``param_scheduler``,
+            ``val_begin``, ``val_interval`` and ``dynamic_intervals``. What
+            is left out is as in the others.
         tolerance (float, optional): Stop when the metric after alignment
             falls more than this under the teacher's, and go back to the
             round before.

@@ -13,6 +13,8 @@ from .rebuild import Recipe
 #: Keys of ``train_cfg.subset``.
 SUBSET_KEYS = ('ratio', 'seed', 'rounds', 'epochs', 'val_begin',
                'val_interval', 'dynamic_intervals', 'param_scheduler')
+#: Names for the rounds that ``train_cfg.subset`` is for.
+NAMED_ROUNDS = ('first_half', 'all_but_last')
 
 
 @dataclass
@@ -129,9 +131,10 @@ def in_part(rounds: Union[str, Sequence[int]],
     """Whether a round trains on a part of the data.
 
     Args:
-        rounds (str | Sequence[int]): 'first_half' or numbers of rounds.
-            Half of an odd number is rounded down, and blocks that were gone
-            before the run count as rounds, both as in the published code.
+        rounds (str | Sequence[int]): 'first_half', 'all_but_last' or numbers
+            of rounds. Half of an odd number is rounded down, and blocks that
+            were gone before the run count as rounds, both as in the
+            published code.
         number (int): Round of this run, from one.
         n_rounds (int): Rounds of this run.
         before (int): Rounds whose blocks were gone before.
@@ -141,6 +144,8 @@ def in_part(rounds: Union[str, Sequence[int]],
     """
     if rounds == 'first_half':
         return number + before <= (n_rounds + before) // 2
+    if rounds == 'all_but_last':
+        return number < n_rounds
     return number in rounds
 
 
@@ -196,13 +201,13 @@ def check_subset(subset: Dict[str, Any],
         raise ValueError(f'train_cfg.subset.epochs={subset["epochs"]!r} must '
                          'be at least 1.')
     rounds = subset.get('rounds', 'first_half')
-    if rounds == 'first_half':
+    if rounds in NAMED_ROUNDS:
         return rounds
     if isinstance(rounds, str) or not all(
             isinstance(n, int) and 1 <= n <= n_rounds for n in rounds):
         raise ValueError(f'train_cfg.subset.rounds={rounds!r}: expected '
-                         f"'first_half' or a list of rounds from 1 to "
-                         f'{n_rounds}.')
+                         f"{', '.join(map(repr, NAMED_ROUNDS))} or a list of "
+                         f'rounds from 1 to {n_rounds}.')
     return list(rounds)
 
 

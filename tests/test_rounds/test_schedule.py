@@ -68,6 +68,21 @@ def test_first_half_on_a_part(block_drop, tmp_path):
         assert epochs[i + 1]['rates'][-1] < 5e-4
 
 
+def test_the_last_round_has_most_of_the_epochs(block_drop, tmp_path):
+    _, epochs = listen(
+        block_drop(
+            tmp_path,
+            drops=3,
+            epochs_per_round=3,
+            subset=dict(rounds='all_but_last', epochs=1)))
+    rounds = read_record(tmp_path)['rounds']
+    assert [r['last_epoch'] for r in rounds] == [1, 2, 5]
+    # The last round has one schedule for its three epochs.
+    starts = [e['rates'][0] for e in epochs]
+    assert starts[:3] == pytest.approx([1e-3] * 3)
+    assert max(starts[3:]) < 1e-3
+
+
 def test_resumed_in_the_middle_of_both(block_drop, tmp_path):
     """Going on from either kind of round gives the same data and record."""
     settings = dict(
@@ -112,7 +127,7 @@ def test_draws_of_a_part():
     (dict(ratio=0.), ['subset.ratio=0.0', '(0, 1]']),
     (dict(ratio=1.5), ['subset.ratio=1.5']),
     (dict(epochs=0), ['subset.epochs=0']),
-    (dict(rounds='half'), ["subset.rounds='half'", "'first_half'"]),
+    (dict(rounds='half'), ["subset.rounds='half'", "'first_half'", "'all_but_last'"]),
     (dict(rounds=[3]), ['subset.rounds=[3]', '1 to 2']),
 ])
 def test_settings_that_cannot_work(block_drop, tmp_path, subset, words):

@@ -6,7 +6,7 @@ FOLDER = 'configs/grid_words/'
 ENCODERS = {
     'patches': [
         f'{FOLDER}{method}_vit-w96-d8_{epochs}_grid-words.py'
-        for method, epochs in (('actionformer', '24e'), ('blockdrop', '4x1e'),
+        for method, epochs in (('actionformer', '36e'), ('blockdrop', '4x1e'),
                                ('blockdrop-gt', '4x1e'))
     ],
     'stem': [

@@ -34,7 +34,7 @@ model = dict(
 
 # One video a step: the number of steps decides how soon it learns.
 train_dataloader = dict(batch_size=1)
-train_cfg = dict(max_epochs=24, val_interval=4)
+train_cfg = dict(max_epochs=36, val_interval=4)
 # fused: a sixth of the time of a step of the optimizer; on a CPU, torch 2.4
 # or later.
 optim_wrapper = dict(optimizer=dict(lr=6e-4, fused=True))
