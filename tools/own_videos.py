@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 KNOWN = {
     'grid_s1_words_tad': [
         'grid_words/actionformer_vit-w96-d8_36e_grid-words.py',
-        'grid_words/blockdrop_vit-w96-d8_4x1e_grid-words.py'
+        'grid_words/blockdrop_vit-w96-d8_4x2e_grid-words.py'
     ],
     'ceiling_adl_tad': [
         'ceiling_adl/actionformer_vit-w64-d8_30e_ceiling-adl.py',

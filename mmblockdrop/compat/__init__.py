@@ -14,7 +14,7 @@ Mend            Defect
 =============== ============================================================
 
 Each module says what the defect is and which release makes its mend
-unnecessary; ``tests/test_compat.py`` fails for a mend whose defect is gone. A
+unnecessary; ``tests/test_compat`` fails for a mend whose defect is gone. A
 mend waits until its target is imported, so importing mmblockdrop costs next to
 nothing. ``MMBLOCKDROP_WITHOUT=drn,gloo`` in the environment leaves mends out.
 """

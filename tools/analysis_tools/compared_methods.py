@@ -6,8 +6,8 @@ FOLDER = 'configs/grid_words/'
 ENCODERS = {
     'patches': [
         f'{FOLDER}{method}_vit-w96-d8_{epochs}_grid-words.py'
-        for method, epochs in (('actionformer', '36e'), ('blockdrop', '4x1e'),
-                               ('blockdrop-gt', '4x1e'))
+        for method, epochs in (('actionformer', '36e'), ('blockdrop', '4x2e'),
+                               ('blockdrop-gt', '4x2e'))
     ],
     'stem': [
         f'{FOLDER}{method}_stem-vit-w96-d8_{epochs}_grid-words.py'

@@ -6,8 +6,8 @@ data_root = 'data/grid_s1_words_tad'
 cache_dir = 'data/cache/grid_words'
 num_classes = 16
 image_size = 32
-# A step is one tubelet of two frames. 152 steps are 304 frames, 19 clips of
-# 16: a whole video of 300 frames and four frames of padding.
+# A step is one tubelet of two frames. 152 steps are 304 frames: a whole video
+# of 300 frames and four frames of padding, in 4 clips of 76 or 19 of 16.
 window_size = 152
 snippet_stride = 2
 frames_per_step = 2

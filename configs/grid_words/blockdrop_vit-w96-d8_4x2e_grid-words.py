@@ -1,4 +1,4 @@
-# Half of the blocks go, one a round, with an epoch of alignment each.
+# Half of the blocks go, one a round, with two epochs of alignment each.
 _base_ = [
     './actionformer_vit-w96-d8_36e_grid-words.py',
     '../_base_/schedules/rounds_from_scratch.py'
@@ -13,7 +13,7 @@ train_cfg = dict(
     _delete_=True,
     type='mmblockdrop.DistillationLoop',
     drops='50%',
-    epochs_per_round=1,
+    epochs_per_round=2,
     scorer=dict(type='mmblockdrop.MetricScorer'),
     score_dataloader=_base_.score_dataloader,
     lora=dict(rank=24))

@@ -1,3 +1,3 @@
 # For comparison: the same rounds, trained with ground truth only.
-_base_ = './blockdrop_vit-w96-d8_4x1e_grid-words.py'
+_base_ = './blockdrop_vit-w96-d8_4x2e_grid-words.py'
 model = dict(alignments=dict())
