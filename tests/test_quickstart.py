@@ -56,7 +56,11 @@ def test_derived_configs_read_the_videos_and_build(own, tmp_path):
              for i in range(len(held_out))}
     assert names and other and not names & other
     assert drop.model.localizer == baseline.model
-    assert drop.train_cfg.score_dataloader.dataset.data_root == str(own)
+    scored = drop.train_cfg.score_dataloader.dataset
+    assert scored.data_root == str(own)
+    scored = DATASETS.build(scored)  # of so few videos on all
+    assert names <= {scored.get_data_info(i)['video_name']
+                     for i in range(len(scored))}
 
 
 @pytest.mark.parametrize('name', sorted(KNOWN))

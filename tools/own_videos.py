@@ -10,6 +10,9 @@ TUBELET = 2  # frames of one step, as the backbone's tubelet_size
 CLIP_STEPS = 8
 #: Windows of an epoch, as many as the demonstration has videos.
 EPOCH = 200
+#: Training videos that candidates are scored on, or all if there are fewer.
+#: On one or two every candidate may have the same mAP.
+SCORED = 25
 SPLIT = dict(ratio=0.15, seed=0)
 LOADERS = ('train', 'val', 'test', 'score')
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
@@ -101,6 +104,7 @@ def _fit(cfg: Config, data: Path, database: Dict[str, Any]) -> None:
     videos = sum(v['subset'] == training for v in database.values())
     cfg.train_dataloader.dataset.windows_per_video = max(
         1, round(EPOCH / videos))
+    cfg.score_dataloader.dataset.sample_ratio = min(1., SCORED / videos)
     cfg.model.window_size = window
     cfg.model.clip_frames = CLIP_STEPS * TUBELET
     cfg.model.backbone.num_frames = CLIP_STEPS * TUBELET

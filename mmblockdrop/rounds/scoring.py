@@ -102,7 +102,17 @@ class Scoring:
             list[int]: Original numbers, the best first.
         """
         scores = {int(i): s for i, s in entry['scores'].items()}
-        return self.scorer.best(scores, count)
+        chosen = self.scorer.best(scores, count)
+        level = scores[chosen[-1]]
+        tied = [i for i, score in scores.items() if score == level]
+        if set(tied) - set(chosen):
+            self.runner.logger.warning(
+                f'The scores cannot tell the blocks {tied} apart: each has '
+                f'{level:.4g} on {len(self.gauge.score_batches.dataset)} '
+                'samples, so the lowest number goes. Score on more of the '
+                'training data (sample_ratio of train_cfg.score_dataloader) '
+                'or by mmblockdrop.LossScorer.')
+        return chosen
 
     def settled(self) -> None:
         """Forget single batches: the scores are in the record now."""

@@ -6,6 +6,8 @@ from rounds_kit import (blocks_in, metric_of, read_record, read_weights,
                         train)
 
 from mmblockdrop.blocks import BlockStack
+from mmblockdrop.registry import SCORERS
+from mmblockdrop.rounds.select import MetricScorer
 
 
 @pytest.mark.parametrize('kind', [
@@ -156,3 +158,27 @@ def test_lower_can_be_better(block_drop, tmp_path):
     assert set(seen) < set(entry['epochs'])
     assert entry['metric_after'] == min(entry['epochs'].values())
     assert entry['metric_after'] < entry['metric_before']
+
+
+class Undecided(MetricScorer):
+    """Blocks 1 and 2 alike, the others worse."""
+
+    def __call__(self, *args):
+        return {i: float(i in (1, 2)) for i in args[2]}
+
+
+@pytest.mark.parametrize('drops, named', [(1, True), (2, False)])
+def test_scores_that_tell_nothing_are_reported(block_drop, tmp_path,
+                                               monkeypatch, drops, named):
+    monkeypatch.setitem(SCORERS.module_dict, 'Undecided', Undecided)
+    cfg = block_drop(
+        tmp_path,
+        drops=drops,
+        drops_per_round=drops,
+        epochs_per_round=0,
+        scorer=dict(type='mmblockdrop.Undecided'))
+    cfg.log_level = 'WARNING'
+    train(cfg)
+    log = next(tmp_path.rglob('*.log')).read_text()
+    assert ('cannot tell the blocks [1, 2] apart' in log) == named
+    assert read_record(tmp_path)['rounds'][0]['dropped'] == [1, 2][:drops]
