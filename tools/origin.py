@@ -1,6 +1,7 @@
 """What results of the quickstart were made from."""
 import hashlib
 import json
+from itertools import count
 from pathlib import Path
 from typing import Dict, Sequence
 
@@ -31,8 +32,9 @@ def set_aside_unless_same(work: Path, configs: Sequence[str],
     old = [p for p in sorted(work.iterdir())
            if p.name not in KEPT and not p.name.startswith('before_')]
     if changed and old:
-        number = 1 + sum(1 for _ in work.glob('before_*'))
-        aside = work / f'before_{number}'
+        aside = next(folder
+                     for folder in (work / f'before_{n}' for n in count(1))
+                     if not folder.exists())
         aside.mkdir()
         for path in old:
             path.rename(aside / path.name)

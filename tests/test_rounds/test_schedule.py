@@ -127,7 +127,8 @@ def test_draws_of_a_part():
     (dict(ratio=0.), ['subset.ratio=0.0', '(0, 1]']),
     (dict(ratio=1.5), ['subset.ratio=1.5']),
     (dict(epochs=0), ['subset.epochs=0']),
-    (dict(rounds='half'), ["subset.rounds='half'", "'first_half'", "'all_but_last'"]),
+    (dict(rounds='half'),
+     ["subset.rounds='half'", "'first_half'", "'all_but_last'"]),
     (dict(rounds=[3]), ['subset.rounds=[3]', '1 to 2']),
 ])
 def test_settings_that_cannot_work(block_drop, tmp_path, subset, words):
