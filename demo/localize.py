@@ -14,8 +14,8 @@ from typing import Any, Dict, List, Optional, Sequence
 import mmblockdrop  # noqa: F401  (first: it mends the stack)
 from mmblockdrop.apis import (draw_localization, init_localizer,
                               localize_video, of_classes, read_actions)
-from mmblockdrop.localize.activitynet import write_detections
-from mmblockdrop.localize.inference import PRECISIONS
+from mmblockdrop.evaluation.activitynet import write_detections
+from mmblockdrop.inference.localize import PRECISIONS
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -13,11 +13,11 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmblockdrop.blocks import add_lora, has_lora, merge_lora, replay
-from mmblockdrop.localize.inference import localize_video
-from mmblockdrop.localize.loading import build_localizer
-from mmblockdrop.reading import read_json
-from mmblockdrop.report import draw_timeline
+from mmblockdrop.compression import add_lora, has_lora, merge_lora, replay
+from mmblockdrop.inference.localize import localize_video
+from mmblockdrop.inference.loading import build_localizer
+from mmblockdrop.utils.reading import read_json
+from mmblockdrop.inference import draw_timeline
 
 __all__ = [
     'draw_localization', 'init_localizer', 'localize_video', 'of_classes',

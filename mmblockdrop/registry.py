@@ -30,19 +30,19 @@ MODELS = Registry(
     parent=MMENGINE_MODELS,
     scope='mmblockdrop',
     locations=[
-        'mmblockdrop.blocks.vit', 'mmblockdrop.localize',
-        'mmblockdrop.distill'
+        'mmblockdrop.backbones', 'mmblockdrop.localizers',
+        'mmblockdrop.distillation'
     ])
 METRICS = Registry(
     'metric',
     parent=MMENGINE_METRICS,
     scope='mmblockdrop',
-    locations=['mmblockdrop.localize'])
+    locations=['mmblockdrop.evaluation'])
 HOOKS = Registry(
     'hook',
     parent=MMENGINE_HOOKS,
     scope='mmblockdrop',
-    locations=['mmblockdrop.rounds', 'mmblockdrop.timeline_hook'])
+    locations=['mmblockdrop.rounds', 'mmblockdrop.inference.timeline_hook'])
 LOOPS = Registry(
     'loop',
     parent=MMENGINE_LOOPS,
@@ -53,7 +53,7 @@ WEIGHT_INITIALIZERS = Registry(
     'weight initializer',
     parent=MMENGINE_WEIGHT_INITIALIZERS,
     scope='mmblockdrop',
-    locations=['mmblockdrop.blocks.initialize'])
+    locations=['mmblockdrop.backbones'])
 #: Rules that score the candidates of a round.
 SCORERS = Registry(
-    'scorer', scope='mmblockdrop', locations=['mmblockdrop.rounds'])
+    'scorer', scope='mmblockdrop', locations=['mmblockdrop.scorers'])

@@ -10,23 +10,28 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'mmblockdrop'
-#: What each part may import of the others; all may import ``SHARED``, nobody
+#: What each room may import of the others; all may import ``SHARED``, nobody
 #: ``rounds``, and only the picture at the end of a run ``apis``.
 ARROWS = dict(
     compat=set(),
+    utils=set(),
+    structures=set(),
     data=set(),
-    blocks=set(),
-    localize=set(),
-    distill={'blocks'},
-    report={'blocks'},
-    export={'blocks'},
-    convert={'blocks', 'report'},
-    rounds={'blocks', 'distill', 'report'},
-    apis={'blocks', 'localize', 'report'},
-    timeline_hook={'apis', 'localize'})
-SHARED = {'reading', 'registry', 'timeline', 'compat', 'version', 'writing'}
+    compression=set(),
+    backbones={'compression'},
+    localizers={'backbones', 'evaluation'},
+    evaluation=set(),
+    inference={'apis', 'evaluation', 'report'},
+    distillation={'compression'},
+    scorers={'compression'},
+    report={'compression'},
+    export={'compression'},
+    convert={'compression', 'report'},
+    rounds={'compression', 'distillation', 'report', 'scorers'},
+    apis={'compression', 'inference'})
+SHARED = {'compat', 'registry', 'structures', 'utils', 'version'}
 #: Where mmaction2 and mmcv may be imported.
-OPENMMLAB = ('compat/', 'data/', 'localize/', 'blocks/vit.py')
+OPENMMLAB = ('backbones/vit.py', 'compat/', 'data/', 'localizers/')
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 
@@ -87,10 +92,10 @@ def test_relative_imports_are_resolved(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     file = folder / 'a.py'
     file.write_text('from ..rounds import loop\nfrom . import b\n'
-                    'def f():\n    import mmblockdrop.distill.taps\n')
+                    'def f():\n    import mmblockdrop.distillation.recorder\n')
     monkeypatch.setattr(sys.modules[__name__], 'ROOT', tmp_path)
     monkeypatch.setattr(sys.modules[__name__], 'PACKAGE', folder.parent)
-    assert siblings(file) == {'rounds', 'distill'}
+    assert siblings(file) == {'rounds', 'distillation'}
 
 
 def test_importing_mmblockdrop_is_cheap():

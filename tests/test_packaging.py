@@ -95,7 +95,7 @@ def test_mim_runs_our_train_script(installed):
 @pytest.fixture(scope='module')
 def mim(installed, tmp_path_factory):
     """Run ``mim`` with the installed wheel beside demonstration videos."""
-    from mmblockdrop.data.synthetic import DemoSpec, make_dataset
+    from mmblockdrop.data.prepare.synthetic import DemoSpec, make_dataset
     folder = tmp_path_factory.mktemp('someone')
     make_dataset(
         str(folder / 'data' / 'demo_actions'),

@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmblockdrop.data.synthetic import DemoSpec, make_dataset
+from mmblockdrop.data.prepare.synthetic import DemoSpec, make_dataset
 from mmblockdrop.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,7 @@ from command_line import require_file
 from mmengine.config import DictAction
 
 import train
-from mmblockdrop.writing import whole_file
+from mmblockdrop.utils.writing import whole_file
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

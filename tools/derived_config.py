@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmblockdrop.blocks import BlockStack, find_stacks
-from mmblockdrop.localize.loading import localizer_config
+from mmblockdrop.compression import BlockStack, find_stacks
+from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import empty_weights
 

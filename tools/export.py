@@ -17,7 +17,7 @@ from mmengine.config import Config, DictAction
 from mmblockdrop.apis import init_localizer
 from mmblockdrop.export import (ExportError, example_inputs, export_model,
                                 network, to_onnx)
-from mmblockdrop.localize.loading import localizer_config, require_file
+from mmblockdrop.inference.loading import localizer_config, require_file
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

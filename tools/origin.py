@@ -7,7 +7,7 @@ from typing import Dict, Sequence
 
 from mmengine.config import Config
 
-from mmblockdrop.writing import whole_file
+from mmblockdrop.utils.writing import whole_file
 
 RECORD = 'made_from.json'
 #: What stays: it does not depend on what the results were made from.

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
-from mmblockdrop.blocks import BlockStack, add_lora
+from mmblockdrop.compression import BlockStack, add_lora
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report.complexity import empty_weights
 from .files import strip

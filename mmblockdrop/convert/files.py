@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 import torch
 
 from mmblockdrop.compat.checkpoint import mmengine_globals_allowed
-from mmblockdrop.writing import whole_file
+from mmblockdrop.utils.writing import whole_file
 from .report import State
 
 #: Where a state dict stands inside a checkpoint.

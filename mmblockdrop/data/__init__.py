@@ -1,9 +1,9 @@
 """Video and annotations to packed samples."""
-from .augment import RandAugmentClip
+from .augmentation import RandAugmentClip
 from .cache import CachedFrames
 from .dataset import UntrimmedVideoDataset
 from .files import UnreadableVideoError
-from .opening import LoadFeatures, OpenVideo
+from .loading import LoadFeatures, OpenVideo
 from .pixels import JitterContrast, ToGray
 from .transforms import PackTADInputs, SampleWindow
 

@@ -13,7 +13,7 @@ from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence,
 
 from mmengine.logging import print_log
 
-from mmblockdrop.reading import read_json, read_lines
+from mmblockdrop.utils.reading import read_json, read_lines
 from .files import nearest, require_path
 
 

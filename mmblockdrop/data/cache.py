@@ -10,7 +10,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from mmblockdrop.registry import TRANSFORMS
-from mmblockdrop.writing import whole_file
+from mmblockdrop.utils.writing import whole_file
 from .files import FrameArray, UnreadableVideoError
 
 CHUNK_FRAMES = 256

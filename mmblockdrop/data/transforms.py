@@ -14,7 +14,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.structures import InstanceData
 
 from mmblockdrop.registry import TRANSFORMS
-from mmblockdrop.timeline import frames_to_steps, whole_video
+from mmblockdrop.structures.time_grid import frames_to_steps, whole_video
 from .windows import cut_segments, random_window, window_actions
 
 META_KEYS = ('video_name', 'duration', 'fps', 'total_frames',

@@ -10,7 +10,7 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from mmblockdrop.timeline import frames_to_steps
+from mmblockdrop.structures.time_grid import frames_to_steps
 
 MODES = ('random', 'sliding', 'resize')
 WINDOW_RULES = ('covering', 'published')

@@ -5,7 +5,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from torch import nn
 
-from mmblockdrop.blocks import DroppedBlock
+from mmblockdrop.compression import DroppedBlock
 
 #: Where a value stands in a config: keys of dicts and places in lists.
 Place = Tuple[Any, ...]

@@ -8,10 +8,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmblockdrop.version import __version__
-from mmblockdrop.writing import whole_file
+from mmblockdrop.utils.writing import whole_file
 from .inputs import difference
-from .plain import (is_plain, our_types, standalone, to_plain_types,
-                    with_mmaction_types)
+from .plain import is_plain, our_types, standalone, to_plain_types, with_mmaction_types
 from .renumber import ExportError, renumber
 
 

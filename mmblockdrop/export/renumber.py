@@ -5,7 +5,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from mmblockdrop.blocks import DroppedBlock
+from mmblockdrop.compression import DroppedBlock
 from mmblockdrop.registry import MODELS
 from .edits import Stack, edits, is_plain_value, owners
 from .inputs import difference

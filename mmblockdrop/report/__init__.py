@@ -2,10 +2,8 @@
 from .complexity import complexity, empty_weights, latency_ms, measure
 from .figures import draw_scores, draw_tradeoff
 from .table import markdown_table, round_table, write_report
-from .timeline import TimelineRow, draw_timeline
 
 __all__ = [
-    'TimelineRow', 'complexity', 'draw_scores', 'draw_timeline',
-    'draw_tradeoff', 'empty_weights', 'latency_ms', 'markdown_table',
-    'measure', 'round_table', 'write_report'
+    'complexity', 'draw_scores', 'draw_tradeoff', 'empty_weights',
+    'latency_ms', 'markdown_table', 'measure', 'round_table', 'write_report'
 ]

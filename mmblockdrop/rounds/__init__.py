@@ -2,12 +2,5 @@
 from .epoch import SeedEpochHook
 from .hook import BlockDropHook
 from .loop import DistillationLoop
-from .racing import RacingScorer
-from .select import (BlockChangeScorer, LossScorer, MetricScorer,
-                     RandomScorer, Scorer)
 
-__all__ = [
-    'BlockChangeScorer', 'BlockDropHook', 'DistillationLoop', 'LossScorer',
-    'MetricScorer', 'RacingScorer', 'RandomScorer', 'Scorer',
-    'SeedEpochHook'
-]
+__all__ = ['BlockDropHook', 'DistillationLoop', 'SeedEpochHook']

@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from mmblockdrop.report import round_table, write_report
 from .files import remove_file, save_weights
 from .rebuild import fresh_localizer
-from .select import pick
+from mmblockdrop.scorers.base import pick
 from .stopping import check_once
 
 

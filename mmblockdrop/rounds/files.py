@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.runner import Runner
 
-from mmblockdrop.writing import check_folder, whole_file
+from mmblockdrop.utils.writing import check_folder, whole_file
 
 
 def write_json(content: Dict[str, Any], path: Path) -> None:

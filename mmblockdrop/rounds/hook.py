@@ -7,9 +7,9 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmblockdrop.blocks import BlockStack, add_lora, has_lora, replay
-from mmblockdrop.blocks.surgery import StackPath
-from mmblockdrop.distill.checkpoint import read_localizer
+from mmblockdrop.compression import BlockStack, add_lora, has_lora, replay
+from mmblockdrop.compression.blocks import StackPath
+from mmblockdrop.distillation.checkpoint import read_localizer
 from mmblockdrop.registry import HOOKS
 from .failure import check_loss
 from .files import keep_checkpoints_whole, read_json, write_json

@@ -12,12 +12,12 @@ from .ends import begin, conclude, report_round
 from .epoch import follow_seed, seed_epoch
 from .failure import explained
 from .files import save_weights
-from .gauge import Gauge
+from .evaluator import Gauge
 from .hook import find_hook
 from .options import refuse_unknown, require_whole
 from .schedule import Phase, best_epoch, build_schedule, rounds_before
 from .scoring import Scoring
-from .select import pick
+from mmblockdrop.scorers.base import pick
 from .stopping import Stopping, check_protected, count_drops
 from .student import Student
 

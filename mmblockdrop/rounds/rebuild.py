@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmblockdrop.registry import MODELS
-from .progress import with_progress
+from mmblockdrop.utils.progress import with_progress
 
 
 def plain_model(model: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from .part import EpochSubset
+from .subset import EpochSubset
 from .rebuild import Recipe
 
 #: Keys of ``train_cfg.subset``.

@@ -7,9 +7,9 @@ from typing import Any, Dict, List, Optional
 from mmengine.runner import Runner
 
 from mmblockdrop.registry import SCORERS
-from .gauge import Gauge
+from .evaluator import Gauge
 from .hook import BlockDropHook, history
-from .journal import FOLDER, Journal, clear, digest
+from mmblockdrop.scorers.partial_scores import FOLDER, Journal, clear, digest
 from .options import check_arguments
 from .rebuild import plain_model
 

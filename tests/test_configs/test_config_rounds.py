@@ -11,7 +11,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from mmblockdrop.apis import localize_video
-from mmblockdrop.blocks import replay
+from mmblockdrop.compression import replay
 from mmblockdrop.registry import MODELS
 
 SMALL = '_vit-small-p16-lora_videomae-k400-pre_'

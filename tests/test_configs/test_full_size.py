@@ -6,7 +6,7 @@ import pytest
 import torch
 from config_kit import FULL_SIZE, PATHS, ROOT, datasets, localizer_of, read
 
-from mmblockdrop.blocks import BlockStack
+from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity, empty_weights
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from mmaction.models.backbones.vit_mae import VisionTransformer
 
-from mmblockdrop.blocks import add_lora
-from mmblockdrop.blocks.vit import LoRAViT
+from mmblockdrop.compression import add_lora
+from mmblockdrop.backbones.vit import LoRAViT
 from mmblockdrop.convert import (convert_encoder, encoder_for_mmaction,
                                  read_checkpoint, save_checkpoint,
                                  suggested_config, unwrap)

@@ -8,7 +8,7 @@ from mmengine.dataset import pseudo_collate
 from tiny_videos import frame_numbers
 from torch.utils.data import DataLoader
 
-from mmblockdrop.timeline import steps_to_seconds
+from mmblockdrop.structures.time_grid import steps_to_seconds
 
 ACTION = dict(segment=[0.5, 1.5], label='jump')
 

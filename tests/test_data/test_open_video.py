@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 from tiny_videos import frame_numbers, write_video
 
 from mmblockdrop.data import OpenVideo
-from mmblockdrop.data import opening as module
+from mmblockdrop.data import loading as module
 from mmblockdrop.registry import TRANSFORMS
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tiny_videos import BITS, write_video
 
-from mmblockdrop.data import transcode as transcoding
-from mmblockdrop.data.check import Found, check_entry
+from mmblockdrop.data.prepare import transcode as transcoding
+from mmblockdrop.data.prepare.check import Found, check_entry
 from mmblockdrop.data.files import FrameArray, open_video
-from mmblockdrop.data.parallel import for_each
-from mmblockdrop.data.transcode import Recipe, target_size, transcode
+from mmblockdrop.data.prepare.parallel import for_each
+from mmblockdrop.data.prepare.transcode import Recipe, target_size, transcode
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / 'tests' / 'data' / 'annotations'

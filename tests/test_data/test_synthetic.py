@@ -6,9 +6,8 @@ import decord
 import numpy as np
 import pytest
 
-from mmblockdrop.data.actors import CLASSES, GESTURE, MOTIONS, pose
-from mmblockdrop.data.synthetic import (DemoSpec, is_finished, make_dataset,
-                                        plan)
+from mmblockdrop.data.prepare.actors import CLASSES, GESTURE, MOTIONS, pose
+from mmblockdrop.data.prepare.synthetic import DemoSpec, is_finished, make_dataset, plan
 
 SPEC = DemoSpec(
     seed=3,

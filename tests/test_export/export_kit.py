@@ -11,7 +11,7 @@ import toy
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmblockdrop.blocks import BlockStack, add_lora
+from mmblockdrop.compression import BlockStack, add_lora
 from mmblockdrop.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmblockdrop.blocks import BlockStack
+from mmblockdrop.compression import BlockStack
 from mmblockdrop.export import ExportError, renumber
 from mmblockdrop.export.inputs import difference
 from mmblockdrop.export.plain import with_mmaction_types

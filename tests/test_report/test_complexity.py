@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmblockdrop.blocks import BlockStack
+from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity, empty_weights, measure
 

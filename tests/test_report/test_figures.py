@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmblockdrop.report import (draw_scores, draw_timeline, draw_tradeoff,
-                                round_table, write_report)
+from mmblockdrop.report import draw_scores, draw_tradeoff, round_table, write_report
+from mmblockdrop.inference import draw_timeline
 
 RECORD = dict(
     version=1,

@@ -25,12 +25,11 @@ from mmengine.hooks import Hook  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 from rounds_kit import count_only, sharpen  # noqa: E402
 
-from mmblockdrop.blocks import add_lora  # noqa: E402
+from mmblockdrop.compression import add_lora  # noqa: E402
 from mmblockdrop.registry import MODELS  # noqa: E402
-from mmblockdrop.rounds import (DistillationLoop, ends, gauge,  # noqa: E402
-                                hook, loop)
+from mmblockdrop.rounds import DistillationLoop, ends, evaluator as gauge, hook, loop
 from mmblockdrop.rounds.hook import BlockDropHook  # noqa: E402
-from mmblockdrop.rounds.journal import Journal  # noqa: E402
+from mmblockdrop.scorers.partial_scores import Journal  # noqa: E402
 from mmblockdrop.rounds.student import Student  # noqa: E402
 
 

@@ -7,7 +7,7 @@ import toy
 from mmengine.runner import Runner
 from rounds_kit import read_weights, sharpen, train
 
-from mmblockdrop.blocks import BlockStack
+from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
 
 

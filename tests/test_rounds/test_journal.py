@@ -11,10 +11,10 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from rounds_kit import EVALUATOR
 
-from mmblockdrop.blocks import BlockStack
+from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds import BlockChangeScorer, LossScorer, MetricScorer
-from mmblockdrop.rounds.journal import Journal, batches_after
+from mmblockdrop.scorers import BlockChangeScorer, LossScorer, MetricScorer
+from mmblockdrop.scorers.partial_scores import Journal, batches_after
 
 VIDEOS, CANDIDATES = 5, [0, 2, 3]
 

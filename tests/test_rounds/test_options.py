@@ -8,9 +8,9 @@ from mmengine.runner import Runner
 from rounds_kit import (block_of, blocks_in, count_only, metric_of,
                         read_record, read_weights, train)
 
-from mmblockdrop.blocks import BlockStack
+from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds import ends, gauge
+from mmblockdrop.rounds import ends, evaluator as gauge
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -11,13 +11,13 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from rounds_kit import EVALUATOR
 
-from mmblockdrop.blocks import BlockStack
+from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS, SCORERS
-from mmblockdrop.rounds import LossScorer, MetricScorer, RacingScorer
-from mmblockdrop.rounds.batches import ShuffledBatches
-from mmblockdrop.rounds.bounds import BOUNDS, radius, student_quantile
-from mmblockdrop.rounds.journal import Journal
-from mmblockdrop.rounds.race import Race
+from mmblockdrop.scorers import LossScorer, MetricScorer, RacingScorer
+from mmblockdrop.scorers.batches import ShuffledBatches
+from mmblockdrop.scorers.racing.bounds import BOUNDS, radius, student_quantile
+from mmblockdrop.scorers.partial_scores import Journal
+from mmblockdrop.scorers.racing.race import Race
 
 
 # ------------------------------------------------------------------- bounds

@@ -9,7 +9,7 @@ from parity_weights import localizer_config, our_name
 from rounds_kit import train
 from torch import nn
 
-from mmblockdrop.blocks import BlockStack, add_lora
+from mmblockdrop.compression import BlockStack, add_lora
 from mmblockdrop.registry import MODELS
 from mmblockdrop.rounds.loop import PUBLISHED_TRAINABLE
 from mmblockdrop.rounds.rebuild import freeze_except, localizer_of, plain_model

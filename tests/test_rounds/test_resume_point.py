@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmblockdrop.rounds.failure import explained
 from mmblockdrop.rounds.files import keep_checkpoints_whole, write_json
 from mmblockdrop.rounds.resume import go_on, keep_one_more, last_point
-from mmblockdrop.writing import whole_file
+from mmblockdrop.utils.writing import whole_file
 
 
 @pytest.fixture

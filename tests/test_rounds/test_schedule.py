@@ -6,8 +6,8 @@ from mmengine.runner import Runner
 from rounds_kit import count_only, read_record
 from toy import ToyVideos
 
-from mmblockdrop.rounds import ends, gauge
-from mmblockdrop.rounds.part import EpochSubset
+from mmblockdrop.rounds import ends, evaluator as gauge
+from mmblockdrop.rounds.subset import EpochSubset
 from mmblockdrop.rounds.schedule import Phase, in_part
 
 

@@ -8,11 +8,10 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from rounds_kit import EVALUATOR
 
-from mmblockdrop.blocks import BlockStack
+from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds import (BlockChangeScorer, LossScorer, MetricScorer,
-                                RandomScorer)
-from mmblockdrop.rounds.journal import Journal
+from mmblockdrop.scorers import BlockChangeScorer, LossScorer, MetricScorer, RandomScorer
+from mmblockdrop.scorers.partial_scores import Journal
 
 
 @pytest.fixture(scope='module')

@@ -7,10 +7,10 @@ from mmengine.structures import InstanceData
 from parity_weights import load, localizer_config, our_state
 from torch.utils.data import DataLoader
 
-from mmblockdrop.blocks import BlockStack
-from mmblockdrop.localize.activitynet import evaluate_detections
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.evaluation.activitynet import evaluate_detections
 from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds import LossScorer, MetricScorer
+from mmblockdrop.scorers import LossScorer, MetricScorer
 
 pytestmark = pytest.mark.parity
 

@@ -7,10 +7,10 @@ import toy
 from rounds_kit import (blocks_in, count_only, read_record, read_weights,
                         train)
 
-from mmblockdrop.blocks import BlockStack
-from mmblockdrop.blocks.surgery import dropped_blocks
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.compression.blocks import dropped_blocks
 from mmblockdrop.report import round_table
-from mmblockdrop.rounds import gauge
+from mmblockdrop.rounds import evaluator as gauge
 from mmblockdrop.rounds.stopping import Stopping, count_drops
 
 FULL = dict(params=1000, macs=2000, paper_macs=1500, latency_ms=10.)

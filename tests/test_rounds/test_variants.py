@@ -5,9 +5,9 @@ import toy
 from rounds_kit import (blocks_in, metric_of, read_record, read_weights,
                         train)
 
-from mmblockdrop.blocks import BlockStack
+from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import SCORERS
-from mmblockdrop.rounds.select import MetricScorer
+from mmblockdrop.scorers.base import MetricScorer
 
 
 @pytest.mark.parametrize('kind', [

@@ -23,7 +23,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from compared_methods import ENCODERS, Method, methods
 
-from mmblockdrop.writing import whole_file
+from mmblockdrop.utils.writing import whole_file
 
 TOOLS = Path(__file__).resolve().parents[1]
 METRICS = ('tad/mAP@0.50', 'tad/mAP')

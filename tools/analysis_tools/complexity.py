@@ -17,8 +17,8 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
-from mmblockdrop.blocks import BlockStack, merge_lora
-from mmblockdrop.localize.loading import localizer_config
+from mmblockdrop.compression import BlockStack, merge_lora
+from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import (complexity, empty_weights, latency_ms,
                                 markdown_table)

@@ -21,8 +21,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmblockdrop.blocks import BlockStack, find_stacks
-from mmblockdrop.localize.loading import localizer_config
+from mmblockdrop.compression import BlockStack, find_stacks
+from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import empty_weights, markdown_table
 from mmblockdrop.report.complexity import on_meta

@@ -17,8 +17,7 @@ import mmblockdrop  # noqa: F401  (mends the stack)
 from folder_arguments import add_folder, add_workers, exit_status
 
 from mmblockdrop.data.annotations import load_classes, read_names
-from mmblockdrop.data.check import (ERRORS, WARNINGS, Found, Problem,
-                                    check_folder, read_database)
+from mmblockdrop.data.prepare.check import ERRORS, WARNINGS, Found, Problem, check_folder, read_database
 from mmblockdrop.data.selection import select_subset
 from mmblockdrop.report import markdown_table
 

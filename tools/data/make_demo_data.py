@@ -3,7 +3,7 @@ import argparse
 import os
 from dataclasses import replace
 
-from mmblockdrop.data.synthetic import DemoSpec, is_finished, make_dataset
+from mmblockdrop.data.prepare.synthetic import DemoSpec, is_finished, make_dataset
 
 
 def parse_args() -> argparse.Namespace:

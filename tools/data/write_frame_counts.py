@@ -17,10 +17,10 @@ import mmblockdrop  # noqa: F401  (mends the stack)
 from folder_arguments import add_folder, add_workers, exit_status
 
 from mmblockdrop.data.annotations import load_database
-from mmblockdrop.data.check import inspect_video
+from mmblockdrop.data.prepare.check import inspect_video
 from mmblockdrop.data.files import VIDEO_SUFFIXES, find_media, require_path
-from mmblockdrop.data.parallel import for_each
-from mmblockdrop.writing import whole_file
+from mmblockdrop.data.prepare.parallel import for_each
+from mmblockdrop.utils.writing import whole_file
 
 #: Videos between two writes of the copy.
 BATCH = 200

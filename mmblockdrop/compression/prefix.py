@@ -1,0 +1,228 @@
+"""Share what candidates have in common: the blocks before the missing one.
+
+Scoring N candidates plainly executes N (N - 1) blocks a batch. A candidate
+without block i computes blocks 0 to i - 1 exactly as the others do, so they
+are computed once: (N - 1) + N (N - 1) / 2 executions, with scores equal bit
+for bit. That is not taken on trust: a result is used again only if the block
+is given the same again. What runs in front of the stack, as the patch
+embedding, is computed once by the same rule.
+"""
+from contextlib import ExitStack
+from functools import partial
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple,
+                    Optional, Set, Tuple, Union)
+
+import torch
+from torch import Tensor, nn
+
+from .bypass import call_values
+from .blocks import BlockStack
+
+#: Number of a block, or path of a module beside the blocks.
+Key = Union[int, str]
+
+
+class SharedPrefix:
+    """Runs a model with one block missing after another, on one batch.
+
+    Used as ``with SharedPrefix(stack) as prefix: for index in
+    prefix.candidates(indices): model(batch)``. Inside the loop the model
+    lacks block ``index``, as in :meth:`BlockStack.skip`, and is in
+    evaluation mode and without gradients.
+
+    A block is executed again wherever its inputs are not those it had for
+    the first candidate, or where they or its output have been written to
+    since. So blocks may run several times a forward pass, in any order, side
+    by side, and take masks, sizes or lists. What a block hands on by other
+    ways than its return value, such as an attribute of the model, is not
+    seen. The same holds for modules that run before the first block, unless
+    somebody listens inside them.
+
+    Args:
+        stack (BlockStack): The blocks of the model.
+
+    Attributes:
+        executions (int): Number of block executions so far.
+    """
+
+    def __init__(self, stack: BlockStack) -> None:
+        self.stack = stack
+        self.executions = 0
+        self._place = {index: i for i, index in enumerate(stack.order)}
+        self._missing = -1
+        self._first = False
+        self._began = False
+        self._front: Set[str] = set()
+        self._wrapped: List[Tuple[nn.Module, Any]] = []
+        self._skipped = ExitStack()
+        self._known: Dict[Tuple[Key, int], '_Run'] = {}
+        self._calls: Dict[Key, int] = {}
+
+    def __enter__(self) -> 'SharedPrefix':
+        for index in self.stack.left:
+            block = self.stack[index]
+            self._wrap(block, partial(self._run, index, block.forward))
+        for name, module in _beside(self.stack).items():
+            self._wrap(module, partial(self._run_beside, name, module,
+                                       module.forward))
+        return self
+
+    def _wrap(self, module: nn.Module, forward: Callable) -> None:
+        self._wrapped.append((module, module.__dict__.get('forward')))
+        module.forward = forward
+
+    def __exit__(self, *exc) -> None:
+        self._skipped.close()
+        for module, own in self._wrapped:
+            del module.forward
+            if own is not None:  # as mmengine's activation checkpointing sets
+                module.forward = own
+        self._wrapped.clear()
+        self._known.clear()
+
+    def candidates(self, indices: Iterable[int]) -> Iterator[int]:
+        """Walk the candidates of one batch, from the last to the first.
+
+        Args:
+            indices (Iterable[int]): Original numbers of the candidates.
+
+        Yields:
+            int: The block that is missing until the next step.
+        """
+        self._known.clear()
+        self._front.clear()
+        self._first, self._began = True, False
+        for index in sorted(indices, key=self._place.get, reverse=True):
+            self._missing = index
+            self._calls = {}
+            self._skipped.enter_context(self.stack.skip(index))
+            yield index
+            self._skipped.close()
+            self._first = False
+        self._missing = -1
+        self._known.clear()
+
+    def _count(self, key: Key) -> int:
+        """How often a module has run before in this pass."""
+        call = self._calls.get(key, 0)
+        self._calls[key] = call + 1
+        return call
+
+    def _run(self, index: int, forward: Callable, *args, **kwargs) -> Any:
+        self._began = True
+        call = self._count(index)
+        shared = self._place[index] < self._place.get(self._missing, 0)
+        given = _note(call_values(args, kwargs)) if shared else None
+        known = self._known.get((index, call))
+        if given is not None and known is not None and known.serves(
+                args, kwargs):
+            return known.output
+        self.executions += 1
+        output = forward(*args, **kwargs)
+        if self._first:
+            self._keep((index, call), given, args, kwargs, output)
+        return output
+
+    def _run_beside(self, name: str, module: nn.Module, forward: Callable,
+                    *args, **kwargs) -> Any:
+        """Run a module outside the blocks; once if it stands in front."""
+        call = self._count(name)
+        if self._first and not self._began:
+            self._front.add(name)
+        if name not in self._front or _is_heard(module):
+            return forward(*args, **kwargs)
+        known = self._known.get((name, call))
+        if known is not None and known.serves(args, kwargs):
+            return known.output
+        given = _note(call_values(args, kwargs)) if self._first else None
+        output = forward(*args, **kwargs)
+        self._keep((name, call), given, args, kwargs, output)
+        return output
+
+    def _keep(self, key: Tuple[Key, int], given: Any, args: tuple,
+              kwargs: Dict[str, Any], output: Any) -> None:
+        """Keep an execution if it can be told from others later."""
+        if given is None or not _same(given, call_values(args, kwargs)):
+            return
+        returned = _note(output)
+        if returned is not None:
+            self._known[key] = _Run(given, list(kwargs), output, returned)
+
+
+def _beside(stack: BlockStack) -> Dict[str, nn.Module]:
+    """Outermost modules of the model that hold no block of the stack."""
+    above = {
+        '.'.join(name.split('.')[:i])
+        for name in stack.names for i in range(name.count('.') + 1)
+    }
+    found = {}
+    for path in above:
+        for name, child in stack.model.get_submodule(path).named_children():
+            whole = f'{path}.{name}'.lstrip('.')
+            if whole not in above and whole not in stack.names:
+                found[whole] = child
+    return found
+
+
+def _is_heard(module: nn.Module) -> bool:
+    """Whether somebody listens inside a module, where it would not run."""
+    return any(m._forward_hooks or m._forward_pre_hooks
+               for m in module.modules() if m is not module)
+
+
+class _Run(NamedTuple):
+    """One execution of a block."""
+    given: Any
+    keywords: List[str]
+    output: Any
+    returned: Any
+
+    def serves(self, args: tuple, kwargs: Dict[str, Any]) -> bool:
+        """Whether it was given the same, and its output is as it was."""
+        return (self.keywords == list(kwargs)
+                and _same(self.returned, self.output)
+                and _same(self.given, call_values(args, kwargs)))
+
+
+class _Seen(NamedTuple):
+    """A tensor, and how often it had been written to."""
+    tensor: Tensor
+    version: int
+
+
+def _note(value: Any) -> Optional[Any]:
+    """Note down a value; None if it cannot be compared later."""
+    if isinstance(value, Tensor):
+        return None if value.is_inference() else _Seen(value, value._version)
+    if isinstance(value, dict):
+        value = list(value.items())
+    if isinstance(value, (tuple, list)):
+        notes = [_note(v) for v in value]
+        return None if any(n is None for n in notes) else notes
+    if value is None or isinstance(
+            value, (int, float, str, torch.dtype, torch.device)):
+        return (value, )
+    return None
+
+
+def _same(note: Any, value: Any) -> bool:
+    """Whether a value is what was noted down, to the last bit."""
+    if isinstance(note, _Seen):
+        return isinstance(value, Tensor) and _same_tensor(note, value)
+    if isinstance(value, dict):
+        value = list(value.items())
+    if isinstance(note, list):
+        return (isinstance(value, (tuple, list)) and len(note) == len(value)
+                and all(map(_same, note, value)))
+    return type(value) is type(note[0]) and value == note[0]
+
+
+def _same_tensor(note: _Seen, value: Tensor) -> bool:
+    old = note.tensor
+    if value.is_inference() or old._version != note.version:
+        return False
+    if value is old:
+        return True
+    return (value.shape == old.shape and value.dtype == old.dtype
+            and value.device == old.device and value.stride() == old.stride()
+            and torch.equal(value, old))

@@ -1,0 +1,1 @@
+"""Library of the programs that prepare videos and annotations."""

@@ -1,0 +1,278 @@
+"""Hold a folder of videos against its annotations."""
+import json
+import os
+import os.path as osp
+from collections import Counter
+from functools import partial
+from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
+                    Tuple)
+
+import numpy as np
+
+from mmblockdrop.data.actions import ActionReader
+from mmblockdrop.data.files import VIDEO_SUFFIXES, UnreadableVideoError, find_media, nearest, open_video, require_path
+from .parallel import for_each
+
+#: Kinds of problems, worst first. Warnings do no harm to a run.
+ERRORS = ('missing file', 'unreadable file', 'wrong frame rate',
+          'wrong duration', 'variable frame rate', 'bad entry',
+          'unknown label', 'bad segment')
+WARNINGS = ('wrong frame count', 'segment beyond the end',
+            'segment of zero length', 'several files', 'file not annotated')
+
+#: Frames and seconds by which timing may differ for reasons of counting.
+FRAMES, SECONDS = 2, 0.5
+
+
+class Problem(NamedTuple):
+    """Something that does not fit.
+
+    Args:
+        kind (str): One of :data:`ERRORS` or :data:`WARNINGS`.
+        video (str): The video.
+        detail (str): What was found, and what was expected.
+    """
+    kind: str
+    video: str
+    detail: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether it does harm."""
+        return self.kind in ERRORS
+
+
+class Found(NamedTuple):
+    """What a video file tells.
+
+    Args:
+        frames (int): Number of frames.
+        fps (float): Frames per second, on average.
+        drift (float): Largest distance in seconds between the time of a
+            frame and its number over ``fps``.
+    """
+    frames: int
+    fps: float
+    drift: float
+
+
+def read_database(ann_file: str) -> Dict[str, Any]:
+    """Read the videos of an annotation file, whatever their form.
+
+    Args:
+        ann_file (str): ActivityNet-style JSON.
+
+    Returns:
+        dict: Annotations by video.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not JSON or has no ``database``.
+    """
+    require_path(ann_file, 'ann_file')
+    with open(ann_file, encoding='utf-8-sig') as file:
+        try:
+            content = json.load(file)
+        except ValueError as error:  # not JSON, or not text
+            raise ValueError(
+                f'ann_file={ann_file!r} is not JSON: {error}') from error
+    database = content.get('database') if isinstance(content, dict) else None
+    if not isinstance(database, dict):
+        raise ValueError(f"ann_file={ann_file!r} has no 'database' mapping "
+                         'from video name to its annotation')
+    return database
+
+
+def inspect_video(filename: str, decode: bool = True) -> Found:
+    """Read frames, rate and evenness of a video.
+
+    Args:
+        filename (str): The video.
+        decode (bool): Also decode its first and its last frame.
+
+    Returns:
+        Found: What the file tells.
+
+    Raises:
+        UnreadableVideoError: If it is missing, empty or damaged.
+    """
+    reader = open_video(filename)
+    frames, fps = len(reader), float(reader.get_avg_fps())
+    if not fps > 0:
+        raise UnreadableVideoError(filename, f'{fps} frames per second')
+    try:
+        times = np.asarray(reader.get_frame_timestamp(np.arange(frames)))
+        if decode:
+            reader.get_batch(sorted({0, frames - 1}))
+    except Exception as error:  # decord raises RuntimeError or DECORDError
+        reason = str(error).strip().splitlines()[0]
+        raise UnreadableVideoError(
+            filename, f'its frames cannot be decoded ({reason})') from error
+    begin = times[:, 0] - times[0, 0]
+    return Found(frames, fps,
+                 float(np.abs(begin - np.arange(frames) / fps).max()))
+
+
+def check_entry(name: str,
+                entry: Mapping[str, Any],
+                classes: Optional[Sequence[str]] = None,
+                drop_labels: Sequence[str] = (),
+                found: Optional[Found] = None,
+                tolerance: float = 0.01) -> List[Problem]:
+    """Problems of one video.
+
+    Args:
+        name (str): The video.
+        entry (dict): Its annotation.
+        classes (Sequence[str], optional): Known labels; None knows all.
+        drop_labels (Sequence[str]): Labels that are background.
+        found (Found, optional): What the file tells, where there is one.
+        tolerance (float): Share by which rate and duration may differ.
+
+    Returns:
+        list[Problem]: Worst first is not promised.
+    """
+    problems = [Problem('bad entry', name, text) for text in _entry(entry)]
+    if problems:
+        return problems
+    if found is not None:
+        problems += _timing(name, entry, found, tolerance)
+    duration = entry.get('duration') or np.inf
+    if found is not None:
+        duration = min(duration, found.frames / found.fps + SECONDS)
+    for action in entry.get('annotations', ()):
+        label = action.get('label')
+        if classes is not None and label not in {*classes, *drop_labels}:
+            problems.append(
+                Problem('unknown label', name,
+                        f'label {label!r}{nearest(label, classes)}'))
+        defect = ActionReader.defect(action.get('segment'), duration)
+        if defect:
+            kind = dict([('reaches beyond the video',
+                          'segment beyond the end'),
+                         ('has zero length', 'segment of zero length')]).get(
+                             defect, 'bad segment')
+            problems.append(
+                Problem(kind, name, f'{action.get("segment")} {defect} of '
+                        f'{duration:.2f} s'))
+    return problems
+
+
+def _entry(entry: Any) -> List[str]:
+    """What is wrong with the form of an annotation."""
+    if not isinstance(entry, dict):
+        return [f'{entry!r} is no mapping']
+    texts = []
+    for key in ('duration', 'fps', 'frame'):
+        value = entry.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or (
+                not value > 0):
+            texts.append(f'{key}={value!r} is not a positive number')
+    actions = entry.get('annotations', [])
+    if not isinstance(actions, list) or not all(
+            isinstance(action, dict) and isinstance(action.get('label'), str)
+            for action in actions):
+        texts.append("'annotations' is not a list of mappings with a 'label'")
+    return texts
+
+
+def _timing(name: str, entry: Mapping[str, Any], found: Found,
+            tolerance: float) -> List[Problem]:
+    """Where annotation and file differ in time."""
+    problems = []
+    fps, duration = entry.get('fps'), entry.get('duration')
+    frames = entry.get('frame')
+    if not fps and duration and frames:
+        fps = frames / duration
+    seconds = found.frames / found.fps
+    if fps and abs(found.fps / fps - 1) > tolerance:
+        problems.append(
+            Problem('wrong frame rate', name, f'the file has {found.fps:.3f} '
+                    f'frames per second, the annotation says {fps:.3f}'))
+    if duration and abs(seconds - duration) > max(SECONDS,
+                                                  tolerance * duration):
+        problems.append(
+            Problem('wrong duration', name, f'the file lasts {seconds:.2f} s, '
+                    f'the annotation says {duration:.2f} s'))
+    if frames and abs(found.frames - frames) > FRAMES:
+        problems.append(
+            Problem('wrong frame count', name, f'the file has {found.frames} '
+                    f'frames, the annotation says {frames}'))
+    if found.drift > SECONDS:
+        problems.append(
+            Problem('variable frame rate', name, 'frames are up to '
+                    f'{found.drift:.2f} s away from their number over '
+                    f'{found.fps:.3f}; re-encode the video at a constant '
+                    'rate'))
+    return problems
+
+
+def check_folder(database: Mapping[str, Mapping[str, Any]],
+                 folder: Optional[str] = None,
+                 classes: Optional[Sequence[str]] = None,
+                 drop_labels: Sequence[str] = (),
+                 filename_tmpl: str = '{}',
+                 suffixes: Sequence[str] = VIDEO_SUFFIXES,
+                 tolerance: float = 0.01,
+                 decode: bool = True,
+                 workers: int = 1) -> Tuple[List[Problem], Dict[str, Found]]:
+    """Problems of all videos.
+
+    Args:
+        database (dict): Annotations by video.
+        folder (str, optional): Folder of the videos. None looks at the
+            annotations alone.
+        classes (Sequence[str], optional): See :func:`check_entry`.
+        drop_labels (Sequence[str]): See :func:`check_entry`.
+        filename_tmpl (str): File name of a video, suffix apart.
+        suffixes (Sequence[str]): File suffixes to look for, best first.
+        tolerance (float): See :func:`check_entry`.
+        decode (bool): See :func:`inspect_video`.
+        workers (int): Processes.
+
+    Returns:
+        tuple[list[Problem], dict[str, Found]]: Problems, errors first, and
+        what the readable files tell, by video.
+    """
+    problems: List[Problem] = []
+    found: Dict[str, Found] = {}
+    if folder is not None:
+        require_path(folder, 'folder of videos')
+        files = {name: find_media(folder, filename_tmpl.format(name), suffixes)
+                 for name in database}
+        problems += _names(database, folder, files, filename_tmpl, suffixes)
+        there = {path: name for name, path in files.items() if path}
+        read, failed = for_each(
+            partial(inspect_video, decode=decode), list(there), workers)
+        found = {there[path]: result for path, result in read.items()}
+        problems += [Problem('unreadable file', there[path], reason)
+                     for path, reason in failed.items()]
+    for name, entry in database.items():
+        problems += check_entry(name, entry, classes, drop_labels,
+                                found.get(name), tolerance)
+    kinds = ERRORS + WARNINGS
+    return sorted(problems, key=lambda p: kinds.index(p.kind)), found
+
+
+def _names(database: Mapping[str, Any], folder: str,
+           files: Mapping[str, Optional[str]], template: str,
+           suffixes: Sequence[str]) -> List[Problem]:
+    """Files that are missing, there twice, or not annotated."""
+    listing = [name for name in sorted(os.listdir(folder))
+               if osp.splitext(name)[1].lower() in suffixes]
+    stems = Counter(osp.splitext(name)[0] for name in listing)
+    problems, wanted = [], set()
+    for name, path in files.items():
+        stem = template.format(name)
+        wanted |= {stem, osp.splitext(stem)[0] if path and
+                   osp.basename(path) == stem else stem}
+        if path is None:
+            problems.append(
+                Problem('missing file', name, f'no {stem!r} with a suffix of '
+                        f'{", ".join(suffixes)}{nearest(stem, stems)}'))
+        elif stems[stem] > 1:
+            problems.append(
+                Problem('several files', name, f'{stems[stem]} files are '
+                        f'called {stem!r}; {osp.basename(path)} is used'))
+    return problems + [Problem('file not annotated', stem, 'not in the JSON')
+                       for stem in stems if stem not in wanted]

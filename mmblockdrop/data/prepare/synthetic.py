@@ -1,0 +1,286 @@
+"""Untrimmed demonstration videos, made from a seed.
+
+Two actors idle in front of a blurred picture and act now and then, sometimes
+both at once. They also imitate parts of actions, and others pass by. Long
+stretches hold no action. The camera trembles, the light drifts, and every
+pixel is noisy. What is written are real ``.mp4`` files, an ActivityNet-style
+``annotations.json`` and ``category_idx.txt``.
+"""
+import json
+import os
+import os.path as osp
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import cv2
+import numpy as np
+from mmengine.utils import track_parallel_progress, track_progress
+
+from mmblockdrop.utils.writing import whole_file
+from .actors import CLASSES, MOTIONS, background, draw_actor, pose, wander
+
+#: To be raised with any change of the videos, so that old ones are replaced.
+GENERATOR_VERSION = 2
+STAMP = 'generator.json'
+
+
+@dataclass(frozen=True)
+class DemoSpec:
+    """What to generate.
+
+    Args:
+        seed (int): The same seed gives the same videos.
+        videos (dict): Number of videos of each subset.
+        size (int): Height and width in pixels.
+        fps (float): Frames per second.
+        shortest, longest (float): Seconds of a video.
+        imitations (float): Imitations per action.
+        overlap (float): Share of actions that the other actor accompanies
+            by one of its own, or by an imitation.
+        noise (float): Standard deviation of the pixel noise, of 255.
+    """
+    seed: int = 0
+    videos: Dict[str, int] = field(default_factory=lambda: dict(
+        training=200, validation=16, test=32))
+    size: int = 64
+    fps: float = 10.
+    shortest: float = 20.
+    longest: float = 60.
+    imitations: float = 0.4
+    overlap: float = 0.3
+    noise: float = 5.
+
+    def names(self) -> List[Tuple[str, str]]:
+        """Name and subset of every video."""
+        return [(f'demo_{subset}_{index:03d}', subset)
+                for subset, count in self.videos.items()
+                for index in range(count)]
+
+
+@dataclass
+class Event:
+    """Something that an actor does: frames [start, stop).
+
+    ``label`` is None for an imitation; ``gestures`` are those at its ends.
+    """
+    label: Optional[str]
+    gestures: Tuple[str, str]
+    start: int
+    stop: int
+    actor: int
+
+
+def plan(rng: np.random.Generator, spec: DemoSpec) -> Tuple[int, List[Event]]:
+    """Length of a video in frames, and what happens in it."""
+    seconds = spec.shortest + (spec.longest - spec.shortest) * rng.random()**2
+    frames = round(seconds * spec.fps)
+    quiet = rng.uniform(0.1, 0.8) * frames  # when the long stretch begins
+    events: List[Event] = []
+    now = round(rng.uniform(0.5, 2.5) * spec.fps)
+    while True:
+        if quiet is not None and now >= quiet:
+            now, quiet = now + round(rng.uniform(4, 8) * spec.fps), None
+        imitation = rng.random() < spec.imitations / (1 + spec.imitations)
+        event = _event(rng, spec, now, int(rng.integers(2)), imitation)
+        if event.stop > frames - spec.fps / 2:
+            return frames, events
+        events.append(event)
+        end = event.stop
+        if rng.random() < 2 * spec.overlap:
+            start = now + round(rng.uniform(0.2, 0.8) * (event.stop - now))
+            second = _event(rng, spec, start, 1 - event.actor,
+                            rng.random() < 0.5)
+            if second.stop <= frames - spec.fps / 2:
+                events.append(second)
+                end = max(end, second.stop)
+        now = end + round(rng.uniform(0.3, 1.5) * spec.fps)
+
+
+def _event(rng: np.random.Generator, spec: DemoSpec, start: int, actor: int,
+           imitation: bool) -> Event:
+    label = CLASSES[rng.integers(len(CLASSES))]
+    motion = MOTIONS[label]
+    seconds = rng.uniform(motion.shortest, motion.longest)
+    gestures = (motion.first, motion.last)
+    if imitation:
+        choices = motion.imitations()
+        label, gestures = None, choices[rng.integers(len(choices))]
+    return Event(label, gestures, start, start + round(seconds * spec.fps),
+                 actor)
+
+
+def trajectories(rng: np.random.Generator, spec: DemoSpec, frames: int,
+                 events: List[Event]) -> np.ndarray:
+    """Place, angle and size of both actors in every frame.
+
+    Returns:
+        ndarray: [2, frames, 4], x, y, angle (radians) and scale.
+    """
+    half = spec.size / 2
+    side = rng.choice([-1., 1.])
+    places = half + np.array([[side, rng.uniform(-0.6, 0.6)],
+                              [-side, rng.uniform(-0.6, 0.6)]]) * half * 0.45
+    states = np.zeros((2, frames, 4))
+    for actor in range(2):
+        states[actor, :, 2] = rng.uniform(0, 2 * np.pi) + wander(
+            rng, frames, 0.5)
+        states[actor, :, 3] = 1 + wander(rng, frames, 0.08)
+    offsets = np.stack([[wander(rng, frames, 3.) for _ in 'xy']
+                        for _ in range(2)]).transpose(0, 2, 1)
+    states[:, :, :2] = places[:, None]
+    for event in events:
+        frames_of_it = event.stop - event.start
+        # Progress in the middle of each frame's share of the action.
+        u = (np.arange(frames_of_it) + 0.5) / frames_of_it
+        shown = pose(*event.gestures, u, frames_of_it / spec.fps)
+        state = states[event.actor, event.start:event.stop]
+        state[:, 0] += shown.dx
+        state[:, 1] += shown.dy
+        state[:, 2] += shown.angle
+        state[:, 3] *= shown.scale
+    states[:, :, :2] += offsets
+    return states
+
+
+def _passer_by(rng: np.random.Generator, spec: DemoSpec,
+               frames: int) -> np.ndarray:
+    """Someone who crosses the scene now and then: [frames, 4]."""
+    period = rng.uniform(6, 14) * spec.fps
+    along = (np.arange(frames) / period + rng.random()) % 1
+    lane = rng.uniform(0.1, 0.9) * spec.size
+    x = (along * 2.2 - 0.6) * spec.size
+    state = np.stack([x, lane + wander(rng, frames, 5.),
+                      wander(rng, frames, 2.), np.full(frames, 0.9)], -1)
+    return state[:, [1, 0, 2, 3]] if rng.random() < 0.5 else state
+
+
+def _colours(rng: np.random.Generator) -> List[Tuple[int, int, int]]:
+    """A bright bar with a dark dot, or the reverse."""
+    bright = rng.integers(215, 256, 3).tolist()
+    dark = rng.integers(0, 40, 3).tolist()
+    return [bright, dark] if rng.random() < 0.5 else [dark, bright]
+
+
+def render(rng: np.random.Generator, spec: DemoSpec,
+           states: np.ndarray) -> Iterator[np.ndarray]:
+    """Frames of a video.
+
+    Args:
+        states (ndarray): [A, T, 4] of all who are to be seen.
+
+    Yields:
+        ndarray: uint8 [size, size, 3].
+    """
+    frames = states.shape[1]
+    margin = 4
+    scene = background(rng, spec.size + 2 * margin)
+    colours = [_colours(rng) for _ in states]
+    tremble = np.stack([wander(rng, frames, 1.5, 0.8) for _ in 'xy'], -1)
+    light = 1 + wander(rng, frames, 0.25, 0.99)
+    for index in range(frames):
+        image = scene.copy()
+        for state, colour in zip(states[:, index], colours):
+            draw_actor(image, state[:2] + margin, state[2], state[3], colour)
+        shift = np.array([[1, 0, tremble[index, 0] - margin],
+                          [0, 1, tremble[index, 1] - margin]])
+        image = cv2.warpAffine(image, shift, (spec.size, spec.size))
+        noise = rng.standard_normal(image.shape, dtype=np.float32)
+        image = image * light[index] + noise * spec.noise
+        yield np.clip(image, 0, 255).astype(np.uint8)
+
+
+def make_video(task: Tuple[str, int, DemoSpec, str]) -> Dict[str, Any]:
+    """Write one video.
+
+    Args:
+        task (tuple): Name, subset, number of the video, specification, and
+            folder to write to.
+
+    Returns:
+        dict: Its entry of the annotation file.
+    """
+    name, subset, index, spec, folder = task
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng([GENERATOR_VERSION, spec.seed, index])
+    frames, events = plan(rng, spec)
+    states = np.concatenate([
+        _passer_by(rng, spec, frames)[None],
+        trajectories(rng, spec, frames, events)
+    ])
+    with whole_file(osp.join(folder, f'{name}.mp4'), '.part.mp4') as partial:
+        writer = cv2.VideoWriter(
+            str(partial), cv2.VideoWriter_fourcc(*'mp4v'), spec.fps,
+            (spec.size, spec.size))
+        if not writer.isOpened():
+            raise OSError(f'cannot write {str(partial)!r}: this build of '
+                          'OpenCV has no MPEG-4 encoder, or the folder is '
+                          'not writable')
+        for image in render(rng, spec, states):
+            writer.write(image)
+        writer.release()
+    actions = [
+        dict(
+            segment=[event.start / spec.fps, event.stop / spec.fps],
+            label=event.label)
+        for event in sorted(events, key=lambda event: event.start)
+        if event.label is not None
+    ]
+    return dict(
+        subset=subset,
+        duration=frames / spec.fps,
+        fps=spec.fps,
+        frame=frames,
+        annotations=actions)
+
+
+def is_finished(out_dir: str, spec: DemoSpec) -> bool:
+    """Whether a folder holds exactly these videos already."""
+    try:
+        with open(osp.join(out_dir, STAMP), encoding='utf8') as file:
+            stamp = json.load(file)
+    except (OSError, json.JSONDecodeError):
+        return False
+    return stamp == _stamp(spec) and all(
+        osp.isfile(osp.join(out_dir, 'videos', f'{name}.mp4'))
+        for name, _ in spec.names())
+
+
+def _stamp(spec: DemoSpec) -> Dict[str, Any]:
+    return dict(version=GENERATOR_VERSION, **asdict(spec))
+
+
+def make_dataset(out_dir: str, spec: DemoSpec = DemoSpec(),
+                 num_workers: int = 2) -> str:
+    """Write the demonstration data, unless they are there.
+
+    Args:
+        out_dir (str): Folder for ``videos/``, ``annotations.json`` and
+            ``category_idx.txt``.
+        spec (DemoSpec): What to generate.
+        num_workers (int): Processes.
+
+    Returns:
+        str: Path of the annotation file.
+    """
+    ann_file = osp.join(out_dir, 'annotations.json')
+    if is_finished(out_dir, spec):
+        return ann_file
+    folder = osp.join(out_dir, 'videos')
+    os.makedirs(folder, exist_ok=True)
+    stamp = osp.join(out_dir, STAMP)
+    if osp.exists(stamp):
+        os.remove(stamp)
+    tasks = [(name, subset, index, spec, folder)
+             for index, (name, subset) in enumerate(spec.names())]
+    if num_workers > 1:
+        entries = track_parallel_progress(make_video, tasks, num_workers)
+    else:
+        entries = track_progress(make_video, tasks)
+    database = {task[0]: entry for task, entry in zip(tasks, entries)}
+    with open(ann_file, 'w', encoding='utf8') as file:
+        json.dump(dict(version='demo', database=database), file)
+    with open(osp.join(out_dir, 'category_idx.txt'), 'w') as file:
+        file.write('\n'.join(CLASSES) + '\n')
+    with open(stamp, 'w', encoding='utf8') as file:
+        json.dump(_stamp(spec), file)
+    return ann_file

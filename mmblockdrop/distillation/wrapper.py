@@ -1,0 +1,267 @@
+"""The student and its frozen teacher, as one model."""
+import copy
+from typing import Any, Callable, Dict, List, Optional, Set, Union
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmblockdrop.registry import MODELS
+from .checkpoint import load_localizer, load_whole, read_localizer
+from .collector import SideBySide
+from .recorder import listen, not_in_place, tap
+from .walking import RunsAgain, WalkingTeacher
+
+__all__ = [
+    'TeacherStudentWrapper', 'load_localizer', 'load_whole', 'read_localizer'
+]
+
+
+@MODELS.register_module()
+class TeacherStudentWrapper(BaseModel):
+    """Trains a localizer to agree with its uncompressed self.
+
+    ``loss`` is the task loss of the student plus one loss per alignment;
+    ``predict`` and ``tensor`` are the student alone. The state dict is the
+    student's, with the names of the plain localizer, so every checkpoint
+    loads into the plain config. The teacher is no submodule: optimizer,
+    DDP, EMA and checkpoints do not see it.
+
+    Args:
+        localizer (dict): Config of the localizer, for both.
+        checkpoint (str, optional): The trained localizer. Student and
+            teacher start from it. Defaults to None, for testing, or when
+            ``load_from`` gives the student's weights and there is no
+            alignment.
+        alignments (dict[str, dict]): Name to alignment. Defaults to the
+            paper's three: block outputs, class logits, segments. An empty
+            dict trains with ground truth only, without teacher.
+        task_weight (float): Factor of the student's own losses.
+        data_preprocessor (dict, optional): Defaults to the localizer's.
+        teacher_mode (str): Mode the teacher runs in. 'loss' is for
+            localizers whose predictions are made on the way to the loss
+            only (PEM, TCANet, recognizers with their head); the losses are
+            thrown away. Defaults to 'tensor'.
+        together (bool): Let the two walk through the localizer together: the
+            teacher waits in a thread at every module that is compared until
+            the student has come there, so that its features need not be
+            kept. If one of these modules turns out to run several times in a
+            step, the step begins anew, and from then on the teacher runs
+            first. For large encoders whose activations are recomputed; a
+            step takes some 4 % longer on a CPU. Defaults to False, the
+            teacher runs first.
+
+    Raises:
+        FileNotFoundError: ``checkpoint`` does not exist.
+        ValueError: The checkpoint does not fit the localizer; the error
+            lists the keys.
+    """
+
+    def __init__(self,
+                 localizer: dict,
+                 checkpoint: Optional[str] = None,
+                 alignments: Optional[Dict[str, dict]] = None,
+                 task_weight: float = 1.,
+                 data_preprocessor: Optional[dict] = None,
+                 teacher_mode: str = 'tensor',
+                 together: bool = False) -> None:
+        if teacher_mode not in ('tensor', 'loss'):
+            raise ValueError(f'model.teacher_mode is {teacher_mode!r}, '
+                             "expected 'tensor' or 'loss'")
+        student = not_in_place(MODELS.build(copy.deepcopy(localizer)))
+        super().__init__(data_preprocessor=data_preprocessor)
+        if data_preprocessor is None:
+            self.data_preprocessor = student.data_preprocessor
+        self.student = student
+        self.localizer = localizer
+        self.checkpoint = checkpoint
+        self.task_weight = task_weight
+        self.teacher_mode = teacher_mode
+        if alignments is None:
+            alignments = dict(
+                block=dict(type='mmblockdrop.BlockAlignment'),
+                cls=dict(type='mmblockdrop.ClassAlignment'),
+                seg=dict(type='mmblockdrop.SegmentAlignment'))
+        self.alignments = nn.ModuleDict(
+            {name: MODELS.build(cfg) for name, cfg in alignments.items()})
+        self.__dict__['teacher'] = None
+        # None: to be tried. Becomes False where it cannot be.
+        self.together: Optional[bool] = None if together else False
+        self._register_state_dict_hook(_keep_student_only)
+        self._register_load_state_dict_pre_hook(_accept_student)
+
+    def init_weights(self) -> None:
+        """Load the trained localizer into student and teacher."""
+        if self.checkpoint is None:
+            if len(self.alignments):
+                raise ValueError(
+                    'model.checkpoint is None: the alignments '
+                    f'{list(self.alignments)} need a trained teacher.')
+            super().init_weights()
+            return
+        for alignment in self.alignments.values():
+            alignment.init_weights()
+        load_localizer(self.student, self.checkpoint)
+        if len(self.alignments):
+            self.set_teacher(self.checkpoint)
+
+    def set_teacher(self, checkpoint: str) -> None:
+        """Take the localizer of a checkpoint as teacher.
+
+        Args:
+            checkpoint (str): An uncompressed localizer, or one of an
+                earlier round (dynamic teacher).
+
+        Raises:
+            ValueError: An alignment names a module that is not there.
+        """
+        teacher = not_in_place(MODELS.build(copy.deepcopy(self.localizer)))
+        load_localizer(teacher, checkpoint)
+        teacher.requires_grad_(False)
+        teacher.to(next(self.student.parameters()).device)
+        for model in (teacher, self.student):
+            with tap(model, self.alignment_paths()):
+                pass
+        self.__dict__['teacher'] = teacher.eval()
+
+    def alignment_paths(self) -> List[str]:
+        """Paths of the modules that the alignments compare.
+
+        Returns:
+            List[str]: Dotted paths in the localizer, without repetition.
+        """
+        return sorted({
+            path
+            for alignment in self.alignments.values()
+            for path in alignment.paths(self.student)
+        })
+
+    def forward(self,
+                inputs: Tensor,
+                data_samples: Optional[list] = None,
+                mode: str = 'tensor') -> Union[Dict[str, Tensor], List, Any]:
+        """Run the student, and in training the teacher beside it.
+
+        Args:
+            inputs (Tensor): What the localizer takes.
+            data_samples (list, optional): Samples of the batch.
+            mode (str): 'loss', 'predict' or 'tensor'.
+
+        Returns:
+            Any: What the localizer returns in that mode; for 'loss' with
+            one more entry ``loss_align_<name>`` per alignment.
+        """
+        if mode != 'loss':
+            return self.student(inputs, data_samples, mode=mode)
+        if not len(self.alignments):
+            return self._task_losses(
+                self.student(inputs, data_samples, mode='loss'))
+        if self.teacher is None:
+            raise RuntimeError('TeacherStudentWrapper has no teacher yet: '
+                               'call init_weights() before training.')
+        # Without gradients encoders may cut a batch into several runs.
+        if self.together is not False and torch.is_grad_enabled():
+            first = self.together is None
+            restore = _put_back(self.student) if first else lambda: None
+            try:
+                losses = self._losses(inputs, data_samples, together=True)
+                self.together = True
+                return losses
+            except RunsAgain:
+                self.together = False
+                restore()
+        return self._losses(inputs, data_samples, together=False)
+
+    def _losses(self, inputs: Tensor, data_samples: Optional[list],
+                together: bool) -> Dict[str, Tensor]:
+        """Task losses and alignments of a batch."""
+        paths = self.alignment_paths()
+        with WalkingTeacher(
+                self.teacher, paths, lambda: self.teacher(
+                    inputs, data_samples, mode=self.teacher_mode)) as teacher:
+            if not together:
+                teacher.finish()
+            beside = SideBySide(self.alignments, self.student, teacher,
+                                data_samples)
+            with listen(self.student, paths, beside.heard):
+                losses = self._task_losses(
+                    self.student(inputs, data_samples, mode='loss'))
+            teacher.finish()
+        self._check_reached(paths, set(teacher.runs), set(beside.runs))
+        for name, value in beside.losses().items():
+            losses[f'loss_align_{name}'] = value
+        return losses
+
+    def _check_reached(self, paths: List[str], by_teacher: Set[str],
+                       by_student: Set[str]) -> None:
+        """Refuse alignments of modules that did not run."""
+        for path in paths:
+            if path not in by_student:
+                raise ValueError(f'module={path!r} of an alignment does not '
+                                 'run in training: nothing to compare')
+            if path not in by_teacher:
+                raise ValueError(
+                    f'module={path!r} of an alignment does not run in mode '
+                    f'{self.teacher_mode!r} of {type(self.teacher).__name__}:'
+                    " set model.teacher_mode='loss'")
+
+    def _task_losses(self, losses: Dict[str, Any]) -> Dict[str, Any]:
+        """Weigh the student's own losses; other entries are only logged."""
+        if self.task_weight == 1:
+            return losses
+        return {
+            name: value * self.task_weight if 'loss' in name else value
+            for name, value in losses.items()
+        }
+
+    def _apply(self, fn, *args, **kwargs) -> 'TeacherStudentWrapper':
+        """Move the teacher along with the student."""
+        super()._apply(fn, *args, **kwargs)
+        if self.teacher is not None:
+            self.teacher._apply(fn, *args, **kwargs)
+        return self
+
+    def __deepcopy__(self, memo: dict) -> 'TeacherStudentWrapper':
+        """Copy the student; the copies (EMA) share the frozen teacher."""
+        if self.teacher is not None:
+            memo[id(self.teacher)] = self.teacher
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return clone
+
+
+def _put_back(student: nn.Module) -> Callable[[], None]:
+    """What undoes a forward pass: random numbers and buffers."""
+    buffers = {name: x.clone() for name, x in student.named_buffers()}
+    device = next(student.parameters()).device
+    cpu, gpu = torch.get_rng_state(), None
+    if device.type == 'cuda':
+        gpu = torch.cuda.get_rng_state(device)
+
+    def restore() -> None:
+        for name, x in student.named_buffers():
+            x.copy_(buffers[name])
+        torch.set_rng_state(cpu)
+        if gpu is not None:
+            torch.cuda.set_rng_state(gpu, device)
+
+    return restore
+
+
+def _keep_student_only(module: nn.Module, state_dict: dict, prefix: str,
+                       *args) -> None:
+    """State dict hook: names of the plain localizer."""
+    for key in [k for k in state_dict if k.startswith(prefix)]:
+        value = state_dict.pop(key)
+        name = key[len(prefix):]
+        if name.startswith('student.'):
+            state_dict[prefix + name[len('student.'):]] = value
+
+
+def _accept_student(state_dict: dict, prefix: str, *args) -> None:
+    """Load hook: names of the plain localizer become the student's."""
+    for key in [k for k in state_dict if k.startswith(prefix)]:
+        name = key[len(prefix):]
+        if not name.startswith('student.'):
+            state_dict[f'{prefix}student.{name}'] = state_dict.pop(key)

@@ -1,0 +1,258 @@
+"""Classes of whole videos from a file, for proposals without class."""
+import difflib
+import re
+from pathlib import Path
+from typing import (Any, Collection, Dict, List, Mapping, Optional, Sequence,
+                    Tuple)
+
+import numpy as np
+
+from mmblockdrop.utils.reading import read_array, read_json
+
+ACTIVATIONS = (None, 'softmax')
+COMBINE = ('product', 'sqrt')
+#: Columns, from zero, of the 20 classes of THUMOS14's detection task among
+#: the 101 classes of UCF101 that UntrimmedNet scores.
+THUMOS14_COLUMNS = dict(
+    BaseballPitch=6,
+    BasketballDunk=8,
+    Billiards=11,
+    CleanAndJerk=20,
+    CliffDiving=21,
+    CricketBowling=22,
+    CricketShot=23,
+    Diving=25,
+    FrisbeeCatch=30,
+    GolfSwing=32,
+    HammerThrow=35,
+    HighJump=39,
+    JavelinThrow=44,
+    LongJump=50,
+    PoleVault=67,
+    Shotput=78,
+    SoccerPenalty=84,
+    TennisSwing=91,
+    ThrowDiscus=92,
+    VolleyballSpiking=96)
+
+
+class ExternalClassifier:
+    """Scores of whole videos, by which proposals get their classes.
+
+    A proposal of score ``p`` in a video whose ``k`` best classes have the
+    scores ``c_1 ... c_k`` becomes ``k`` detections of score ``p * c_i``, as
+    is customary for BMN and its kind on ActivityNet (the CUHK classifier)
+    and THUMOS14 (UntrimmedNet).
+
+    The file is JSON, the videos under ``results`` or at the top, each with
+
+    - a list of scores, in the order of the names under ``class`` or
+      ``classes`` in the file, or of the argument ``classes``;
+    - a list of ``{label, score}``, ActivityNet's classification format;
+    - or a dict of class to score;
+
+    or ``.npy``, an array ``[videos, 101]`` as of UntrimmedNet, whose row is
+    the number at the end of the video's name (``video_test_0000004`` is
+    row 4, counted from one).
+
+    Args:
+        path (str): The file.
+        topk (int): Classes per video. Defaults to 2.
+        classes (Sequence[str] | dict, optional): Names of the scores, or
+            name to column, where the file does not tell. Defaults to those
+            of THUMOS14 for ``.npy``.
+        activation (str, optional): 'softmax' where the file holds logits.
+            Defaults to None, scores as they are.
+        combine (str): 'product', or 'sqrt' for the square root of the
+            product.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file has another format, or an argument is unknown.
+    """
+
+    def __init__(self,
+                 path: str,
+                 topk: int = 2,
+                 classes: Any = None,
+                 activation: Optional[str] = None,
+                 combine: str = 'product') -> None:
+        self.path, self.topk = str(path), int(topk)
+        self.activation, self.combine = activation, combine
+        for key, value, choices in (('activation', activation, ACTIVATIONS),
+                                    ('combine', combine, COMBINE)):
+            if value not in choices:
+                raise ValueError(f'external_classifier.{key} is {value!r}, '
+                                 f'expected one of {choices}')
+        if self.topk < 1:
+            raise ValueError(f'external_classifier.topk is {topk}, expected '
+                             'at least 1')
+        if not Path(path).is_file():
+            folder = Path(path).parent
+            files = [str(p) for p in sorted(folder.glob('*'))]
+            near = difflib.get_close_matches(self.path, files, n=1)
+            raise FileNotFoundError(
+                f'external_classifier.path={self.path!r} does not exist' +
+                (f'; did you mean {near[0]!r}?' if near else ''))
+        self.videos: Any
+        if self.path.endswith('.npy'):
+            self._read_array(classes)
+        else:
+            self._read_json(classes)
+
+    def __deepcopy__(self, memo: dict) -> 'ExternalClassifier':
+        """Copies of a metric share what has been read."""
+        return self
+
+    def scores_of(self, video: str,
+                  classes: Optional[Sequence[str]] = None
+                  ) -> Tuple[List[str], np.ndarray]:
+        """The best classes of a video.
+
+        Args:
+            video (str): Its name, with or without ActivityNet's ``v_``.
+            classes (Sequence[str], optional): Classes to choose from, those
+                of the data set. Defaults to all of the file.
+
+        Returns:
+            tuple: Names and scores ``[k]`` of at most ``topk`` classes, the
+            best first.
+
+        Raises:
+            ValueError: The file does not know the video or a class.
+        """
+        names, scores = self._row(video)
+        if scores.shape != (len(names), ):
+            raise ValueError(
+                f'{self.path} gives {scores.size} scores for video {video!r} '
+                f'and {len(names)} classes')
+        if self.activation == 'softmax':
+            scores = np.exp(scores - scores.max())
+            scores = scores / scores.sum()
+        if classes is not None:
+            self.check_classes(classes)
+            known = [i for i, name in enumerate(names) if name in classes]
+            names, scores = [names[i] for i in known], scores[known]
+        order = np.argsort(-scores, kind='stable')[:self.topk]
+        return [names[i] for i in order], scores[order]
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuse a data set with classes that can never be found.
+
+        Args:
+            classes (Sequence[str]): Names of the data set's classes.
+
+        Raises:
+            ValueError: The file names its classes and lacks some.
+        """
+        missing = [c for c in classes if c not in self.classes]
+        if self.classes and missing:
+            near = difflib.get_close_matches(missing[0], self.classes, 1, 0)
+            raise ValueError(
+                f'{self.path} has no scores for {len(missing)} of the '
+                f'{len(classes)} classes, such as {missing[0]!r}; the nearest '
+                f'of its {len(self.classes)} classes is {near[0]!r}')
+
+    def combined(self, proposals: np.ndarray, score: float) -> np.ndarray:
+        """Scores of detections.
+
+        Args:
+            proposals (ndarray): Scores of proposals, ``[N]``.
+            score (float): That of the class.
+
+        Returns:
+            ndarray: ``[N]``.
+        """
+        product = proposals * np.float32(score)
+        return np.sqrt(product) if self.combine == 'sqrt' else product
+
+    # ------------------------------------------------------------ the file
+    def _read_json(self, classes: Any) -> None:
+        content = read_json(self.path, 'external_classifier.path')
+        videos = content.get('results', content) if isinstance(
+            content, Mapping) else None
+        if not isinstance(videos, Mapping) or not videos:
+            raise ValueError(
+                f'{self.path} holds no scores by video, neither under '
+                "'results' nor at the top")
+        self.videos = videos
+        if classes is None:
+            classes = content.get('class', content.get('classes'))
+        first = next(iter(videos.values()))
+        if classes is None and _is_scores(first):
+            raise ValueError(
+                f"{self.path} has neither 'class' nor 'classes' to name the "
+                f'{np.size(first)} scores of a video: set '
+                'external_classifier.classes')
+        self.classes = [str(c) for c in classes or _labels(videos)]
+
+    def _read_array(self, classes: Any) -> None:
+        table = read_array(self.path, 'external_classifier.path')
+        columns = THUMOS14_COLUMNS if classes is None else classes
+        if not isinstance(columns, Mapping):
+            columns = {name: i for i, name in enumerate(columns)}
+        if table.ndim != 2 or max(columns.values()) >= table.shape[1]:
+            raise ValueError(
+                f'{self.path} has shape {table.shape}, expected [videos, at '
+                f'least {max(columns.values()) + 1} classes]')
+        self.classes = list(columns)
+        self.videos = table[:, list(columns.values())]
+
+    def _row(self, video: str) -> Tuple[List[str], np.ndarray]:
+        if isinstance(self.videos, np.ndarray):
+            number = re.search(r'(\d+)$', video)
+            row = int(number.group(1)) - 1 if number else -1
+            if not 0 <= row < len(self.videos):
+                raise ValueError(
+                    f'{self.path} has rows for videos 1 to '
+                    f'{len(self.videos)}, none for {video!r}')
+            return self.classes, self.videos[row].astype(np.float32)
+        entry = self.videos[find_video(
+            video, self.videos, f'external_classifier.path={self.path!r}')]
+        if _is_scores(entry):
+            return self.classes, np.asarray(entry, np.float32).reshape(-1)
+        pairs = _pairs(entry)
+        return list(pairs), np.array(list(pairs.values()), np.float32)
+
+
+def find_video(video: str, known: Collection[str], source: str) -> str:
+    """Name of a video in a file, with or without ActivityNet's ``v_``.
+
+    Args:
+        video (str): The name in the data set.
+        known (Collection[str]): Names in the file.
+        source (str): Config key and file, for the error.
+
+    Returns:
+        str: The name in the file.
+
+    Raises:
+        ValueError: It is not there.
+    """
+    for name in (video, video.removeprefix('v_'), f'v_{video}'):
+        if name in known:
+            return name
+    near = difflib.get_close_matches(video, known, n=1, cutoff=0.6)
+    hint = f', the nearest is {near[0]!r}' if near else ''
+    raise ValueError(
+        f'{source} does not know video {video!r}; it has {len(known)} '
+        f'videos{hint}. Does it cover the subset that is scored?')
+
+
+def _is_scores(entry: Any) -> bool:
+    """Whether an entry is a list of numbers, or a list of one such list."""
+    return isinstance(entry, list) and not any(
+        isinstance(row, Mapping) for row in entry)
+
+
+def _pairs(entry: Any) -> Dict[str, float]:
+    if isinstance(entry, Mapping):
+        return {str(k): float(v) for k, v in entry.items()}
+    return {str(row['label']): float(row['score']) for row in entry}
+
+
+def _labels(videos: Mapping[str, Any]) -> List[str]:
+    """Classes that any video names, in order."""
+    return list(
+        dict.fromkeys(name for entry in videos.values()
+                      for name in _pairs(entry)))

@@ -1,0 +1,287 @@
+"""Mean average precision over temporal IoU as an MMEngine metric."""
+import logging
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from mmblockdrop.registry import METRICS
+from .activitynet import write_detections
+from .average_precision import APTable, average_precision
+from .external_classifier import ExternalClassifier
+from mmblockdrop.structures.segments import Instances
+from .suppression import Segments, check_nms, nms_videos
+from .recall import average_recall
+from .results import as_array, class_names, class_table, flatten_videos, group_windows, label_numbers, read_results
+
+#: Suppression of ActionFormer.
+DEFAULT_NMS = dict(
+    type='soft_nms', method='gaussian', sigma=0.5, min_score=0.001)
+
+
+@METRICS.register_module()
+class TADMetric(BaseMetric):
+    """Score temporal action detections, video by video.
+
+    Windows of a video are merged and overlapping detections suppressed
+    (:func:`~mmblockdrop.evaluation.nms`); mAP and recall follow the ActivityNet
+    evaluation (:mod:`~mmblockdrop.evaluation.average_precision`). Each sample
+    gives one result, so that several processes count each window once.
+
+    The samples carry ``pred_instances`` with ``segments`` in seconds,
+    ``scores`` and ``labels``, and as meta information ``video_name``,
+    ``video_segments`` (seconds) and ``video_labels`` of the whole video. The
+    outputs of mmaction2's BMN, PEM and TCANet are read as they are.
+
+    Proposals have no class. ``external_classifier`` gives them the classes
+    of their video; with ``class_agnostic`` every annotation counts as one
+    class, which is what recall of proposals needs.
+
+    Reported, under ``tad/``: ``mAP@0.50`` and so on, ``mAP`` (their mean),
+    ``AR@<n>`` and ``AUC`` if ``ar_at`` is given, ``AP/<class>`` if
+    ``classwise``.
+
+    Args:
+        tiou_thresholds (Sequence[float]): Defaults to 0.3, 0.4, ..., 0.7.
+        nms (dict, optional): Arguments of
+            :func:`~mmblockdrop.evaluation.nms`. None merges the windows
+            without suppression. Defaults to Gaussian soft-NMS.
+        max_per_video (int): Detections kept per video. Defaults to 200.
+        ar_at (Sequence[int]): Average numbers of proposals to report recall
+            at, as in the ActivityNet proposal task. Defaults to ().
+        ar_tiou_thresholds (Sequence[float]): Thresholds that recall is
+            averaged over. Defaults to 0.5, 0.55, ..., 0.95.
+        classwise (bool): Report every class, as a table in the log too.
+            Defaults to False.
+        round_to (tuple[int, int], optional): Decimals of segments and scores
+            before suppression; (2, 4) reproduces the published code.
+            Defaults to None, no rounding.
+        external_classifier (dict, optional): Arguments of
+            :class:`~mmblockdrop.evaluation.external_classifier.ExternalClassifier`:
+            ``path``, ``topk`` and so on. Defaults to None.
+        class_agnostic (bool): Score segments whatever their class. Defaults
+            to False.
+        outfile (str, optional): File for the detections in ActivityNet's
+            format. Defaults to None.
+        collect_device (str): Defaults to ``'cpu'``.
+        prefix (str, optional): Defaults to ``'tad'``.
+
+    Raises:
+        ValueError: If thresholds are missing or outside (0, 1], ``nms`` has
+            a wrong entry, or both ways to treat proposals are chosen.
+    """
+
+    default_prefix = 'tad'
+
+    def __init__(self,
+                 tiou_thresholds: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
+                 nms: Optional[dict] = DEFAULT_NMS,
+                 max_per_video: int = 200,
+                 ar_at: Sequence[int] = (),
+                 ar_tiou_thresholds: Sequence[float] = tuple(
+                     np.linspace(0.5, 0.95, 10)),
+                 classwise: bool = False,
+                 round_to: Optional[Tuple[int, int]] = None,
+                 external_classifier: Optional[dict] = None,
+                 class_agnostic: bool = False,
+                 outfile: Optional[str] = None,
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        for key, values in (('tiou_thresholds', tiou_thresholds),
+                            ('ar_tiou_thresholds', ar_tiou_thresholds)):
+            if not len(values) or not all(0 < x <= 1 for x in values):
+                raise ValueError(f'TADMetric.{key} must be numbers above 0 '
+                                 f'and up to 1, found {values}')
+        self.tiou_thresholds = [float(x) for x in tiou_thresholds]
+        self.nms = None if nms is None else dict(nms)
+        check_nms(self.nms or {})
+        self.max_per_video = max_per_video
+        self.ar_at = [int(x) for x in ar_at]
+        self.ar_tiou_thresholds = [float(x) for x in ar_tiou_thresholds]
+        self.classwise = classwise
+        self.round_to = round_to
+        if external_classifier and class_agnostic:
+            raise ValueError('TADMetric.external_classifier gives classes, '
+                             'class_agnostic=True ignores them: choose one')
+        self.classifier = (
+            ExternalClassifier(**external_classifier)
+            if external_classifier else None)
+        self.class_agnostic = class_agnostic
+        self.outfile = outfile
+        self._named: Optional[List[str]] = None
+
+    @property
+    def classes(self) -> Optional[List[str]]:
+        """list[str] or None: Class names of the data set."""
+        if self.class_agnostic:
+            return ['action']
+        classes = (self.dataset_meta or {}).get('classes')
+        if classes is None and self.classifier is not None:
+            return self.classifier.classes
+        return self._named if classes is None else classes
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the detections and annotations of a batch of windows.
+
+        Args:
+            data_batch (dict): Holds the annotations where the predictions
+                do not.
+            data_samples (Sequence[dict]): Predictions, see
+                :func:`~mmblockdrop.evaluation.results.read_results`.
+
+        Raises:
+            ValueError: Proposals without class and without a way to treat
+                them; or the external classifier lacks a video or a class.
+        """
+        for result in read_results(data_batch, data_samples):
+            self._check_classes(result)
+            self.results.append(result)
+
+    def _check_classes(self, result: Mapping[str, Any]) -> None:
+        """Refuse at once what could not be scored in the end."""
+        labels = result['labels']
+        if self.class_agnostic:
+            return
+        if self.classifier is not None:
+            if labels is not None and labels.any():
+                raise ValueError(
+                    'the localizer gives classes itself: remove '
+                    'TADMetric.external_classifier')
+            self.classifier.scores_of(result['video'], self.classes)
+            if isinstance(result['gt_labels'], list):
+                self.classifier.check_classes(result['gt_labels'])
+        elif labels is None:
+            raise ValueError(
+                'the localizer gives proposals without class: set '
+                'external_classifier=dict(path=...) of TADMetric to a file '
+                'of class scores by video, or class_agnostic=True to score '
+                'proposals alone; mmblockdrop.EndToEndLocalizer can have a '
+                'class_head')
+
+    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+        """Merge, suppress and score.
+
+        Args:
+            results (list[dict]): One entry per window.
+
+        Returns:
+            dict: Metrics, without prefix.
+
+        Raises:
+            ValueError: If no annotation is left to score against.
+        """
+        self._named = class_names(results, self.classes)
+        for result in results:
+            labels = result['gt_labels']
+            result['gt_labels'] = np.zeros(
+                len(labels), np.int64) if self.class_agnostic else (
+                    label_numbers(labels, self._named))
+        videos = group_windows(results)
+        detections = dict(zip(videos, self._merge_all([*videos.values()])))
+        if self.outfile is not None:
+            write_detections(self.outfile, detections, self.classes)
+        gt, det = flatten_videos(videos, detections)
+        if not len(gt.labels):
+            raise ValueError(
+                f'TADMetric: none of the {len(videos)} videos has an '
+                "annotation; check 'ann_file' and the subset of the data set")
+        table = average_precision(gt, det, self.tiou_thresholds)
+        metrics = {
+            f'mAP@{tiou:.2f}': float(value)
+            for tiou, value in zip(self.tiou_thresholds, table.ap.mean(1))
+        }
+        metrics['mAP'] = float(table.ap.mean())
+        metrics.update(self._recall(gt, det))
+        if self.classwise:
+            names = [self._name(k) for k in table.classes]
+            for name, value in zip(names, table.ap.mean(0)):
+                metrics[f'AP/{name}'] = float(value)
+            print_log(
+                '\n' + class_table(table, names, self.tiou_thresholds),
+                logger='current')
+        self._warn_unknown(det, table)
+        return metrics
+
+    def merge(self, windows: Sequence[Mapping[str, Any]]) -> Segments:
+        """Detections of one video from those of its windows.
+
+        Args:
+            windows (Sequence[Mapping]): ``segments`` in seconds of the
+                video, ``scores`` and ``labels`` of each window; ``video``
+                where an external classifier is used.
+
+        Returns:
+            Segments: Best first, at most ``max_per_video``.
+        """
+        return self._merge_all([windows])[0]
+
+    def _merge_all(self, videos: Sequence[Sequence[Mapping[str, Any]]]
+                   ) -> List[Segments]:
+        """:meth:`merge` of all videos."""
+        joined = [self._join(windows) for windows in videos]
+        if self.nms is not None:
+            settings = {'max_num': self.max_per_video, **self.nms}
+            return nms_videos(joined, **settings)
+        found = []
+        for segments, scores, labels in joined:
+            order = np.argsort(-scores, kind='stable')[:self.max_per_video]
+            found.append(
+                Segments(segments.reshape(-1, 2)[order], scores[order],
+                         labels[order]))
+        return found
+
+    def _join(self, windows: Sequence[Mapping[str, Any]]
+              ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Segments, scores and labels of all windows of a video."""
+        segments, scores = (
+            np.concatenate([as_array(w[key], np.float32) for w in windows])
+            for key in ('segments', 'scores'))
+        segments, scores, labels = self._label(windows, segments, scores)
+        if self.round_to is not None:
+            segments = segments.round(self.round_to[0])
+            scores = scores.round(self.round_to[1])
+        return segments, scores, labels
+
+    def _label(self, windows: Sequence[Mapping[str, Any]],
+               segments: np.ndarray, scores: np.ndarray
+               ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Give proposals their classes."""
+        if self.class_agnostic:
+            return segments, scores, np.zeros(len(scores), np.int64)
+        if self.classifier is None:
+            return segments, scores, np.concatenate(
+                [as_array(w['labels'], np.int64) for w in windows])
+        names, best = self.classifier.scores_of(windows[0]['video'],
+                                                self.classes)
+        classes = list(self.classes)
+        return (np.tile(segments.reshape(-1, 2), (len(names), 1)),
+                np.concatenate(
+                    [self.classifier.combined(scores, x) for x in best]),
+                np.repeat([classes.index(name) for name in names],
+                          len(scores)))
+
+    def _recall(self, gt: Instances, det: Instances) -> Dict[str, float]:
+        if not self.ar_at:
+            return {}
+        curve = average_recall(gt, det, self.ar_tiou_thresholds,
+                               max(self.ar_at))
+        metrics = {f'AR@{n}': float(curve[n - 1]) for n in self.ar_at}
+        # Trapezoids over 1 ... n proposals, divided by n as is customary.
+        area = (curve[1:] + curve[:-1]).sum() / 2
+        metrics['AUC'] = float(area / len(curve))
+        return metrics
+
+    def _name(self, label: int) -> str:
+        return str(label) if self.classes is None else self.classes[label]
+
+    def _warn_unknown(self, det: Instances, table: APTable) -> None:
+        """Say how many detections are of classes nobody annotated."""
+        unknown = ~np.isin(det.labels, table.classes)
+        if unknown.any():
+            print_log(
+                f'{unknown.sum()} of {len(unknown)} detections are of classes '
+                'without annotation in these videos and count nowhere',
+                logger='current',
+                level=logging.DEBUG)

@@ -1,0 +1,245 @@
+"""Anchor-free head shared by all levels of the pyramid."""
+import math
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmblockdrop.registry import MODELS
+from .layers import MaskedConv, Scale
+from .points import DensePredictions, FlatPredictions, default_ranges, flatten, grid_points, segments_at
+from .targets import assign_targets
+
+
+@MODELS.register_module()
+class ActionFormerHead(BaseModule):
+    """Classes and boundaries at every point (ActionFormer, ECCV 2022).
+
+    Two towers of convolutions, shared by all levels, give one logit per
+    class and the distances to start and end, in strides of the level.
+
+    Args:
+        num_classes: Number of action classes.
+        in_channels: Channels of the pyramid.
+        feat_channels: Channels of the towers, ``in_channels`` by default.
+        num_convs: Convolutions per tower.
+        strides: Stride of each level in steps.
+        regression_ranges: (low, high) in steps per level: the distances to
+            the further boundary a level is responsible for. By default
+            (2 stride, 4 stride], open at both ends of the pyramid.
+        use_offset: Put points at cell centres instead of cell starts.
+        center_radius: Only points within so many strides of the centre of
+            an action are positive; 0 takes all points inside.
+        filter_similar: See :func:`~.targets.assign_targets`.
+        label_smoothing: Share of the class target spread over the classes.
+        prior_prob: Class probability the head starts with; 0 leaves the
+            bias at its random start.
+        loss_cls: Config of the loss on class logits, summed over points.
+        loss_reg: Config of the loss on segments, summed over points.
+        reg_weight: Weight of the boundary loss; 0 or below makes it as
+            large as the class loss at every step.
+        loss_normalizer: Start of the running number of positive points by
+            which losses are divided in training.
+        normalizer_momentum: Momentum of that number.
+        integer_normalizer: Truncate that number when weights are loaded, as
+            the published code of Progressive Block Drop does; only for
+            exact comparison with it.
+        init_cfg: MMEngine's initialization config.
+
+    Raises:
+        ValueError: If ranges and strides differ in number.
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 in_channels: int,
+                 feat_channels: Optional[int] = None,
+                 num_convs: int = 2,
+                 strides: Sequence[int] = (1, 2, 4, 8, 16, 32),
+                 regression_ranges: Optional[Sequence[Tuple[float,
+                                                            float]]] = None,
+                 use_offset: bool = False,
+                 center_radius: float = 1.5,
+                 filter_similar: bool = True,
+                 label_smoothing: float = 0.,
+                 prior_prob: float = 0.01,
+                 loss_cls: Optional[dict] = None,
+                 loss_reg: Optional[dict] = None,
+                 reg_weight: float = 1.,
+                 loss_normalizer: float = 100.,
+                 normalizer_momentum: float = 0.9,
+                 integer_normalizer: bool = False,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        ranges = regression_ranges or default_ranges(strides)
+        if len(ranges) != len(strides):
+            raise ValueError(
+                f'head.regression_ranges has {len(ranges)} entries, expected '
+                f'{len(strides)}: one per entry of head.strides={strides}')
+        self.num_classes = num_classes
+        self.strides = list(strides)
+        self.ranges = [tuple(bounds) for bounds in ranges]
+        self.use_offset = use_offset
+        self.center_radius = center_radius
+        self.filter_similar = filter_similar
+        self.label_smoothing = label_smoothing
+        self.reg_weight = reg_weight
+        self.normalizer_momentum = normalizer_momentum
+        self.integer_normalizer = integer_normalizer
+        self.register_buffer('loss_normalizer',
+                             torch.tensor(float(loss_normalizer)))
+        self._init_layers(in_channels, feat_channels or in_channels, num_convs)
+        if prior_prob > 0:
+            prior = -math.log((1 - prior_prob) / prior_prob)
+            nn.init.constant_(self.cls_head.bias, prior)
+        self.loss_cls = MODELS.build(loss_cls
+                                     or dict(type='mmblockdrop.FocalLoss'))
+        self.loss_reg = MODELS.build(loss_reg
+                                     or dict(type='mmblockdrop.DIoULoss'))
+
+    def _init_layers(self, in_channels: int, feat_channels: int,
+                     num_convs: int) -> None:
+        widths = [in_channels] + [feat_channels] * num_convs
+        for name in ('cls_convs', 'reg_convs'):
+            tower = (MaskedConv(*pair) for pair in zip(widths, widths[1:]))
+            setattr(self, name, nn.ModuleList(tower))
+        self.cls_head = nn.Conv1d(widths[-1], self.num_classes, 3, padding=1)
+        self.reg_head = nn.Conv1d(widths[-1], 2, 3, padding=1)
+        self.scale = nn.ModuleList(Scale() for _ in self.strides)
+
+    def forward(self, feats: Sequence[Tensor],
+                masks: Sequence[Tensor]) -> DensePredictions:
+        """Predict at every point.
+
+        Args:
+            feats: [B, C, T_l] per level.
+            masks: bool [B, T_l] per level.
+
+        Returns:
+            Float32 predictions per level.
+
+        Raises:
+            ValueError: If the number of levels is not that of ``strides``.
+        """
+        if len(feats) != len(self.strides):
+            raise ValueError(
+                f'head.strides has {len(self.strides)} entries, but the '
+                f'pyramid has {len(feats)} levels; expected one per level')
+        logits, offsets, points = [], [], []
+        for level, (feat, mask) in enumerate(zip(feats, masks)):
+            cls_feat = reg_feat = feat
+            for conv in self.cls_convs:
+                cls_feat, _ = conv(cls_feat, mask)
+            for conv in self.reg_convs:
+                reg_feat, _ = conv(reg_feat, mask)
+            logits.append(self.cls_head(cls_feat).float())
+            distance = self.scale[level](self.reg_head(reg_feat))
+            offsets.append(F.relu(distance.float()))
+            points.append(
+                grid_points(
+                    feat.size(-1), self.strides[level], self.ranges[level],
+                    self.use_offset, feat.device))
+        return DensePredictions(logits, offsets, list(masks), points)
+
+    @staticmethod
+    def flatten(preds: DensePredictions) -> FlatPredictions:
+        """Join the levels, see :func:`~.points.flatten`."""
+        return flatten(preds)
+
+    def decode(self, preds: DensePredictions) -> Tuple[Tensor, Tensor]:
+        """Segments and scores at every point.
+
+        Args:
+            preds: Predictions per level.
+
+        Returns:
+            Segments [B, P, 2] in steps and scores [B, P, K] in [0, 1].
+        """
+        flat = flatten(preds)
+        return (segments_at(flat.points, flat.reg_offsets),
+                flat.cls_logits.sigmoid())
+
+    def targets(self, preds: DensePredictions,
+                data_samples: list) -> Tuple[Tensor, Tensor]:
+        """What the head should have said.
+
+        Args:
+            preds: Predictions per level, for their points.
+            data_samples: Samples with ``gt_instances``: ``segments`` [N, 2]
+                in steps and ``labels`` [N].
+
+        Returns:
+            Multi-hot classes [B, P, K] and distances [B, P, 2] in strides.
+        """
+        points = torch.cat(preds.points)
+        truth = [sample.gt_instances for sample in data_samples]
+        return assign_targets(
+            points, [x.segments.to(points.device) for x in truth],
+            [x.labels.to(points.device) for x in truth], self.num_classes,
+            self.center_radius, self.filter_similar)
+
+    def positives(self, preds: DensePredictions,
+                  data_samples: list) -> Tensor:
+        """Points that are responsible for an action in real video.
+
+        Args:
+            preds: Predictions per level, for their points and masks.
+            data_samples: As in :meth:`targets`.
+
+        Returns:
+            bool [B, P].
+        """
+        classes, _ = self.targets(preds, data_samples)
+        return classes.any(-1) & torch.cat(preds.masks, dim=-1)
+
+    def loss(self, preds: DensePredictions,
+             data_samples: list) -> Dict[str, Tensor]:
+        """Task losses.
+
+        Args:
+            preds: Predictions per level.
+            data_samples: As in :meth:`targets`.
+
+        Returns:
+            ``loss_cls`` over all valid points and ``loss_reg`` over positive
+            ones, both divided by the (in training: running) number of
+            positive points. Without any they are finite and connected.
+        """
+        flat = flatten(preds)
+        classes, offsets = self.targets(preds, data_samples)
+        positive = classes.any(-1) & flat.valid
+        normalizer = self._normalizer(positive.sum())
+
+        smooth = self.label_smoothing
+        classes = classes * (1 - smooth) + smooth / (self.num_classes + 1)
+        loss_cls = self.loss_cls(
+            flat.cls_logits[flat.valid], classes[flat.valid], reduction='sum')
+        loss_reg = self.loss_reg(
+            segments_at(flat.points, flat.reg_offsets)[positive],
+            segments_at(flat.points, offsets)[positive],
+            reduction='sum')
+        loss_cls, loss_reg = loss_cls / normalizer, loss_reg / normalizer
+        weight = self.reg_weight
+        if weight <= 0:
+            weight = loss_cls.detach() / loss_reg.detach().clamp(min=0.01)
+        return dict(loss_cls=loss_cls, loss_reg=loss_reg * weight)
+
+    def _normalizer(self, num_positives: Tensor) -> Tensor:
+        """Divisor of the losses; in training the mean over processes."""
+        count = num_positives.float().clamp(min=1)
+        if not self.training:
+            return count
+        all_reduce(count, op='mean')
+        momentum = self.normalizer_momentum
+        self.loss_normalizer.mul_(momentum).add_(count, alpha=1 - momentum)
+        return self.loss_normalizer.clone()
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str,
+                              *args: List) -> None:
+        key = prefix + 'loss_normalizer'
+        if self.integer_normalizer and key in state_dict:
+            state_dict[key] = state_dict[key].trunc()
+        super()._load_from_state_dict(state_dict, prefix, *args)

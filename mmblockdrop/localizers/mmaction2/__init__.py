@@ -1,0 +1,4 @@
+"""Bridge to the localizers of mmaction2: BMN, TEM, TCANet."""
+from .class_head import SnippetClassHead
+
+__all__ = ['SnippetClassHead']

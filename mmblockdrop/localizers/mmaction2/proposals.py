@@ -1,0 +1,197 @@
+"""Windows as mmaction2's proposal localizers know videos, and back.
+
+BMN, TEM and TCANet see a whole video of ``duration_second`` seconds and
+``duration_frame`` frames; ground truth and proposals are shares of it. Here
+a window takes the place of the video, and one step the place of a second, so
+that what comes back is in steps of the window.
+"""
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Union
+
+import numpy as np
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmblockdrop.utils.reading import read_json
+from mmblockdrop.structures.time_grid import seconds_to_steps, steps_to_seconds
+from mmblockdrop.evaluation.external_classifier import find_video
+
+#: Ground truth of a window without actions: it touches no step.
+NOWHERE = (-1., -1.)
+
+
+def is_window(sample: ActionDataSample) -> bool:
+    """Whether a sample is a window of our data set.
+
+    Args:
+        sample (ActionDataSample): Any sample; those of mmaction2 name no
+            ``snippet_stride``.
+    """
+    return 'snippet_stride' in sample.metainfo
+
+
+def to_proposal_sample(sample: ActionDataSample,
+                       interval: int = 1,
+                       proposals: Optional[Tensor] = None
+                       ) -> ActionDataSample:
+    """A window as mmaction2's proposal localizers read a video.
+
+    Args:
+        sample (ActionDataSample): Window of ``UntrimmedVideoDataset``.
+        interval (int): ``feature_extraction_interval`` of the localizer.
+        proposals (Tensor, optional): ``[M, 3]``, start and end as shares of
+            the window, and score, for localizers that refine proposals.
+
+    Returns:
+        ActionDataSample: A new sample. ``gt_instances.gt_bbox`` are the
+        actions as shares of the window, ``[N, 2]``; with ``proposals`` one
+        row for each of them, the action that it overlaps most (zeros where
+        there is none). A window without actions gets one row that touches
+        no step. The metainfo holds ``duration_second`` and the like besides
+        what it held.
+    """
+    window_size = sample.window_size
+    segments = torch.zeros((0, 2))
+    labels: List[int] = []
+    if 'gt_instances' in sample:
+        segments = sample.gt_instances.segments.float()
+        labels = sample.gt_instances.labels.tolist()
+    boxes = (segments / window_size).clamp(0, 1)
+    result = ActionDataSample()
+    if proposals is not None:
+        proposals = proposals.to(boxes)
+        result.proposals = InstanceData(proposals=proposals)
+        boxes = best_actions(proposals, boxes)
+    elif not len(boxes):
+        boxes = boxes.new_tensor([NOWHERE])
+    result.gt_instances = InstanceData(gt_bbox=boxes)
+    frames = window_size * interval
+    result.set_metainfo(
+        dict(
+            sample.metainfo,
+            duration_second=float(window_size),
+            duration_frame=frames,
+            feature_frame=frames,
+            annotations=[
+                dict(segment=segment, label=label)
+                for segment, label in zip(segments.tolist(), labels)
+            ]))
+    return result
+
+
+def best_actions(proposals: Tensor, boxes: Tensor) -> Tensor:
+    """The action that each proposal overlaps most.
+
+    Args:
+        proposals (Tensor): ``[M, 3]``, start, end and score.
+        boxes (Tensor): Actions ``[N, 2]``.
+
+    Returns:
+        Tensor: ``[M, 2]``, zeros where no action is touched.
+    """
+    if not len(boxes):
+        return proposals.new_zeros(len(proposals), 2)
+    start = torch.maximum(proposals[:, None, 0], boxes[:, 0])
+    end = torch.minimum(proposals[:, None, 1], boxes[:, 1])
+    inter = (end - start).clamp(min=0)
+    lengths = (proposals[:, 1] - proposals[:, 0])[:, None] + (
+        boxes[:, 1] - boxes[:, 0])
+    iou, best = (inter / (lengths - inter).clamp(min=1e-6)).max(1)
+    return boxes[best] * (iou > 0)[:, None]
+
+
+def add_proposals(sample: ActionDataSample,
+                  outputs: Any) -> ActionDataSample:
+    """Put what a stock localizer predicts for a window into its sample.
+
+    Args:
+        sample (ActionDataSample): The window.
+        outputs (Any): What the localizer returned for it: a dict with a
+            ``proposal_list`` in steps (BMN, TCANet, PEM), or a pair of the
+            video's name and curves ``[T, 5]`` (TEM).
+
+    Returns:
+        ActionDataSample: The sample, with ``pred_instances`` (``segments``
+        ``[N, 2]`` in seconds of the video and ``scores``, no labels), or
+        with ``curves`` ``[T, 5]``.
+
+    Raises:
+        TypeError: The localizer returned something else.
+    """
+    if isinstance(outputs, Mapping) and 'proposal_list' in outputs:
+        found = outputs['proposal_list']
+        segments = np.array([p['segment'] for p in found], np.float64)
+        segments = steps_to_seconds(segments.reshape(-1, 2), sample.metainfo)
+        sample.pred_instances = InstanceData(
+            segments=torch.from_numpy(segments).float(),
+            scores=torch.tensor([p['score'] for p in found]).float())
+    elif isinstance(outputs, tuple) and len(outputs) == 2:
+        sample.curves = torch.as_tensor(np.asarray(outputs[1], np.float32))
+    else:
+        raise TypeError(
+            f'the localizer predicted {type(outputs).__name__}, expected a '
+            "dict with 'proposal_list', or a pair of name and curves")
+    return sample
+
+
+class ProposalFile:
+    """Proposals of whole videos that a localizer refines (TCANet).
+
+    Args:
+        path (str): JSON in ActivityNet's format, as ``ANetMetric`` and
+            ``TADMetric.outfile`` write it: ``results -> video ->
+            [{segment, score}]``, times in seconds.
+        max_num (int): Best proposals kept per window.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file has another format.
+    """
+
+    def __init__(self, path: Union[str, Path], max_num: int = 100) -> None:
+        self.path, self.max_num = str(path), max_num
+        try:
+            content = read_json(path, 'model.proposals')
+            found = content['results']
+            self.videos: Dict[str, np.ndarray] = {
+                name: np.array([[*row['segment'], row['score']]
+                                for row in rows], np.float64).reshape(-1, 3)
+                for name, rows in found.items()
+            }
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f'model.proposals={self.path!r} does not exist') from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f'model.proposals={self.path!r} is not of the form results '
+                '-> video -> [{segment, score}]: '
+                f'{type(error).__name__} {error}') from error
+
+    def of_window(self, sample: ActionDataSample) -> Tensor:
+        """Proposals of a window.
+
+        Args:
+            sample (ActionDataSample): The window.
+
+        Returns:
+            Tensor: ``[M, 3]``, start and end as shares of the window and
+            score; the whole window with a score of 0 if there is none.
+
+        Raises:
+            ValueError: The file does not know the video.
+        """
+        meta = sample.metainfo
+        name = find_video(meta['video_name'], self.videos,
+                          f'model.proposals={self.path!r}')
+        rows = self.videos[name]
+        shares = seconds_to_steps(rows[:, :2], meta) / meta['window_size']
+        clipped = shares.clip(0, 1)
+        length = (shares[:, 1] - shares[:, 0]).clip(1e-6)
+        inside = (clipped[:, 1] - clipped[:, 0]) / length > 0.5
+        rows = np.column_stack([clipped, rows[:, 2]])[inside]
+        rows = rows[np.argsort(-rows[:, 2], kind='stable')][:self.max_num]
+        if not len(rows):
+            rows = np.array([[0., 1., 0.]])
+        return torch.from_numpy(rows).float()

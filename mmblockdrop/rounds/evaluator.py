@@ -1,0 +1,143 @@
+"""Measure the model of a run as it stands: metrics, cost, candidates."""
+import copy
+from typing import Any, Dict, Optional
+
+import torch
+from mmengine.dist import broadcast_object_list
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+
+from mmblockdrop.compression import BlockStack, has_lora, merge_lora
+from mmblockdrop.compression.lora import check_called
+from mmblockdrop.report import measure
+from .rebuild import evaluate, localizer_of, plain_model
+
+
+class Gauge:
+    """Measures the runner's model on validation and scoring data.
+
+    Args:
+        runner (Runner): The runner, with a validation loop.
+        score_dataloader (dict, optional): What candidates are scored on.
+            Defaults to the validation data.
+
+    Raises:
+        ValueError: The config has no validation.
+    """
+
+    def __init__(self, runner: Runner,
+                 score_dataloader: Optional[dict] = None) -> None:
+        if runner._val_loop is None:
+            raise ValueError(
+                'DistillationLoop chooses the best epoch of a round and needs '
+                'val_dataloader, val_cfg and val_evaluator in the config.')
+        self.runner = runner
+        self.score_dataloader = score_dataloader
+
+    @property
+    def score_batches(self) -> Any:
+        """DataLoader: What candidates are scored on.
+
+        Raises:
+            ValueError: It is empty.
+        """
+        if not hasattr(self, '_score_batches'):
+            if self.score_dataloader is None:
+                self._score_batches = self.runner.val_loop.dataloader
+            else:
+                self._score_batches = Runner.build_dataloader(
+                    copy.deepcopy(self.score_dataloader),
+                    seed=self.runner.seed)
+            if not len(self._score_batches.dataset):
+                raise ValueError('train_cfg.score_dataloader gives an empty '
+                                 'dataset: nothing to score on.')
+        return self._score_batches
+
+    def new_evaluator(self) -> Evaluator:
+        """Evaluator like that of validation, with nothing counted yet.
+
+        Returns:
+            Evaluator: The evaluator.
+        """
+        evaluator = copy.deepcopy(self.keep_evaluator())
+        evaluator.dataset_meta = self.score_batches.dataset.metainfo
+        return evaluator
+
+    def keep_evaluator(self) -> Evaluator:
+        """Copy the evaluator of validation before it is used.
+
+        Metrics may remember more than their results: ``ANetMetric`` of
+        mmaction2 keeps the annotations of every video that it has seen.
+
+        Returns:
+            Evaluator: As it was when first asked for.
+        """
+        if not hasattr(self, '_unused'):
+            self._unused = copy.deepcopy(self.runner.val_loop.evaluator)
+            for metric in self._unused.metrics:
+                metric.results.clear()
+        return self._unused
+
+    def probe(self, stack: BlockStack,
+              lora: Optional[dict] = None) -> Dict[str, Any]:
+        """Find out on one batch of validation which blocks may go.
+
+        Args:
+            stack (BlockStack): The blocks of the localizer.
+            lora (dict, optional): LoRA that will be attached to them.
+
+        Returns:
+            dict: For the record; the same on every process.
+
+        Raises:
+            ValueError: LoRA names layers that are not called.
+        """
+        model = plain_model(self.runner.model)
+        model.eval()
+        with torch.random.fork_rng(devices=[]):
+            batch = next(iter(self.runner.val_loop.dataloader))
+            stack.probe(lambda: model.val_step(batch))
+        if lora is not None:
+            check_called(stack.idle, **lora)
+        if stack.fixed:
+            self.runner.logger.info('Blocks that may be dropped: '
+                                    f'{stack.droppable}.{stack.why_fixed}')
+        found = [stack.probed]
+        broadcast_object_list(found)
+        return found[0]
+
+    def validate(self) -> Dict[str, float]:
+        """Metrics on the validation data as the model is now.
+
+        Returns:
+            Dict[str, float]: All metrics.
+        """
+        val_loop = self.runner.val_loop
+        evaluator = copy.deepcopy(self.keep_evaluator())
+        return evaluate(
+            plain_model(self.runner.model), val_loop.dataloader, evaluator)
+
+    def cost(self, localizer: Optional[torch.nn.Module] = None
+             ) -> Dict[str, float]:
+        """Parameters, MACs and latency of one window of validation.
+
+        Args:
+            localizer (nn.Module, optional): Defaults to the one that is
+                trained. LoRA counts as merged.
+
+        Returns:
+            Dict[str, float]: ``params``, ``macs``, ``latency_ms``.
+        """
+        if not hasattr(self, '_window'):
+            batch = next(iter(self.runner.val_loop.dataloader))
+            data = plain_model(self.runner.model).data_preprocessor(
+                batch, False)
+            self._window = (data['inputs'][:1], data['data_samples'][:1])
+        if localizer is None:
+            localizer = localizer_of(self.runner.model)
+        if has_lora(localizer):
+            localizer = copy.deepcopy(localizer)
+            merge_lora(localizer)
+        localizer.eval()
+        with torch.no_grad():
+            return measure(localizer, *self._window)

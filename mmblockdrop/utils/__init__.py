@@ -1,0 +1,1 @@
+"""Files, messages and progress."""

@@ -1,0 +1,233 @@
+"""One video in, segments out; with a compressed checkpoint too."""
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmblockdrop.apis import init_localizer, localize_video, of_classes
+from mmblockdrop.compression import add_lora, replay
+from mmblockdrop.inference.localize import without_cache
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = ['run', 'jump', 'fall']
+
+
+@pytest.fixture(scope='module')
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp('videos') / 'clip.mp4'
+    writer = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*'mp4v'), 25, (64, 64))
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        writer.write(rng.integers(0, 255, (64, 64, 3), np.uint8))
+    writer.release()
+    return path
+
+
+def localizer_cfg(**backbone):
+    return dict(
+        type='mmblockdrop.ActionFormer',
+        data_preprocessor=dict(
+            type='mmaction.ActionDataPreprocessor',
+            mean=[127.5] * 3,
+            std=[64.] * 3,
+            format_shape='NCTHW'),
+        backbone=dict(
+            type='mmblockdrop.LoRAViT',
+            img_size=32,
+            embed_dims=16,
+            depth=3,
+            num_heads=2,
+            num_frames=16,
+            **backbone),
+        clip_frames=16,
+        window_size=32,
+        projection=dict(
+            type='mmblockdrop.ConvTransformerProjection',
+            in_channels=16,
+            out_channels=16,
+            arch=(1, 1, 1),
+            num_heads=2,
+            path_drop=0.),
+        head=dict(
+            type='mmblockdrop.ActionFormerHead',
+            num_classes=3,
+            in_channels=16,
+            prior_prob=0.3,
+            strides=[1, 2]))
+
+
+def make_config(folder, wrapped=False):
+    model = localizer_cfg()
+    if wrapped:
+        model = dict(type='mmblockdrop.TeacherStudentWrapper',
+                     localizer=model)
+    cfg = Config(
+        dict(
+            default_scope='mmaction',
+            model=model,
+            test_dataloader=dict(
+                dataset=dict(
+                    type='mmblockdrop.UntrimmedVideoDataset',
+                    ann_file='absent.json',
+                    data_root='absent',
+                    data_prefix=dict(video='absent'),
+                    classes=CLASSES,
+                    subset='test',
+                    block_list='annotations/blocked.json',
+                    window_size=32,
+                    snippet_stride=2,
+                    frames_per_step=2,
+                    test_mode=True,
+                    pipeline=[
+                        dict(
+                            type='mmblockdrop.CachedFrames',
+                            cache_dir='absent',
+                            transforms=[
+                                dict(type='mmblockdrop.OpenVideo'),
+                                dict(type='DecordDecode'),
+                                dict(type='Resize', scale=(32, 32),
+                                     keep_ratio=False)
+                            ]),
+                        dict(type='mmblockdrop.SampleWindow'),
+                        dict(type='DecordDecode'),
+                        dict(type='FormatShape', input_format='NCTHW'),
+                        dict(type='mmblockdrop.PackTADInputs')
+                    ])),
+            test_evaluator=dict(type='mmblockdrop.TADMetric',
+                                max_per_video=9)))
+    path = Path(folder) / 'config.py'
+    cfg.dump(path)
+    return str(path)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return make_config(tmp_path)
+
+
+def checkpoint_of(model, path, **meta):
+    content = dict(
+        state_dict=model.state_dict(),
+        meta=dict(dataset_meta=dict(classes=CLASSES), **meta))
+    torch.save(content, path)
+    return str(path)
+
+
+def test_finds_segments_in_seconds(config, video):
+    torch.manual_seed(0)
+    model = init_localizer(config)
+    found = localize_video(model, video)
+    assert found['duration'] == pytest.approx(6)
+    assert len(found['scores']) == 9  # the metric's limit
+    assert found['segments'].min() >= 0 and found['segments'].max() <= 6
+    # 150 frames are 75 steps: more than a window of 32 steps (2.56 s).
+    assert found['segments'].max() > 3
+    first = found['detections'][0]
+    assert first['label'] in CLASSES
+    assert first['score'] == pytest.approx(found['scores'].max())
+    few = localize_video(model, video, score_thr=found['scores'].mean())
+    assert len(few['scores']) < 9
+
+
+@pytest.mark.parametrize('lora', [None, dict(rank=2)])
+def test_a_compressed_checkpoint_gives_the_same_segments(
+        tmp_path, video, lora):
+    config = make_config(tmp_path, wrapped=True)
+    model = init_localizer(config)
+    record = dict(stack='backbone.blocks', depth=3,
+                  rounds=[dict(round=1, dropped=[1])])
+    replay(model, record)
+    if lora:
+        record['lora'] = lora
+        add_lora(model.backbone.blocks, **lora)
+        for name, parameter in model.named_parameters():
+            if 'lora_B' in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+    file = checkpoint_of(model.eval(), tmp_path / 'c.pth', blockdrop=record)
+    expected = localize_video(model, video)
+    loaded = init_localizer(config, file)
+    assert not any('lora' in name for name, _ in loaded.named_parameters())
+    found = localize_video(loaded, video)
+    np.testing.assert_allclose(found['scores'], expected['scores'], atol=1e-5)
+
+
+def test_missing_and_damaged_files_are_named(config, tmp_path, video):
+    model = init_localizer(config)
+    with pytest.raises(FileNotFoundError, match='did you mean .*clip.mp4'):
+        localize_video(model, video.with_name('clop.mp4'))
+    broken = tmp_path / 'broken.mp4'
+    broken.write_bytes(b'no video')
+    with pytest.raises(ValueError, match='broken.mp4 cannot be read as a vi'):
+        localize_video(model, broken)
+    with pytest.raises(FileNotFoundError, match='config: there is no file'):
+        init_localizer(tmp_path / 'absent.py')
+    with pytest.raises(ValueError, match='broken.mp4 cannot be read'):
+        init_localizer(config, str(broken))
+    dropped = init_localizer(config)
+    replay(dropped, dict(stack='backbone.blocks', depth=3,
+                         rounds=[dict(dropped=[0])]))
+    file = checkpoint_of(dropped, tmp_path / 'no_record.pth')
+    with pytest.raises(ValueError, match='has no record of dropped blocks'):
+        init_localizer(config, file)
+
+
+def test_frames_are_decoded_window_by_window():
+    steps = without_cache([
+        dict(type='mmblockdrop.CachedFrames', cache_dir='x', transforms=[
+            dict(type='open'), dict(type='DecordDecode'),
+            dict(type='Resize')]),
+        dict(type='mmblockdrop.SampleWindow'),
+        dict(type='DecordDecode'),
+        dict(type='FormatShape')])
+    assert [s['type'] for s in steps] == [
+        'open', 'mmblockdrop.SampleWindow', 'DecordDecode', 'Resize',
+        'FormatShape']
+
+
+def test_annotated_actions_of_the_classes_that_are_looked_for():
+    truth = dict(segments=torch.tensor([[0., 9], [1, 2], [3, 4]]).numpy(),
+                 labels=['sit', 'run', 'sit'])
+    kept = of_classes(truth, ['run', 'fall'])
+    assert kept['labels'] == ['run']
+    assert kept['segments'].tolist() == [[1, 2]]
+    assert of_classes(truth, None) is truth
+    assert of_classes(truth, ['action'])['labels'] == ['action'] * 3
+
+
+def test_demo_prints_and_writes(config, tmp_path, video, monkeypatch, capsys):
+    model = init_localizer(config)
+    file = checkpoint_of(model, tmp_path / 'c.pth')
+    ann_file = tmp_path / 'ann.json'
+    ann_file.write_text(json.dumps(dict(database=dict(clip=dict(
+        annotations=[dict(segment=[1, 2], label='run')])))))
+    monkeypatch.setattr(sys, 'argv', [
+        'localize.py', str(video), '--config', config, '--checkpoint', file,
+        '--teacher-checkpoint', file, '--ann-file', str(ann_file),
+        '--out-dir', str(tmp_path / 'out'), '--score-thr', '0', '--device',
+        'cpu', '--batch-size', '2', '--precision', 'bf16', '--compile'])
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, 'compile',
+                        lambda module: compiled.append(type(module).__name__))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / 'demo/localize.py'), run_name='__main__')
+    assert end.value.code == 0
+    assert 'start (s)' in capsys.readouterr().out
+    assert compiled == ['LoRAViT', 'LoRAViT'], 'the encoder of both models'
+    written = json.loads((tmp_path / 'out/clip.json').read_text())
+    assert len(written['results']['clip']) == 9
+    assert (tmp_path / 'out/clip.png').stat().st_size > 10000
+
+    monkeypatch.setattr(sys, 'argv', [
+        'localize.py', 'absent.mp4', '--config', config, '--checkpoint',
+        file])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / 'demo/localize.py'), run_name='__main__')
+    assert end.value.code == 1
+    assert 'no file absent.mp4' in capsys.readouterr().err

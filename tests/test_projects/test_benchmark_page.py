@@ -1,0 +1,54 @@
+"""The page that the benchmarks write."""
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[2] / 'projects' / 'benchmarks'
+sys.path.insert(0, str(TOOLS))
+
+import benchmark_page as page  # noqa: E402
+
+
+def test_sections_are_replaced_one_by_one(tmp_path):
+    path = tmp_path / 'notes' / 'page.md'
+    page.write_section(path, 'first', '## First\n\n1')
+    page.write_section(path, 'second', '## Second\n\n2')
+    mine = path.read_text().replace('1', '1\n\nby \\1 hand')
+    path.write_text(mine + '\nThe end.\n')
+    page.write_section(path, 'second', '## Second\n\n22 \\1')
+    text = path.read_text()
+    assert text.startswith('# Benchmarks')
+    assert 'by \\1 hand' in text and text.endswith('The end.\n')
+    assert text.count('## Second') == 1 and '22 \\1' in text
+    assert text.index('## First') < text.index('## Second')
+    assert [p.name for p in path.parent.iterdir()] == ['page.md']
+
+
+def test_names_that_cannot_be_markers_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='section name'):
+        page.write_section(tmp_path / 'page.md', 'a b', '')
+
+
+def test_publish_names_the_conditions(tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    page.add_arguments(parser)
+    path = tmp_path / 'page.md'
+    args = parser.parse_args(['--page', str(path), '--dry-run'])
+    text = page.publish(args, 'toy', 'Toy', '1 s')
+    assert 'torch' in text and 'cores' in text and text in capsys.readouterr(
+    ).out
+    assert not path.exists()
+    page.publish(parser.parse_args(['--page', str(path)]), 'toy', 'Toy', '2 s')
+    assert '2 s' in path.read_text()
+
+
+def test_functions_take_turns():
+    calls = []
+    times = page.alternate(
+        dict(a=lambda: calls.append('a'), b=lambda: calls.append('b')),
+        repeats=3)
+    assert ''.join(calls) == 'abbaabba'
+    assert len(times['a']) == len(times['b']) == 3
+    assert page.median_ratio([1, 2, 9], [2, 2, 3]) == 1
