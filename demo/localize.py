@@ -22,7 +22,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -67,11 +67,10 @@ def table(detections: Sequence[Dict[str, Any]]) -> str:
     """Lay out detections in order of time.
 
     Args:
-        detections (Sequence[dict]): ``segment`` in seconds, ``label``,
-            ``score``.
+        detections: ``segment`` in seconds, ``label``, ``score``.
 
     Returns:
-        str: One line for each.
+        One line for each.
     """
     width = max([5, *(len(d['label']) for d in detections)])
     lines = [f'{"start (s)":>9} {"end (s)":>9}  {"label":<{width}}  score']
@@ -86,10 +85,10 @@ def run(args: argparse.Namespace) -> List[Path]:
     """Localize, print and write.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        args: See :func:`parse_args`.
 
     Returns:
-        list[Path]: The JSON file and the picture.
+        The JSON file and the picture.
     """
     truth = None if args.ann_file is None else read_actions(
         args.ann_file, args.video)
@@ -128,12 +127,12 @@ def localize(args: argparse.Namespace, config: str,
     """Load a model and find the actions of the video.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
-        config (str): Its config.
-        checkpoint (str): Its weights.
+        args: See :func:`parse_args`.
+        config: Its config.
+        checkpoint: Its weights.
 
     Returns:
-        dict: What ``localize_video`` returns.
+        What ``localize_video`` returns.
     """
     model = init_localizer(config, checkpoint, args.device)
     if args.compile and getattr(model, 'backbone', None) is not None:
@@ -147,11 +146,11 @@ def above(found: Dict[str, Any], score_thr: float) -> Dict[str, Any]:
     """Keep the detections that reach a score.
 
     Args:
-        found (dict): What ``localize_video`` returned.
-        score_thr (float): The least score.
+        found: What ``localize_video`` returned.
+        score_thr: The least score.
 
     Returns:
-        dict: The same with fewer detections.
+        The same with fewer detections.
     """
     keep = found['scores'] >= score_thr
     kept = {key: found[key][keep] for key in ('segments', 'scores', 'labels')}

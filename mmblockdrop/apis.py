@@ -32,13 +32,13 @@ def init_localizer(
     """Load a localizer, compressed or not.
 
     Args:
-        config (str or Config): Config of the baseline or of block drop.
-        checkpoint (str, optional): Weights. Blocks that its record names are
-            dropped, LoRA is merged. None keeps random weights.
-        device (str, optional): Defaults to the GPU if there is one.
+        config: Config of the baseline or of block drop.
+        checkpoint: Weights. Blocks that its record names are dropped, LoRA is
+            merged. None keeps random weights.
+        device: Defaults to the GPU if there is one.
 
     Returns:
-        nn.Module: The localizer, ready for :func:`localize_video`.
+        The localizer, ready for :func:`localize_video`.
 
     Raises:
         FileNotFoundError: If config or checkpoint does not exist.
@@ -53,12 +53,12 @@ def read_actions(ann_file: str, video: Union[str, Path]) -> Dict[str, Any]:
     """Annotated actions of one video.
 
     Args:
-        ann_file (str): ActivityNet-style annotations.
-        video (str): The video; its name without suffix is looked up, with
-            or without ActivityNet's ``v_``.
+        ann_file: ActivityNet-style annotations.
+        video: The video; its name without suffix is looked up, with or without
+            ActivityNet's ``v_``.
 
     Returns:
-        dict: ``segments`` in seconds, [N, 2], and ``labels``, N names.
+        ``segments`` in seconds, [N, 2], and ``labels``, N names.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -96,12 +96,12 @@ def of_classes(actions: Dict[str, Any],
     """Annotated actions of the classes that a localizer knows.
 
     Args:
-        actions (dict): What :func:`read_actions` returned.
-        classes (sequence of str, optional): Names. ``action`` alone, as of a
-            class-agnostic data set, stands for every action; None keeps all.
+        actions: What :func:`read_actions` returned.
+        classes: Names. ``action`` alone, as of a class-agnostic data set,
+            stands for every action; None keeps all.
 
     Returns:
-        dict: The same form.
+        The same form.
     """
     if classes is None:
         return actions
@@ -121,14 +121,14 @@ def draw_localization(found: Dict[str, Any],
     """Picture of ground truth, teacher and localizer above the frames.
 
     Args:
-        found (dict): What :func:`localize_video` returned.
-        path (str): PNG to write.
-        teacher (dict, optional): The same of the uncompressed model.
-        truth (dict, optional): What :func:`read_actions` returned.
-        name (str): Name of the band of ``found``.
+        found: What :func:`localize_video` returned.
+        path: PNG to write.
+        teacher: The same of the uncompressed model.
+        truth: What :func:`read_actions` returned.
+        name: Name of the band of ``found``.
 
     Returns:
-        Path: The picture.
+        The picture.
     """
     rows: List[tuple] = []
     if truth is not None:

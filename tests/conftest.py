@@ -27,11 +27,11 @@ def read_golden(folder: Path, name: str) -> Any:
     """Read one file of recorded numbers, compressed or not.
 
     Args:
-        folder (Path): Folder of recorded numbers.
-        name (str): File name without ``.xz``.
+        folder: Folder of recorded numbers.
+        name: File name without ``.xz``.
 
     Returns:
-        Any: Its content.
+        Its content.
 
     Raises:
         FileNotFoundError: The folder lacks the file.

@@ -19,8 +19,8 @@ class ToyVideos(Dataset):
     """Windows in which bright stretches are actions.
 
     Args:
-        length (int): Number of videos, one window each.
-        seed (int): Seed of their content.
+        length: Number of videos, one window each.
+        seed: Seed of their content.
     """
 
     metainfo = dict(classes=['dim', 'bright'])
@@ -70,7 +70,7 @@ def localizer(**backbone: Any) -> Dict[str, Any]:
         **backbone: Overrides arguments of the backbone.
 
     Returns:
-        dict: Config.
+        Config.
     """
     return dict(
         type='mmblockdrop.ActionFormer',
@@ -114,12 +114,12 @@ def loader(length: int, seed: int, train: bool = False) -> Dict[str, Any]:
     """Config of a dataloader over toy videos.
 
     Args:
-        length (int): Number of videos.
-        seed (int): Seed of their content.
-        train (bool): Shuffle.
+        length: Number of videos.
+        seed: Seed of their content.
+        train: Shuffle.
 
     Returns:
-        dict: Config.
+        Config.
     """
     return dict(
         batch_size=2,
@@ -132,11 +132,11 @@ def config(work_dir: Any, **overrides: Any) -> Config:
     """Config of a run that trains the toy localizer.
 
     Args:
-        work_dir (Any): Work directory.
+        work_dir: Work directory.
         **overrides: Top-level keys to set.
 
     Returns:
-        Config: The config.
+        The config.
     """
     evaluator = dict(type='mmblockdrop.TADMetric', tiou_thresholds=[0.3, 0.5])
     cfg = dict(
@@ -176,13 +176,13 @@ def block_drop(work_dir: Any, checkpoint: str, drops: int = 2,
     """Config of a block-drop run from a toy checkpoint.
 
     Args:
-        work_dir (Any): Work directory.
-        checkpoint (str): The trained toy localizer.
-        drops (int): Blocks to drop.
+        work_dir: Work directory.
+        checkpoint: The trained toy localizer.
+        drops: Blocks to drop.
         **overrides: Entries of ``train_cfg`` to set, or top-level keys.
 
     Returns:
-        Config: The config.
+        The config.
     """
     top = {
         k: overrides.pop(k)
@@ -210,11 +210,11 @@ def batch(length: int = 2, seed: int = 3) -> Dict[str, List[Any]]:
     """One collated batch, as a dataloader gives it.
 
     Args:
-        length (int): Samples.
-        seed (int): Seed of their content.
+        length: Samples.
+        seed: Seed of their content.
 
     Returns:
-        dict: ``inputs`` and ``data_samples``.
+        ``inputs`` and ``data_samples``.
     """
     samples = list(ToyVideos(length, seed).samples)
     return dict(

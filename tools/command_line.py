@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that both programs have.
 
     Args:
-        parser (argparse.ArgumentParser): Has the program's own arguments.
+        parser: Has the program's own arguments.
     """
     parser.add_argument(
         '--cfg-options',
@@ -35,11 +35,11 @@ def read_config(args: argparse.Namespace) -> Config:
     ``work_dir``, or ``work_dirs/`` and the config's file name.
 
     Args:
-        args (argparse.Namespace): ``config``, ``work_dir``, ``launcher``,
-            ``local_rank`` and ``cfg_options``.
+        args: ``config``, ``work_dir``, ``launcher``, ``local_rank`` and
+            ``cfg_options``.
 
     Returns:
-        Config: The config, ``--cfg-options`` not yet merged.
+        The config, ``--cfg-options`` not yet merged.
 
     Raises:
         FileNotFoundError: If there is no such config, with the nearest name.
@@ -60,8 +60,8 @@ def require_file(path: str, argument: str) -> None:
     """Check that a file given on the command line exists.
 
     Args:
-        path (str): The file, or a URL, which is not checked.
-        argument (str): Name of the argument.
+        path: The file, or a URL, which is not checked.
+        argument: Name of the argument.
 
     Raises:
         FileNotFoundError: With the nearest name in that folder.
@@ -75,11 +75,11 @@ def build_runner(cfg: Config):
     """Build the config's runner.
 
     Args:
-        cfg (Config): ``runner_type`` names a registered runner; without it
-            the runner is mmengine's.
+        cfg: ``runner_type`` names a registered runner; without it the runner
+            is mmengine's.
 
     Returns:
-        Runner: The runner.
+        The runner.
     """
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner

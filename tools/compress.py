@@ -84,10 +84,10 @@ def cost(text: str) -> Any:
     """Read a number, or a share with a percent sign.
 
     Args:
-        text (str): Such as '2.5e9' or '75%'.
+        text: Such as '2.5e9' or '75%'.
 
     Returns:
-        float | str: The number, or the share as it is.
+        The number, or the share as it is.
 
     Raises:
         ValueError: It is neither, or not positive.
@@ -102,10 +102,10 @@ def loop_arguments(args: argparse.Namespace) -> Dict[str, Any]:
     """Arguments of ``DistillationLoop`` that the command line gives.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        args: See :func:`parse_args`.
 
     Returns:
-        dict: ``drops``, ``budget`` and ``tolerance`` as far as given.
+        ``drops``, ``budget`` and ``tolerance`` as far as given.
 
     Raises:
         ValueError: ``--drop`` is neither a number nor a share.
@@ -139,8 +139,8 @@ def write_config(args: argparse.Namespace, target: Path) -> None:
     """Write the config.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
-        target (Path): The file.
+        args: See :func:`parse_args`.
+        target: The file.
 
     Raises:
         ValueError: It exists with another content, or the given config
@@ -203,11 +203,11 @@ def given(argv: Optional[Sequence[str]], option: str) -> List[str]:
     """Values of an option as they stand on the command line.
 
     Args:
-        argv (Sequence[str], optional): None for ``sys.argv``.
-        option (str): Such as ``--cfg-options``.
+        argv: None for ``sys.argv``.
+        option: Such as ``--cfg-options``.
 
     Returns:
-        list[str]: The words up to the next option.
+        The words up to the next option.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     words = words[words.index(option) + 1:]

@@ -83,19 +83,18 @@ def derived_config(config: str, checkpoint: str, target: Path,
     """Text of a block-drop config that inherits from another.
 
     Args:
-        config (str): Config that trains the localizer.
-        checkpoint (str): The trained localizer.
-        target (Path): Where the text will stand.
-        blocks (Sequence[str], optional): Paths of the stack; None looks for
-            it.
-        metric (str, optional): Metric of the evaluator; None takes the one
-            that belongs to its type.
-        epochs (int): Epochs of alignment per round.
-        lora (int, optional): Rank of LoRA; None trains the weights.
-        loop (dict): Further arguments of ``DistillationLoop``.
+        config: Config that trains the localizer.
+        checkpoint: The trained localizer.
+        target: Where the text will stand.
+        blocks: Paths of the stack; None looks for it.
+        metric: Metric of the evaluator; None takes the one that belongs to its
+            type.
+        epochs: Epochs of alignment per round.
+        lora: Rank of LoRA; None trains the weights.
+        loop: Further arguments of ``DistillationLoop``.
 
     Returns:
-        str: The config.
+        The config.
 
     Raises:
         ValueError: The config lacks something; says which option helps.
@@ -139,10 +138,10 @@ def build_empty(model_cfg: dict) -> nn.Module:
     """Build a model to look at; without values where its class allows.
 
     Args:
-        model_cfg (dict): Its config.
+        model_cfg: Its config.
 
     Returns:
-        nn.Module: The model.
+        The model.
     """
     try:
         with empty_weights():
@@ -155,11 +154,11 @@ def find_metric(cfg: Config, config: str) -> str:
     """Metric of a config's validation.
 
     Args:
-        cfg (Config): A whole config.
-        config (str): Its file, for the error.
+        cfg: A whole config.
+        config: Its file, for the error.
 
     Returns:
-        str: Key.
+        Key.
 
     Raises:
         ValueError: There is no validation, or its metrics are not known.
@@ -189,10 +188,10 @@ def find_blocks(model: nn.Module) -> Paths:
     together; blocks that cannot go are found by the run.
 
     Args:
-        model (nn.Module): The localizer.
+        model: The localizer.
 
     Returns:
-        str | list[str]: Dotted path or paths.
+        Dotted path or paths.
 
     Raises:
         ValueError: There is none.
@@ -228,11 +227,11 @@ def find_alignments(model: nn.Module, stack: Paths) -> Dict[str, dict]:
     """What to hold against the teacher, for the localizer at hand.
 
     Args:
-        model (nn.Module): The localizer.
-        stack (str | list[str]): Paths of the stack.
+        model: The localizer.
+        stack: Paths of the stack.
 
     Returns:
-        dict: Name to config. The outputs of blocks, and the predictions of
+        Name to config. The outputs of blocks, and the predictions of
         localizers that are known.
     """
     found = {}

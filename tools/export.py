@@ -57,10 +57,10 @@ def export(args: argparse.Namespace) -> Dict[str, Any]:
     """Do what the command line says.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        args: See :func:`parse_args`.
 
     Returns:
-        dict: Content of ``export.json``.
+        Content of ``export.json``.
     """
     require_file(args.config, 'config')
     cfg = Config.fromfile(args.config)
@@ -79,13 +79,13 @@ def write_onnx(args: argparse.Namespace, model: Any, inputs: Any,
     """Write ``model.onnx`` or ``encoder.onnx``.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
-        model (nn.Module): The compressed model.
-        inputs (Tensor): One sample of its inputs.
-        model_cfg (dict): Its config.
+        args: See :func:`parse_args`.
+        model: The compressed model.
+        inputs: One sample of its inputs.
+        model_cfg: Its config.
 
     Returns:
-        dict: What ``to_onnx`` found, and the file's size.
+        What ``to_onnx`` found, and the file's size.
 
     Raises:
         ExportError: There is no encoder, or ONNX cannot express the model.
@@ -113,11 +113,11 @@ def first_input(model: Any, inputs: Any) -> Any:
     """What the encoder is given first when the model runs.
 
     Args:
-        model (nn.Module): Model with a ``backbone``.
-        inputs (Tensor): Inputs of the model.
+        model: Model with a ``backbone``.
+        inputs: Inputs of the model.
 
     Returns:
-        Tensor: One sample of what goes into the backbone.
+        One sample of what goes into the backbone.
     """
     seen: List[Any] = []
     handle = model.backbone.register_forward_pre_hook(
@@ -133,11 +133,11 @@ def summary(report: Dict[str, Any], out_dir: Path) -> str:
     """What was done, in a few lines.
 
     Args:
-        report (dict): Content of ``export.json``.
-        out_dir (Path): Folder of the files.
+        report: Content of ``export.json``.
+        out_dir: Folder of the files.
 
     Returns:
-        str: The lines.
+        The lines.
     """
     lines = [
         f'{s["path"]}: kept {s["kept"]}, dropped {s["dropped"]}'

@@ -22,9 +22,9 @@ def set_aside_unless_same(work: Path, configs: Sequence[str],
     stay where they are.
 
     Args:
-        work (Path): Folder with the results of earlier calls.
-        configs (Sequence[str]): Configs that will run.
-        annotations (Path): Annotations that they will read.
+        work: Folder with the results of earlier calls.
+        configs: Configs that will run.
+        annotations: Annotations that they will read.
     """
     found = _read(work / RECORD)
     expected = fingerprint(configs, annotations)
@@ -49,11 +49,11 @@ def fingerprint(configs: Sequence[str], annotations: Path) -> Dict[str, str]:
     """Digest of everything that decides the results.
 
     Args:
-        configs (Sequence[str]): Configs, with what they inherit.
-        annotations (Path): Annotations.
+        configs: Configs, with what they inherit.
+        annotations: Annotations.
 
     Returns:
-        dict[str, str]: Name of the file to SHA-256.
+        Name of the file to SHA-256.
     """
     contents = {c: Config.fromfile(c).pretty_text.encode() for c in configs}
     contents[annotations.name] = annotations.read_bytes()

@@ -40,13 +40,13 @@ def write_configs(data: Path, work: Path, baseline: str,
     can be changed and run by themselves.
 
     Args:
-        data (Path): Holds ``annotations.json`` and ``videos``.
-        work (Path): Where the configs go.
-        baseline (str): Config to start from.
-        block_drop (str): Config of its compression.
+        data: Holds ``annotations.json`` and ``videos``.
+        work: Where the configs go.
+        baseline: Config to start from.
+        block_drop: Config of its compression.
 
     Returns:
-        tuple[Path, Path]: The two files.
+        The two files.
 
     Raises:
         SystemExit: The annotations lack what is needed.
@@ -124,10 +124,10 @@ def read_database(data: Path) -> Dict[str, Any]:
     """Annotated videos of a folder.
 
     Args:
-        data (Path): Holds ``annotations.json``.
+        data: Holds ``annotations.json``.
 
     Returns:
-        dict: Name to entry.
+        Name to entry.
 
     Raises:
         SystemExit: The file is absent or in another format.
@@ -153,11 +153,11 @@ def read_actions(database: Dict[str, Any]) -> Tuple[np.ndarray, List[str]]:
     """Lengths and classes of the actions that training will keep.
 
     Args:
-        database (dict): Annotated videos.
+        database: Annotated videos.
 
     Returns:
-        tuple[ndarray, list[str]]: Seconds [N] of the actions whose segment
-        can be meant, and all labels in alphabetical order.
+        Seconds [N] of the actions whose segment can be meant, and all labels
+        in alphabetical order.
     """
     from mmblockdrop.data.actions import ActionReader
     lengths, labels = [], set()
@@ -175,13 +175,13 @@ def choose_subsets(subsets: List[str], data: Path) -> Dict[str, Any]:
     """Which videos train, choose the epoch, and test.
 
     Args:
-        subsets (list[str]): Names in the annotations.
-        data (Path): For the error.
+        subsets: Names in the annotations.
+        data: For the error.
 
     Returns:
-        dict: 'train', 'val', 'test' to dataset arguments. Without a
-        validation subset beside a test subset, a part of the training
-        videos chooses the epoch.
+        'train', 'val', 'test' to dataset arguments. Without a validation
+        subset beside a test subset, a part of the training videos chooses the
+        epoch.
 
     Raises:
         SystemExit: There is no training or no other subset.
@@ -207,11 +207,11 @@ def frame_rate(data: Path, database: Dict[str, Any]) -> float:
     """Median frame rate of some of the videos.
 
     Args:
-        data (Path): Folder of the data.
-        database (dict): Annotated videos.
+        data: Folder of the data.
+        database: Annotated videos.
 
     Returns:
-        float: Frames per second.
+        Frames per second.
 
     Raises:
         SystemExit: No video can be read.
@@ -233,12 +233,12 @@ def find_readable(data: Path, name: str) -> Optional[Tuple[Path, float]]:
     """File of a video that can be read.
 
     Args:
-        data (Path): Folder of the data.
-        name (str): The video.
+        data: Folder of the data.
+        name: The video.
 
     Returns:
-        tuple[Path, float], optional: Its file and its frames per second;
-        None if there is none, or it is damaged.
+        Its file and its frames per second; None if there is none, or it is
+        damaged.
     """
     from decord import VideoReader
     for path in sorted((data / 'videos').glob(f'{glob.escape(name)}.*')):

@@ -41,10 +41,10 @@ def step(number: int, what: str, command: Sequence[str],
     """Run one program, unless its result is there.
 
     Args:
-        number (int): For the headline.
-        what (str): For the headline.
-        command (Sequence[str]): Program of this project and arguments.
-        done (Callable): Tells whether its result is there already.
+        number: For the headline.
+        what: For the headline.
+        command: Program of this project and arguments.
+        done: Tells whether its result is there already.
 
     Raises:
         SystemExit: The program failed; what is finished stays.
@@ -65,10 +65,10 @@ def is_finished(report: Path) -> bool:
     """Whether a block-drop run has ended.
 
     Args:
-        report (Path): Its ``blockdrop.json``.
+        report: Its ``blockdrop.json``.
 
     Returns:
-        bool: Whether the file is there and says so.
+        Whether the file is there and says so.
     """
     return report.exists() and json.loads(report.read_text()).get(
         'finished', False)
@@ -78,11 +78,11 @@ def is_newer(result: Optional[Path], source: Path) -> bool:
     """Whether a result is there and was made after what it comes from.
 
     Args:
-        result (Path, optional): File that a step writes.
-        source (Path): File that it reads.
+        result: File that a step writes.
+        source: File that it reads.
 
     Returns:
-        bool: Whether the step need not run again.
+        Whether the step need not run again.
     """
     return (result is not None and result.is_file()
             and result.stat().st_mtime >= source.stat().st_mtime)
@@ -106,10 +106,10 @@ def read_metrics(folder: Path) -> Dict[str, float]:
     """Metrics that ``tools/test.py`` wrote last into a work directory.
 
     Args:
-        folder (Path): Its ``--work-dir``.
+        folder: Its ``--work-dir``.
 
     Returns:
-        Dict[str, float]: The metrics.
+        The metrics.
 
     Raises:
         FileNotFoundError: None were written.
@@ -125,12 +125,12 @@ def results_table(record: Dict[str, Any], teacher: Dict[str, float],
     """Lay out what was there before and what is left.
 
     Args:
-        record (dict): Content of ``blockdrop.json``.
-        teacher (dict): Test metrics of the full model.
-        compressed (dict): Test metrics of the compressed model.
+        record: Content of ``blockdrop.json``.
+        teacher: Test metrics of the full model.
+        compressed: Test metrics of the compressed model.
 
     Returns:
-        str: Markdown.
+        Markdown.
     """
     last = record['rounds'][-1]
     rows = [('full', record['baseline'], teacher), ('compressed', last,
@@ -155,10 +155,10 @@ def unseen_video(data: Path) -> Path:
     Where there are no test videos it is one of validation.
 
     Args:
-        data (Path): Folder of the data.
+        data: Folder of the data.
 
     Returns:
-        Path: The video.
+        The video.
 
     Raises:
         SystemExit: There is none.

@@ -23,11 +23,11 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     """Write the arguments into the config.
 
     Args:
-        cfg (Config): Changed in place.
-        args (argparse.Namespace): What ``parse_args`` returned.
+        cfg: Changed in place.
+        args: What ``parse_args`` returned.
 
     Returns:
-        Config: The same config.
+        The same config.
 
     Raises:
         ValueError: If ``--dump`` is no pickle file.
@@ -59,10 +59,10 @@ def add_block_drop_hook(cfg: Config) -> Config:
     blocks at random values.
 
     Args:
-        cfg (Config): ``load_from`` is set; changed in place.
+        cfg: ``load_from`` is set; changed in place.
 
     Returns:
-        Config: The same config.
+        The same config.
     """
     checkpoint = CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')
     record = checkpoint.get('meta', {}).get('blockdrop')

@@ -42,11 +42,11 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     """Write the arguments into the config.
 
     Args:
-        cfg (Config): Changed in place.
-        args (argparse.Namespace): What ``parse_args`` returned.
+        cfg: Changed in place.
+        args: What ``parse_args`` returned.
 
     Returns:
-        Config: The same config.
+        The same config.
 
     Raises:
         ValueError: If an argument does not fit the config.

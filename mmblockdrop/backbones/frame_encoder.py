@@ -17,10 +17,10 @@ class FrameEncoder(BaseModule):
     ``backbone.encoder.<path>``, e.g. ``backbone.encoder.layers``.
 
     Args:
-        encoder (dict): Config of the image encoder, such as
-            ``dict(type='mmpretrain.ConvNeXt', arch='tiny')``. Where it
-            returns several feature maps the last one counts.
-        init_cfg (dict, optional): As in mmengine.
+        encoder: Config of the image encoder, such as
+            ``dict(type='mmpretrain.ConvNeXt', arch='tiny')``. Where it returns
+            several feature maps the last one counts.
+        init_cfg: As in mmengine.
     """
 
     def __init__(self, encoder: dict, init_cfg: Optional[dict] = None) -> None:
@@ -31,11 +31,11 @@ class FrameEncoder(BaseModule):
         """Encode clips.
 
         Args:
-            x (Tensor): Clips ``[clips, 3, frames, H, W]``.
+            x: Clips ``[clips, 3, frames, H, W]``.
 
         Returns:
-            Tensor: ``[clips, C, frames, h, w]``; h and w are 1 where the
-            encoder returns a vector per image.
+            ``[clips, C, frames, h, w]``; h and w are 1 where the encoder
+            returns a vector per image.
 
         Raises:
             ValueError: The encoder returns neither maps nor vectors.

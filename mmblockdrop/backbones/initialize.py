@@ -21,8 +21,8 @@ class ScaleWeights:
     by one over the square root of the number of branches).
 
     Args:
-        layers (Sequence[str]): Ends of the dotted names of the layers.
-        factor (float): What their weights are multiplied by.
+        layers: Ends of the dotted names of the layers.
+        factor: What their weights are multiplied by.
 
     Raises:
         ValueError: The factor is not finite, or ``layers`` is empty; when
@@ -45,7 +45,7 @@ class ScaleWeights:
         """Scale in place.
 
         Args:
-            module (nn.Module): What holds the layers.
+            module: What holds the layers.
         """
         weights = {
             name: layer.weight

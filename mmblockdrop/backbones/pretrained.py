@@ -22,8 +22,8 @@ def load_pretrained(encoder: nn.Module, checkpoint: str) -> None:
     dropped, and what stands beside the encoder, are passed over.
 
     Args:
-        encoder (nn.Module): A video transformer with mmaction2's names.
-        checkpoint (str): File or URL, of mmaction2 or converted.
+        encoder: A video transformer with mmaction2's names.
+        checkpoint: File or URL, of mmaction2 or converted.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -15,13 +15,12 @@ class ConvStem(nn.Module):
     every frame.
 
     Args:
-        in_channels (int): Channels of the frames.
-        embed_dims (int): Width of the tokens, given by the last convolution.
-        patch_size (int): Pixels of a token's side, 2 to the number of
-            convolutions.
-        tubelet_size (int): Frames of a token.
-        channels (Sequence[int]): Width of all convolutions but the last.
-            Defaults to three, for patches of 16.
+        in_channels: Channels of the frames.
+        embed_dims: Width of the tokens, given by the last convolution.
+        patch_size: Pixels of a token's side, 2 to the number of convolutions.
+        tubelet_size: Frames of a token.
+        channels: Width of all convolutions but the last. Defaults to three,
+            for patches of 16.
 
     Raises:
         ValueError: ``patch_size`` is not what the convolutions give.
@@ -54,11 +53,10 @@ class ConvStem(nn.Module):
         """Turn clips into tokens, as mmcv's ``PatchEmbed`` does.
 
         Args:
-            x (Tensor): Clips ``[clips, channels, frames, H, W]``.
+            x: Clips ``[clips, channels, frames, H, W]``.
 
         Returns:
-            tuple[Tensor, tuple]: Tokens ``[clips, t * h * w, C]`` and their
-            grid ``(t, h, w)``.
+            Tokens ``[clips, t * h * w, C]`` and their grid ``(t, h, w)``.
         """
         x = self.convs(x)
         return x.flatten(2).transpose(1, 2), tuple(x.shape[2:])

@@ -23,10 +23,10 @@ class ViTAttention(Attention):
 
     Args:
         *args: Arguments of mmaction2's attention.
-        window (int, optional): Consecutive tokens that see each other.
-            Defaults to None, all tokens of a clip.
-        shift (int): Tokens by which the first window is shorter; the last
-            one has the rest. Defaults to 0.
+        window: Consecutive tokens that see each other. Defaults to None, all
+            tokens of a clip.
+        shift: Tokens by which the first window is shorter; the last one has
+            the rest. Defaults to 0.
         **kwargs: Arguments of mmaction2's attention.
     """
 
@@ -43,10 +43,10 @@ class ViTAttention(Attention):
         """Attend within each clip, or within each of its windows.
 
         Args:
-            x (Tensor): Tokens ``[clips, tokens, C]``.
+            x: Tokens ``[clips, tokens, C]``.
 
         Returns:
-            Tensor: Tokens of the same shape.
+            Tokens of the same shape.
         """
         qkv = self._project(x)
         parts = [
@@ -101,34 +101,30 @@ class LoRAViT(VisionTransformer):
     model, the model with LoRA and the model with blocks missing.
 
     Args:
-        drop_blocks (Sequence[int]): Original numbers of the blocks that are
-            absent. They own no keys; the others keep their names.
-        lora (dict, optional): Arguments of
-            :func:`~mmblockdrop.compression.lora.add_lora`, e.g.
-            ``dict(rank=96, targets=['qkv', 'proj'])``. Defaults to None,
-            no LoRA.
-        trainable (Sequence[str], optional): Parts of the names of the
-            parameters that are trained; all others are frozen. Defaults to
-            None, all that LoRA does not freeze.
-        stem (dict, optional): Arguments of
-            :class:`~mmblockdrop.backbones.stem.ConvStem`, which then stands for
-            the patch embedding; for training from scratch. Defaults to None,
-            the projection of VideoMAE.
-        shifted_windows (bool | Sequence[bool]): Take clips longer than
-            ``num_frames``: a block attends within windows of ``num_frames``
-            frames, and the windows of every second block, or of those marked
-            True in a list with one entry per block, lie half a window later
-            (Liu et al., Swin Transformer, ICCV 2021, here along time). So
-            what a step sees grows with every block. The table of positions
-            is repeated. Defaults to False, all of a clip.
-        with_cp (bool): Recompute blocks in the backward pass instead of
-            keeping their activations. Defaults to False.
-        return_feat_map (bool): Return ``[clips, C, t, h, w]``. Defaults to
-            True, which a localizer needs.
-        pretrained (str, optional): Checkpoint that ``init_weights`` loads,
-            all of it or not at all; see
-            :func:`~mmblockdrop.backbones.pretrained.load_pretrained`.
-        init_cfg (dict | list[dict], optional): As in mmaction2.
+        drop_blocks: Original numbers of the blocks that are absent. They own
+            no keys; the others keep their names.
+        lora: Arguments of :func:`~mmblockdrop.compression.lora.add_lora`, e.g.
+            ``dict(rank=96, targets=['qkv', 'proj'])``. Defaults to None, no
+            LoRA.
+        trainable: Parts of the names of the parameters that are trained; all
+            others are frozen. Defaults to None, all that LoRA does not freeze.
+        stem: Arguments of :class:`~mmblockdrop.backbones.stem.ConvStem`, which
+            then stands for the patch embedding; for training from scratch.
+            Defaults to None, the projection of VideoMAE.
+        shifted_windows: Take clips longer than ``num_frames``: a block attends
+            within windows of ``num_frames`` frames, and the windows of every
+            second block, or of those marked True in a list with one entry per
+            block, lie half a window later (Liu et al., Swin Transformer, ICCV
+            2021, here along time). So what a step sees grows with every block.
+            The table of positions is repeated. Defaults to False, all of a
+            clip.
+        with_cp: Recompute blocks in the backward pass instead of keeping their
+            activations. Defaults to False.
+        return_feat_map: Return ``[clips, C, t, h, w]``. Defaults to True,
+            which a localizer needs.
+        pretrained: Checkpoint that ``init_weights`` loads, all of it or not at
+            all; see :func:`~mmblockdrop.backbones.pretrained.load_pretrained`.
+        init_cfg: As in mmaction2.
         **kwargs: Arguments of ``mmaction.VisionTransformer``.
 
     Raises:
@@ -223,12 +219,12 @@ class LoRAViT(VisionTransformer):
         """Position codes for a grid of ``h`` by ``w`` tokens.
 
         Args:
-            h (int): Tokens down.
-            w (int): Tokens across.
+            h: Tokens down.
+            w: Tokens across.
 
         Returns:
-            Tensor: ``[1, t * h * w, C]``; bicubic resize of the stored
-            table, slice of time by slice of time.
+            ``[1, t * h * w, C]``; bicubic resize of the stored table, slice of
+            time by slice of time.
         """
         if (h, w) == self.grid_size:
             return self.pos_embed
@@ -256,11 +252,11 @@ class LoRAViT(VisionTransformer):
         """Encode clips.
 
         Args:
-            x (Tensor): Clips ``[clips, 3, frames, H, W]``.
+            x: Clips ``[clips, 3, frames, H, W]``.
 
         Returns:
-            Tensor: ``[clips, C, t, h, w]`` if ``return_feat_map``, with
-            ``t`` the number of tubelets; otherwise ``[clips, C]``.
+            ``[clips, C, t, h, w]`` if ``return_feat_map``, with ``t`` the
+            number of tubelets; otherwise ``[clips, C]``.
         """
         b = x.shape[0]
         h, w = (size // self.patch_size for size in x.shape[-2:])

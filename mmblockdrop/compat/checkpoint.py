@@ -35,11 +35,11 @@ def statistic_of_history_buffer(owner: Any, name: str) -> Callable:
     """What ``getattr`` may do in a checkpoint: fetch a statistics method.
 
     Args:
-        owner (Any): Must be ``HistoryBuffer`` itself.
-        name (str): One of ``STATISTICS``.
+        owner: Must be ``HistoryBuffer`` itself.
+        name: One of ``STATISTICS``.
 
     Returns:
-        Callable: The method.
+        The method.
 
     Raises:
         pickle.UnpicklingError: For anything else.
@@ -56,8 +56,8 @@ def allowed_globals() -> List[Tuple[Callable, str]]:
     """Names that mmengine's own checkpoints contain.
 
     Returns:
-        list[tuple]: What is called, and the name it has in the file. numpy 1
-        and 2 write different names for the same two functions.
+        What is called, and the name it has in the file. numpy 1 and 2 write
+        different names for the same two functions.
     """
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
@@ -82,10 +82,10 @@ def mmengine_globals_allowed(filename: str) -> Iterator[None]:
     """Allow, for a while, the names of mmengine's own checkpoints.
 
     Args:
-        filename (str): What is loaded, for the error.
+        filename: What is loaded, for the error.
 
     Yields:
-        None: On torch below 2.6 nothing is allowed beyond its own list.
+        On torch below 2.6 nothing is allowed beyond its own list.
 
     Raises:
         pickle.UnpicklingError: If the file contains any other name.

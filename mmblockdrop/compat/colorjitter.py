@@ -27,11 +27,11 @@ def _widen_hue(processing: ModuleType) -> None:
         """Rotate the hue.
 
         Args:
-            img (np.ndarray): RGB image of shape [H, W, 3], values 0 to 255.
-            factor (float): Shift in units of 255 OpenCV hue steps.
+            img: RGB image of shape [H, W, 3], values 0 to 255.
+            factor: Shift in units of 255 OpenCV hue steps.
 
         Returns:
-            np.ndarray: float32 image of shape [H, W, 3].
+            Float32 image of shape [H, W, 3].
         """
         img = np.clip(img, 0, 255).astype(np.uint8)
         hsv = cv2.cvtColor(img, cv2.COLOR_RGB2HSV)

@@ -19,7 +19,7 @@ class _StandInLoader(Loader):
     """Load a module whose contents one function writes.
 
     Args:
-        fill (Callable): Called with the empty module.
+        fill: Called with the empty module.
     """
 
     def __init__(self, fill: Fill) -> None:
@@ -98,8 +98,8 @@ def after_import(name: str, mend: Fill) -> None:
     """Call ``mend(module)`` once the module is imported, or now if it is.
 
     Args:
-        name (str): Full name of the module.
-        mend (Callable): Gets the module.
+        name: Full name of the module.
+        mend: Gets the module.
     """
     if name in sys.modules:
         mend(sys.modules[name])
@@ -112,9 +112,9 @@ def on_failed_import(name: str, rescue: Rescue) -> None:
     """Call ``rescue(module, error)`` where importing the module fails.
 
     Args:
-        name (str): Full name of the module.
-        rescue (Callable): Gets the half-executed module, which then counts as
-            imported, and the exception, of whatever type.
+        name: Full name of the module.
+        rescue: Gets the half-executed module, which then counts as imported,
+            and the exception, of whatever type.
     """
     _FINDER.rescues[name] = rescue
     _install()
@@ -124,9 +124,9 @@ def stand_in(name: str, fill: Fill, is_package: bool = False) -> None:
     """Provide a module where the installed package has none of that name.
 
     Args:
-        name (str): Full name of the module. A real one always wins.
-        fill (Callable): Writes the contents into the empty module.
-        is_package (bool): Whether it has submodules. Defaults to False.
+        name: Full name of the module. A real one always wins.
+        fill: Writes the contents into the empty module.
+        is_package: Whether it has submodules. Defaults to False.
     """
     _FINDER.stand_ins[name] = (fill, is_package)
     _install()

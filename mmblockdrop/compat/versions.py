@@ -11,10 +11,9 @@ class Requirement(NamedTuple):
     """One package and the versions of it that work.
 
     Args:
-        module (str): What is imported.
-        distributions (tuple[str]): Names it is published under, the one to
-            recommend first.
-        wanted (str): Versions that work, as pip writes them.
+        module: What is imported.
+        distributions: Names it is published under, the one to recommend first.
+        wanted: Versions that work, as pip writes them.
     """
 
     module: str
@@ -37,10 +36,10 @@ def installed_version(requirement: Requirement) -> Optional[str]:
     """Version of a package, read from its metadata where it has any.
 
     Args:
-        requirement (Requirement): The package.
+        requirement: The package.
 
     Returns:
-        str | None: The version; None where the package is not installed.
+        The version; None where the package is not installed.
     """
     for name in requirement.distributions:
         try:

@@ -29,23 +29,22 @@ class BlockStack:
     """The blocks of a model that may be dropped.
 
     Args:
-        model (nn.Module): The localizer, or any other model.
-        path (str | nn.Module | Sequence): Dotted path of a ``ModuleList``
-            or ``Sequential``, or of single modules, or several of either;
-            or the modules themselves.
-        probed (dict, optional): What :attr:`probed` gave for the same model.
-            Defaults to None: nothing is known yet, so that every block may
-            be dropped and is replaced by its first argument.
+        model: The localizer, or any other model.
+        path: Dotted path of a ``ModuleList`` or ``Sequential``, or of single
+            modules, or several of either; or the modules themselves.
+        probed: What :attr:`probed` gave for the same model. Defaults to None:
+            nothing is known yet, so that every block may be dropped and is
+            replaced by its first argument.
 
     Attributes:
-        path (str | list[str]): The path or paths.
-        names (list[str]): Dotted path of every block.
-        fixed (dict[int, str]): Blocks that have to stay, and why.
-        passes (dict[int, Any]): What takes the place of a block's output,
-            where that is not its first argument.
-        order (list[int]): Blocks in the order in which they run.
-        idle (list[str]): Linear layers in the blocks whose weights are read
-            without calling them; known after :meth:`probe`.
+        path: The path or paths.
+        names: Dotted path of every block.
+        fixed: Blocks that have to stay, and why.
+        passes: What takes the place of a block's output, where that is not its
+            first argument.
+        order: Blocks in the order in which they run.
+        idle: Linear layers in the blocks whose weights are read without
+            calling them; known after :meth:`probe`.
 
     Raises:
         ValueError: A path names nothing; the error lists the stacks that
@@ -82,7 +81,7 @@ class BlockStack:
 
     @property
     def left(self) -> List[int]:
-        """List[int]: Original numbers of the blocks that are left."""
+        """Original numbers of the blocks that are left."""
         return [
             i for i in range(len(self))
             if not isinstance(self[i], DroppedBlock)
@@ -90,18 +89,18 @@ class BlockStack:
 
     @property
     def droppable(self) -> List[int]:
-        """List[int]: Those of them that a probe has not found fixed."""
+        """Those of them that a probe has not found fixed."""
         return [i for i in self.left if i not in self.fixed]
 
     @property
     def why_fixed(self) -> str:
-        """str: A sentence on the fixed blocks; empty without any."""
+        """A sentence on the fixed blocks; empty without any."""
         reasons = [f'{self.names[i]} {why}' for i, why in self.fixed.items()]
         return f' Fixed: {"; ".join(reasons)}.' if reasons else ''
 
     @property
     def probed(self) -> Dict[str, Any]:
-        """dict: What a probe found, as plain data for a record."""
+        """What a probe found, as plain data for a record."""
         passes = {
             i: block.passes
             for i in range(len(self))
@@ -128,8 +127,8 @@ class BlockStack:
         and if the model runs without it. The others are fixed.
 
         Args:
-            run (Callable): Runs the model on a few samples, in evaluation
-                mode: ``lambda: model(inputs)``.
+            run: Runs the model on a few samples, in evaluation mode: ``lambda:
+                model(inputs)``.
         """
         found = probe_blocks({i: self[i] for i in self.left}, self.names, run)
         self.fixed, self.passes = found.fixed, found.passes
@@ -168,7 +167,7 @@ class BlockStack:
         """Refuse a number that cannot be dropped.
 
         Args:
-            index (int): Original number of a block.
+            index: Original number of a block.
 
         Raises:
             ValueError: No such block, already dropped, fixed, or the last
@@ -193,10 +192,10 @@ class BlockStack:
         """Take a block out for good.
 
         Args:
-            index (int): Original number of the block.
+            index: Original number of the block.
 
         Returns:
-            nn.Module: The block that was taken out.
+            The block that was taken out.
 
         Raises:
             ValueError: See :meth:`check`.
@@ -209,7 +208,7 @@ class BlockStack:
         """Leave a block out inside a ``with`` statement.
 
         Args:
-            index (int): Original number of the block.
+            index: Original number of the block.
         """
         block = self.drop(index)
         try:
@@ -232,12 +231,12 @@ def replay(model: nn.Module, record: Dict[str, Any]) -> List[int]:
     does no harm.
 
     Args:
-        model (nn.Module): The uncompressed localizer.
-        record (dict): The record of a run, as in ``blockdrop.json`` and in
+        model: The uncompressed localizer.
+        record: The record of a run, as in ``blockdrop.json`` and in
             ``checkpoint['meta']['blockdrop']``.
 
     Returns:
-        List[int]: Original numbers of all dropped blocks.
+        Original numbers of all dropped blocks.
 
     Raises:
         ValueError: The model's stack is shorter or longer than the one the

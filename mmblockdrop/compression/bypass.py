@@ -18,9 +18,9 @@ class DroppedBlock(nn.Identity):
     """Stands where a block was; returns what it was given.
 
     Args:
-        passes (int | str | list): Which argument takes the place of the
-            block's output, or which ones where it returned a tuple; see
-            :data:`Passes`. Defaults to the first.
+        passes: Which argument takes the place of the block's output, or which
+            ones where it returned a tuple; see :data:`Passes`. Defaults to the
+            first.
     """
 
     def __init__(self, passes: Passes = 0) -> None:
@@ -40,11 +40,11 @@ def block_tensor(value: Any) -> Tensor:
     """Take the features out of what a block returns or is given.
 
     Args:
-        value (Any): A tensor; or a tuple, list or dict such as
-            ``(features, mask)`` or ``(tokens, (t, h, w))``.
+        value: A tensor; or a tuple, list or dict such as ``(features, mask)``
+            or ``(tokens, (t, h, w))``.
 
     Returns:
-        Tensor: The first tensor in it.
+        The first tensor in it.
 
     Raises:
         TypeError: There is none.
@@ -70,12 +70,12 @@ def choose_passes(args: Sequence[Any], kwargs: Dict[str, Any],
     as a size ``(t, h, w)``, must be equal to that argument.
 
     Args:
-        args (Sequence[Any]): Positional arguments of the block.
-        kwargs (dict): Its keyword arguments.
-        output (Any): What it returned.
+        args: Positional arguments of the block.
+        kwargs: Its keyword arguments.
+        output: What it returned.
 
     Returns:
-        int | str | list | None: See :data:`Passes`.
+        See :data:`Passes`.
 
     Raises:
         NoStandIn: Says why there is nothing.
@@ -101,12 +101,12 @@ def take(passes: Passes, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
     """Return what stands for the output of a block that is gone.
 
     Args:
-        passes (int | str | list | None): See :data:`Passes`.
-        args (Sequence[Any]): Positional arguments.
-        kwargs (dict): Keyword arguments.
+        passes: See :data:`Passes`.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
 
     Returns:
-        Any: The argument, or a tuple of arguments.
+        The argument, or a tuple of arguments.
     """
     if isinstance(passes, list):
         return tuple(take(p, args, kwargs) for p in passes)
@@ -122,12 +122,11 @@ def stands_for(value: Any, output: Any) -> bool:
     """Whether a value can take the place of another.
 
     Args:
-        value (Any): What a block was given.
-        output (Any): What it returned.
+        value: What a block was given.
+        output: What it returned.
 
     Returns:
-        bool: Tensors have the same shape, type and device; anything else is
-        equal.
+        Tensors have the same shape, type and device; anything else is equal.
     """
     if isinstance(value, Tensor) and isinstance(output, Tensor):
         return (value.shape == output.shape and value.dtype == output.dtype
@@ -146,10 +145,10 @@ def describe(value: Any) -> str:
     """Say in a few words what a value is.
 
     Args:
-        value (Any): Any value.
+        value: Any value.
 
     Returns:
-        str: The shape of a tensor, the entries of a tuple, or the type.
+        The shape of a tensor, the entries of a tuple, or the type.
     """
     if isinstance(value, Tensor):
         return str(list(value.shape))

@@ -37,10 +37,10 @@ def lora_layers(module: nn.Module) -> List[nn.Module]:
     """List the layers of ``module`` that carry LoRA.
 
     Args:
-        module (nn.Module): Any module.
+        module: Any module.
 
     Returns:
-        List[nn.Module]: peft's LoRA layers, in the order of the modules.
+        Peft's LoRA layers, in the order of the modules.
     """
     if not has_lora(module):
         return []
@@ -82,9 +82,9 @@ def check_lora(modules: Modules,
     """Refuse arguments of :func:`add_lora` that cannot work.
 
     Args:
-        modules (nn.Module | Sequence[nn.Module]): What would be adapted.
-        rank (int): See :func:`add_lora`.
-        targets (Sequence[str]): See :func:`add_lora`.
+        modules: What would be adapted.
+        rank: See :func:`add_lora`.
+        targets: See :func:`add_lora`.
         **kwargs: Other arguments of :func:`add_lora`, not looked at.
 
     Raises:
@@ -122,9 +122,9 @@ def check_called(idle: Sequence[str],
     ``qkv.weight``; LoRA on ``qkv`` would be trained and change nothing.
 
     Args:
-        idle (Sequence[str]): Dotted paths of the linear layers that were not
-            called in a forward pass, as ``BlockStack.idle``.
-        targets (Sequence[str]): See :func:`add_lora`.
+        idle: Dotted paths of the linear layers that were not called in a
+            forward pass, as ``BlockStack.idle``.
+        targets: See :func:`add_lora`.
         **kwargs: Other arguments of :func:`add_lora`, not looked at.
 
     Raises:
@@ -158,17 +158,16 @@ def add_lora(modules: Modules,
     keeps its ``requires_grad``.
 
     Args:
-        modules (nn.Module | Sequence[nn.Module]): What is adapted. Those
-            of several modules that have no such layer stay as they are.
-        rank (int): Rank of the update.
-        alpha (float, optional): The update is scaled by ``alpha / rank``.
-            Defaults to ``rank``, which is a scale of one as in the
-            published code.
-        targets (Sequence[str]): Last part of the names of the layers.
-        dropout (float): Dropout on the input of the adapter.
+        modules: What is adapted. Those of several modules that have no such
+            layer stay as they are.
+        rank: Rank of the update.
+        alpha: The update is scaled by ``alpha / rank``. Defaults to ``rank``,
+            which is a scale of one as in the published code.
+        targets: Last part of the names of the layers.
+        dropout: Dropout on the input of the adapter.
 
     Returns:
-        int: Number of adapted layers.
+        Number of adapted layers.
 
     Raises:
         ValueError: See :func:`check_lora`; or LoRA is there already.
@@ -221,10 +220,10 @@ def merge_lora(module: nn.Module) -> int:
     parameters are again those of the model without LoRA.
 
     Args:
-        module (nn.Module): Module with or without LoRA.
+        module: Module with or without LoRA.
 
     Returns:
-        int: Number of merged layers.
+        Number of merged layers.
 
     Raises:
         ValueError: An adapter holds NaN or infinite values. Nothing has

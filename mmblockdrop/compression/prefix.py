@@ -39,10 +39,10 @@ class SharedPrefix:
     somebody listens inside them.
 
     Args:
-        stack (BlockStack): The blocks of the model.
+        stack: The blocks of the model.
 
     Attributes:
-        executions (int): Number of block executions so far.
+        executions: Number of block executions so far.
     """
 
     def __init__(self, stack: BlockStack) -> None:
@@ -84,10 +84,10 @@ class SharedPrefix:
         """Walk the candidates of one batch, from the last to the first.
 
         Args:
-            indices (Iterable[int]): Original numbers of the candidates.
+            indices: Original numbers of the candidates.
 
         Yields:
-            int: The block that is missing until the next step.
+            The block that is missing until the next step.
         """
         self._known.clear()
         self._front.clear()

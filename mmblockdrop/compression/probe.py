@@ -14,12 +14,12 @@ class Findings(NamedTuple):
     """What a probe found.
 
     Attributes:
-        fixed (dict[int, str]): Blocks that have to stay, and why.
-        passes (dict[int, Any]): For the others, what takes the place of
-            their output; see :data:`~mmblockdrop.compression.bypass.Passes`.
-        order (list[int]): The blocks in the order in which they ran.
-        idle (list[str]): Dotted paths of linear layers in the blocks that
-            were not called, as where attention reads the weight itself.
+        fixed: Blocks that have to stay, and why.
+        passes: For the others, what takes the place of their output; see
+            :data:`~mmblockdrop.compression.bypass.Passes`.
+        order: The blocks in the order in which they ran.
+        idle: Dotted paths of linear layers in the blocks that were not called,
+            as where attention reads the weight itself.
     """
     fixed: Dict[int, str]
     passes: Dict[int, Passes]
@@ -32,12 +32,12 @@ def probe_blocks(blocks: Dict[int, nn.Module], names: Sequence[str],
     """Run a model and look at what goes into its blocks and comes out.
 
     Args:
-        blocks (dict[int, nn.Module]): Number to block.
-        names (Sequence[str]): Dotted paths of all blocks, by number.
-        run (Callable): Runs the model once, in evaluation mode.
+        blocks: Number to block.
+        names: Dotted paths of all blocks, by number.
+        run: Runs the model once, in evaluation mode.
 
     Returns:
-        Findings: What was found.
+        What was found.
     """
     calls: Dict[int, List[Any]] = {}
     called = set()

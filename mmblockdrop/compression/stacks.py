@@ -16,13 +16,12 @@ def find_stacks(model: nn.Module) -> Dict[str, int]:
     """List the places of a model that hold a stack of blocks.
 
     Args:
-        model (nn.Module): Any model.
+        model: Any model.
 
     Returns:
-        Dict[str, int]: Dotted path to number of blocks, for every
-        ``ModuleList`` or ``Sequential`` of at least two modules of one
-        class that consist of modules themselves. Blocks that were dropped
-        count.
+        Dotted path to number of blocks, for every ``ModuleList`` or
+        ``Sequential`` of at least two modules of one class that consist of
+        modules themselves. Blocks that were dropped count.
     """
     return {
         name: len(module)
@@ -43,11 +42,11 @@ def stack_listing(model: nn.Module) -> str:
     """Name the stacks of a model in one line.
 
     Args:
-        model (nn.Module): Any model.
+        model: Any model.
 
     Returns:
-        str: Paths with their lengths. What more than :data:`MANY` blocks
-        hold alike is named once, as ``layers.*.experts``.
+        Paths with their lengths. What more than :data:`MANY` blocks hold alike
+        is named once, as ``layers.*.experts``.
     """
     stacks = find_stacks(model)
     groups: Dict[Tuple[str, int], List[str]] = {}
@@ -77,13 +76,13 @@ def block_names(model: nn.Module, paths: Sequence[Path]) -> List[str]:
     """Name the blocks that some paths stand for.
 
     Args:
-        model (nn.Module): Any model.
-        paths (Sequence[str | nn.Module]): Dotted paths, or modules of the
-            model. A ``ModuleList`` or ``Sequential`` stands for the modules
-            in it, any other module for itself.
+        model: Any model.
+        paths: Dotted paths, or modules of the model. A ``ModuleList`` or
+            ``Sequential`` stands for the modules in it, any other module for
+            itself.
 
     Returns:
-        List[str]: Dotted path of every block.
+        Dotted path of every block.
 
     Raises:
         ValueError: A path names nothing, or nothing in the model; a block
@@ -113,11 +112,11 @@ def path_of(model: nn.Module, module: nn.Module) -> str:
     """Find the dotted path of a module.
 
     Args:
-        model (nn.Module): Any model.
-        module (nn.Module): A module of it.
+        model: Any model.
+        module: A module of it.
 
     Returns:
-        str: Its path.
+        Its path.
 
     Raises:
         ValueError: It is not part of the model.
@@ -134,11 +133,11 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     """Find a module by its dotted path.
 
     Args:
-        model (nn.Module): Any model.
-        path (str): Dotted path.
+        model: Any model.
+        path: Dotted path.
 
     Returns:
-        nn.Module: The module.
+        The module.
 
     Raises:
         ValueError: There is none; lists the stacks that exist.

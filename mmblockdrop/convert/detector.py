@@ -31,12 +31,12 @@ def detector_name(name: str, lora: Sequence[str] = ()) -> str:
     """Name of a published parameter in a localizer of ours.
 
     Args:
-        name (str): Published name.
-        lora (Sequence[str]): Layers of our encoder's attention that carry
-            LoRA, ``('qkv', 'proj')`` for the published code's.
+        name: Published name.
+        lora: Layers of our encoder's attention that carry LoRA, ``('qkv',
+            'proj')`` for the published code's.
 
     Returns:
-        str: Our name.
+        Our name.
     """
     for pattern, ours in RULES:
         name = re.sub(pattern, ours, name)
@@ -58,10 +58,10 @@ def rename_detector(state: State) -> State:
     """Convert a published state dict without looking at a config.
 
     Args:
-        state (dict): Published names and values.
+        state: Published names and values.
 
     Returns:
-        dict: Our names and values.
+        Our names and values.
     """
     lora = lora_targets(state)
     return {
@@ -82,11 +82,11 @@ def merge(state: State, alpha: float = 1.) -> State:
     """Fold published LoRA into the layers, ``W + alpha (A B)^T``.
 
     Args:
-        state (dict): Published names and values.
-        alpha (float): Factor of the published LoRA layers.
+        state: Published names and values.
+        alpha: Factor of the published LoRA layers.
 
     Returns:
-        dict: Published names of the model without LoRA.
+        Published names of the model without LoRA.
 
     Raises:
         ValueError: A or B or the layer of a pair is missing, or a matrix
@@ -110,8 +110,8 @@ def refuse_adapters(state: State, source: str) -> None:
     """Refuse a detector whose function we cannot compute.
 
     Args:
-        state (dict): Published names.
-        source (str): File, for the error.
+        state: Published names.
+        source: File, for the error.
 
     Raises:
         ValueError: The encoder carries AdaTAD's adapters; names them.
@@ -135,13 +135,13 @@ def choose_weights(content: Dict[str, Any], weights: Optional[str],
     """Pick the live or the averaged weights of a published checkpoint.
 
     Args:
-        content (dict): The checkpoint.
-        weights (str, optional): 'ema' or 'live'; None for the averaged ones
-            if there are any, which the published code evaluates.
-        source (str): File, for the error.
+        content: The checkpoint.
+        weights: 'ema' or 'live'; None for the averaged ones if there are any,
+            which the published code evaluates.
+        source: File, for the error.
 
     Returns:
-        tuple[dict, str]: State dict without ``module.``, and the choice.
+        State dict without ``module.``, and the choice.
 
     Raises:
         ValueError: The checkpoint does not hold them.
@@ -172,17 +172,17 @@ def convert_detector(
     says so in its record. LoRA stays attached unless ``merge_lora``.
 
     Args:
-        content (dict): The published checkpoint.
-        model (dict): Config of the localizer, whole, with LoRA or not.
-        source (str): File, for the report.
-        weights (str, optional): See :func:`choose_weights`.
-        merge_lora (bool): Fold LoRA into the layers.
-        alpha (float): Factor of the published LoRA layers, which the file
-            does not hold. Defaults to 1, as in the published code.
+        content: The published checkpoint.
+        model: Config of the localizer, whole, with LoRA or not.
+        source: File, for the report.
+        weights: See :func:`choose_weights`.
+        merge_lora: Fold LoRA into the layers.
+        alpha: Factor of the published LoRA layers, which the file does not
+            hold. Defaults to 1, as in the published code.
 
     Returns:
-        tuple[dict, ConversionReport]: ``state_dict`` and ``meta``; and what
-        became of every key. Call ``report.check()`` before using it.
+        ``state_dict`` and ``meta``; and what became of every key. Call
+        ``report.check()`` before using it.
 
     Raises:
         ValueError: Adapters, weights that are not there, LoRA of another

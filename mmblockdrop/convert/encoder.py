@@ -44,11 +44,11 @@ def layout_of(state: State, source: str) -> Tuple[str, str]:
     """Recognise whose names a state dict has.
 
     Args:
-        state (dict): Names without ``module.``.
-        source (str): File, for the error.
+        state: Names without ``module.``.
+        source: File, for the error.
 
     Returns:
-        tuple[str, str]: Prefix of the encoder and title of the layout.
+        Prefix of the encoder and title of the layout.
 
     Raises:
         ValueError: No known layout; says which names there are.
@@ -66,11 +66,11 @@ def sine_positions(count: int, width: int) -> Tensor:
     """Fixed positions of VideoMAE (Vaswani et al., 2017, section 3.5).
 
     Args:
-        count (int): Tokens of a clip.
-        width (int): Channels.
+        count: Tokens of a clip.
+        width: Channels.
 
     Returns:
-        Tensor: ``[1, count, width]``.
+        ``[1, count, width]``.
     """
     channel = torch.arange(width, dtype=torch.float64) // 2 * 2
     angle = torch.arange(count, dtype=torch.float64)[:, None] / torch.pow(
@@ -85,13 +85,13 @@ def suggested_config(state: State, img_size: int = 224,
     """Arguments of ``LoRAViT`` that fit an encoder's weights.
 
     Args:
-        state (dict): Our names.
-        img_size (int): Pixels of the frames it was trained on.
-        num_frames (int): Frames of a clip.
+        state: Our names.
+        img_size: Pixels of the frames it was trained on.
+        num_frames: Frames of a clip.
 
     Returns:
-        dict: Arguments. ``num_heads`` stands in no file; it is that of the
-        published models of this width, or a guess by 64 channels a head.
+        Arguments. ``num_heads`` stands in no file; it is that of the published
+        models of this width, or a guess by 64 channels a head.
     """
     width, _, tubelet, patch, _ = state[PATCHES].shape
     hidden = state[f'blocks.{block_numbers(state)[0]}.mlp.layers.0.0.weight']
@@ -121,12 +121,12 @@ def expected_shapes(cfg: Dict[str, Any], hidden: int,
     """Names and shapes of an encoder.
 
     Args:
-        cfg (dict): See :func:`suggested_config`.
-        hidden (int): Width of the MLP.
-        gammas (bool): Whether the branches have learned factors.
+        cfg: See :func:`suggested_config`.
+        hidden: Width of the MLP.
+        gammas: Whether the branches have learned factors.
 
     Returns:
-        dict: Our names to shapes.
+        Our names to shapes.
     """
     c, patch, tube = cfg['embed_dims'], cfg['patch_size'], cfg['tubelet_size']
     tokens = (cfg['img_size'] // patch)**2 * (cfg['num_frames'] // tube)
@@ -165,16 +165,16 @@ def convert_encoder(
     """Convert a video transformer into weights of ``LoRAViT``.
 
     Args:
-        content (Any): Checkpoint of VideoMAE, VideoMAEv2 or mmaction2.
-        source (str): File, for the report.
-        img_size (int): Pixels of the frames it was trained on, for positions
-            that are not in the file.
-        num_frames (int): Frames of a clip, likewise.
+        content: Checkpoint of VideoMAE, VideoMAEv2 or mmaction2.
+        source: File, for the report.
+        img_size: Pixels of the frames it was trained on, for positions that
+            are not in the file.
+        num_frames: Frames of a clip, likewise.
 
     Returns:
-        tuple[dict, ConversionReport]: ``state_dict`` and ``meta``, which
-        ``pretrained=`` of ``LoRAViT`` takes; and what became of every key.
-        Call ``report.check()`` before using it.
+        ``state_dict`` and ``meta``, which ``pretrained=`` of ``LoRAViT``
+        takes; and what became of every key. Call ``report.check()`` before
+        using it.
 
     Raises:
         ValueError: No known layout, or an encoder without blocks.

@@ -22,10 +22,10 @@ def read_checkpoint(path: str) -> Any:
     mmengine and ``argparse`` write are allowed. Nothing else is opened.
 
     Args:
-        path (str): File.
+        path: File.
 
     Returns:
-        Any: Its content, on the CPU.
+        Its content, on the CPU.
 
     Raises:
         FileNotFoundError: No such file; with the nearest name.
@@ -47,13 +47,12 @@ def unwrap(content: Any, source: str) -> Tuple[State, str]:
     """Find the state dict of a checkpoint.
 
     Args:
-        content (Any): What :func:`read_checkpoint` returned.
-        source (str): File, for the error.
+        content: What :func:`read_checkpoint` returned.
+        source: File, for the error.
 
     Returns:
-        tuple[dict, str]: State dict, and the keys it stood under, joined by
-        points ('' for a bare state dict). ``module.`` in front of every name
-        is taken off.
+        State dict, and the keys it stood under, joined by points ('' for a
+        bare state dict). ``module.`` in front of every name is taken off.
 
     Raises:
         ValueError: There is no state dict.
@@ -89,9 +88,9 @@ def save_checkpoint(content: Dict[str, Any],
     """Write a checkpoint that is either whole or absent.
 
     Args:
-        content (dict): ``state_dict`` and ``meta``.
-        path (str): File.
-        source (str, optional): File that was read, which stays.
+        content: ``state_dict`` and ``meta``.
+        path: File.
+        source: File that was read, which stays.
 
     Raises:
         FileExistsError: There is such a file.

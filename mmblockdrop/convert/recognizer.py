@@ -19,14 +19,13 @@ def encoder_for_mmaction(
     needs them.
 
     Args:
-        content (Any): Checkpoint of ours, of a localizer or an encoder.
-        source (str): File, for the report.
-        lora_scale (float, optional): ``alpha / rank`` of attached LoRA.
-            Defaults to that of the record, or else to 1.
+        content: Checkpoint of ours, of a localizer or an encoder.
+        source: File, for the report.
+        lora_scale: ``alpha / rank`` of attached LoRA. Defaults to that of the
+            record, or else to 1.
 
     Returns:
-        tuple[dict, ConversionReport]: ``state_dict`` and ``meta``; and what
-        became of every key.
+        ``state_dict`` and ``meta``; and what became of every key.
 
     Raises:
         ValueError: It holds no encoder with our names.

@@ -13,17 +13,17 @@ class ConversionReport:
     """Account of a conversion.
 
     Args:
-        source (str): The file that was read.
-        layout (str): Which layout it has.
-        renamed (dict): Name in the file to our name, where they differ.
-        filled (dict): Our name to the reason, for entries that the file does
-            not hold and that need none of its values.
-        left_out (dict): Name in the file to the reason why it is not used.
-        dropped (list[int]): Blocks that the file has lost.
-        notes (list[str]): Anything else a user should know.
-        missing (list[str]): Our names that the file should hold.
-        unexpected (list[str]): Names for which there is no place.
-        reshaped (list[str]): Entries of another shape than expected.
+        source: The file that was read.
+        layout: Which layout it has.
+        renamed: Name in the file to our name, where they differ.
+        filled: Our name to the reason, for entries that the file does not hold
+            and that need none of its values.
+        left_out: Name in the file to the reason why it is not used.
+        dropped: Blocks that the file has lost.
+        notes: Anything else a user should know.
+        missing: Our names that the file should hold.
+        unexpected: Names for which there is no place.
+        reshaped: Entries of another shape than expected.
     """
     source: str
     layout: str
@@ -38,15 +38,15 @@ class ConversionReport:
 
     @property
     def fits(self) -> bool:
-        """bool: Whether nothing is missing, unexpected or reshaped."""
+        """Whether nothing is missing, unexpected or reshaped."""
         return not (self.missing or self.unexpected or self.reshaped)
 
     def compare(self, expected: Shapes, found: State) -> None:
         """Note what is missing, unexpected and reshaped.
 
         Args:
-            expected (Mapping): Our names and the shapes of their values.
-            found (dict): Our names and the values of the file.
+            expected: Our names and the shapes of their values.
+            found: Our names and the values of the file.
         """
         old = {new: name for name, new in self.renamed.items()}
         self.missing = sorted(set(expected) - set(found))
@@ -61,7 +61,7 @@ class ConversionReport:
         """The whole account, one key per line.
 
         Returns:
-            str: For printing.
+            For printing.
         """
         lines = [
             f'{self.source}: {self.layout}',

@@ -14,12 +14,12 @@ class ActionReader:
     """Checked actions of one video after another, with a count of defects.
 
     Args:
-        classes (sequence of str): Names in the order of their labels.
-        drop_labels (sequence of str): Labels to leave out. Any other label
-            that is not a class is an error.
-        bad_segments (str): ``error`` or ``drop``, for segments that are
-            reversed, not numbers, or wholly outside the video.
-        ann_file (str): For messages.
+        classes: Names in the order of their labels.
+        drop_labels: Labels to leave out. Any other label that is not a class
+            is an error.
+        bad_segments: ``error`` or ``drop``, for segments that are reversed,
+            not numbers, or wholly outside the video.
+        ann_file: For messages.
     """
 
     def __init__(self, classes: Sequence[str], drop_labels: Sequence[str],
@@ -37,13 +37,13 @@ class ActionReader:
         """Actions of a video.
 
         Args:
-            name (str): The video.
-            annotations (sequence of dict): ``segment`` and ``label`` each.
-            duration (float): Seconds.
+            name: The video.
+            annotations: ``segment`` and ``label`` each.
+            duration: Seconds.
 
         Returns:
-            tuple[ndarray, ndarray]: Segments float64 [N, 2] in seconds as
-            they are written, and labels int64 [N].
+            Segments float64 [N, 2] in seconds as they are written, and labels
+            int64 [N].
 
         Raises:
             ValueError: For an unknown label, or, unless ``bad_segments`` is
@@ -73,10 +73,10 @@ class ActionReader:
 
         Args:
             segment: What the annotation says.
-            duration (float): Seconds of the video.
+            duration: Seconds of the video.
 
         Returns:
-            str or None: Words that follow 'the segment'.
+            Words that follow 'the segment'.
         """
         try:
             start, end = (float(time) for time in segment)

@@ -73,16 +73,15 @@ def load_classes(classes: Union[str, Sequence[str], None], data_root: str,
     """Names of the classes, in the order of their labels.
 
     Args:
-        classes (str or sequence of str, optional): Names, or a text file with
-            one name in a line, or a JSON file with a list of names or a
-            mapping from name to label. None takes the labels of the
-            annotation file in alphabetical order.
-        data_root (str): Folder of a relative file name.
-        database (dict): Videos of the annotation file.
-        drop_labels (sequence of str): Labels that are not classes.
+        classes: Names, or a text file with one name in a line, or a JSON file
+            with a list of names or a mapping from name to label. None takes
+            the labels of the annotation file in alphabetical order.
+        data_root: Folder of a relative file name.
+        database: Videos of the annotation file.
+        drop_labels: Labels that are not classes.
 
     Returns:
-        list[str]: Names without repetition.
+        Names without repetition.
 
     Raises:
         ValueError: If a name is repeated or there is none.
@@ -105,13 +104,13 @@ def read_names(file_name: str, data_root: str, key: str) -> List[str]:
     """Read a list of names.
 
     Args:
-        file_name (str): Text file with one name in a line, or JSON file with
-            a list of names or a mapping from name to number.
-        data_root (str): Folder of a relative file name.
-        key (str): The config key that gave it, for the message.
+        file_name: Text file with one name in a line, or JSON file with a list
+            of names or a mapping from name to number.
+        data_root: Folder of a relative file name.
+        key: The config key that gave it, for the message.
 
     Returns:
-        list[str]: Names in the order of the file, or of the numbers.
+        Names in the order of the file, or of the numbers.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -138,15 +137,15 @@ def read_timing(where: str, entry: Mapping[str, Any], fps: Optional[float],
     """Length and rate of a video.
 
     Args:
-        where (str): The video, for messages.
-        entry (dict): Its annotation, with ``duration`` (seconds), ``frame``
-            and ``fps`` or some of them.
-        fps (float, optional): Rate that overrides the annotation's.
-        probe (Callable): Gives frames and rate of the file, asked for only
-            where the annotation does not tell.
+        where: The video, for messages.
+        entry: Its annotation, with ``duration`` (seconds), ``frame`` and
+            ``fps`` or some of them.
+        fps: Rate that overrides the annotation's.
+        probe: Gives frames and rate of the file, asked for only where the
+            annotation does not tell.
 
     Returns:
-        tuple[float, float, int]: Seconds, frames per second, and frames.
+        Seconds, frames per second, and frames.
 
     Raises:
         ValueError: If one of them is not positive.

@@ -22,9 +22,9 @@ class RandAugmentClip(BaseTransform):
     Modified Keys: imgs
 
     Args:
-        num_ops (int): Operations in a row. Defaults to 2.
-        magnitude (int): Strength out of ``bins``. Defaults to 9.
-        bins (int): Steps of strength. Defaults to 31.
+        num_ops: Operations in a row. Defaults to 2.
+        magnitude: Strength out of ``bins``. Defaults to 9.
+        bins: Steps of strength. Defaults to 31.
     """
 
     def __init__(self,

@@ -20,10 +20,10 @@ class BrokenVideos:
     """Which videos of a data set are unreadable, shared by its workers.
 
     Args:
-        names (sequence of str): All videos.
-        max_share (float): Share of them that may be unreadable.
-        test_mode (bool): Whether unreadable videos are shown black, and not
-            skipped. For the message.
+        names: All videos.
+        max_share: Share of them that may be unreadable.
+        test_mode: Whether unreadable videos are shown black, and not skipped.
+            For the message.
     """
 
     def __init__(self, names: Sequence[str], max_share: float,
@@ -58,8 +58,8 @@ class BrokenVideos:
         """Count videos without a file.
 
         Args:
-            indices (sequence of int): Their places in ``names``.
-            message (str): What they lack.
+            indices: Their places in ``names``.
+            message: What they lack.
 
         Raises:
             RuntimeError: If more than ``max_share`` are unreadable.

@@ -40,9 +40,9 @@ class CachedFrames(BaseTransform):
     Added Keys: video_reader, avg_fps
 
     Args:
-        transforms (list[dict]): What opens, decodes and resizes, without
-            randomness. The first opens the video.
-        cache_dir (str): Folder of the kept frames, made when missing.
+        transforms: What opens, decodes and resizes, without randomness. The
+            first opens the video.
+        cache_dir: Folder of the kept frames, made when missing.
     """
 
     def __init__(self, transforms: Sequence[dict], cache_dir: str) -> None:

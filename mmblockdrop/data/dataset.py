@@ -31,54 +31,53 @@ class UntrimmedVideoDataset(BaseDataset):
     ``max_broken_share`` of the videos the run stops.
 
     Args:
-        ann_file (str): ActivityNet-style JSON, times in seconds.
-        subset (str or list[str], optional): Exact names of the subsets to
-            use. None takes all.
-        classes (str or list[str], optional): Names, or a file of names (text
-            or JSON) relative to ``data_root``. None takes the labels of
-            ``ann_file`` in alphabetical order.
-        window_size (int): Steps of a window.
-        snippet_stride (int): Frames per step.
-        frames_per_step (int): Frames decoded per step, a divisor of
+        ann_file: ActivityNet-style JSON, times in seconds.
+        subset: Exact names of the subsets to use. None takes all.
+        classes: Names, or a file of names (text or JSON) relative to
+            ``data_root``. None takes the labels of ``ann_file`` in
+            alphabetical order.
+        window_size: Steps of a window.
+        snippet_stride: Frames per step.
+        frames_per_step: Frames decoded per step, a divisor of
             ``snippet_stride`` (``scale_factor`` of the published code).
-        windows (str, optional): ``random``: one window per video, drawn
-            around an action. ``sliding``: windows that overlap. ``resize``:
-            the whole video on ``window_size`` steps. Defaults to ``sliding``
-            in test mode, else ``random``.
-        overlap_ratio (float): Overlap of sliding windows.
-        action_thresh (float): Share of an action that must lie in a window
-            to be its ground truth.
-        crop_ratio (sequence of 2 floats, optional): Length of a random
-            window of a video that is not longer than ``window_size``.
-        windows_per_video (int): Random windows of each video in an epoch.
-        split (dict, optional): ``dict(part='train'|'val', ratio=0.15,
-            seed=0)`` takes one part of a fixed split of the videos.
-        sample_ratio (float): Share of the videos to use, drawn by ``seed``.
-        seed (int): Seed of ``sample_ratio`` and of the random windows.
-        block_list (str or list[str], optional): Videos to leave out: names,
-            or a file of names (text or JSON) relative to ``data_root``.
-        drop_labels (sequence of str): Labels that are background. Any other
-            label outside ``classes`` is an error.
-        bad_segments (str): ``error`` or ``drop``, for segments that are
-            reversed or outside the video.
-        class_agnostic (bool): Whether all actions are of one class.
-        fps (float, optional): Frames per second that overrides the
-            annotation's, for features of another rate than the video.
-        offset_frames (float): Frame of the first feature.
-        data_root (str): Folder of relative paths.
-        data_prefix (dict): ``dict(video=folder)`` or ``dict(feature=
-            folder)``, or ``dict()`` for annotations alone.
-        filename_tmpl (str): File name of a video, suffix apart.
-        suffixes (sequence of str, optional): File suffixes to look for.
-        max_broken_share (float): Share of videos that may be unreadable.
-        window_rule (str): ``covering``, or ``published`` to repeat the
-            windows of the published code; see :mod:`.windows`.
-        frame_rule (str): ``exact``, or ``truncate`` to cut the boundaries of
-            actions to whole frames as the published code does.
-        filter_cfg (dict, optional): ``filter_empty`` (skip videos, and
-            windows, without actions; defaults to True unless in test mode)
-            and ``min_action_share`` (actions that take no more of the video
-            are no ground truth; defaults to 0).
+        windows: ``random``: one window per video, drawn around an action.
+            ``sliding``: windows that overlap. ``resize``: the whole video on
+            ``window_size`` steps. Defaults to ``sliding`` in test mode, else
+            ``random``.
+        overlap_ratio: Overlap of sliding windows.
+        action_thresh: Share of an action that must lie in a window to be its
+            ground truth.
+        crop_ratio: Length of a random window of a video that is not longer
+            than ``window_size``.
+        windows_per_video: Random windows of each video in an epoch.
+        split: ``dict(part='train'|'val', ratio=0.15, seed=0)`` takes one part
+            of a fixed split of the videos.
+        sample_ratio: Share of the videos to use, drawn by ``seed``.
+        seed: Seed of ``sample_ratio`` and of the random windows.
+        block_list: Videos to leave out: names, or a file of names (text or
+            JSON) relative to ``data_root``.
+        drop_labels: Labels that are background. Any other label outside
+            ``classes`` is an error.
+        bad_segments: ``error`` or ``drop``, for segments that are reversed or
+            outside the video.
+        class_agnostic: Whether all actions are of one class.
+        fps: Frames per second that overrides the annotation's, for features of
+            another rate than the video.
+        offset_frames: Frame of the first feature.
+        data_root: Folder of relative paths.
+        data_prefix: ``dict(video=folder)`` or ``dict(feature= folder)``, or
+            ``dict()`` for annotations alone.
+        filename_tmpl: File name of a video, suffix apart.
+        suffixes: File suffixes to look for.
+        max_broken_share: Share of videos that may be unreadable.
+        window_rule: ``covering``, or ``published`` to repeat the windows of
+            the published code; see :mod:`.windows`.
+        frame_rule: ``exact``, or ``truncate`` to cut the boundaries of actions
+            to whole frames as the published code does.
+        filter_cfg: ``filter_empty`` (skip videos, and windows, without
+            actions; defaults to True unless in test mode) and
+            ``min_action_share`` (actions that take no more of the video are no
+            ground truth; defaults to 0).
         **kwargs: ``pipeline``, ``test_mode``, ``metainfo``, ``indices``,
             ``lazy_init``, ``serialize_data`` and ``max_refetch`` of
             :class:`mmengine.dataset.BaseDataset`.

@@ -13,7 +13,7 @@ class EpochDraws:
     The epoch lies in shared memory and so reaches workers that run already.
 
     Args:
-        seed (int): Seed of all epochs.
+        seed: Seed of all epochs.
     """
 
     def __init__(self, seed: int) -> None:
@@ -29,7 +29,7 @@ class EpochDraws:
         """Draws of ``random`` and ``numpy`` of a sample, then as before.
 
         Args:
-            index (int): The sample.
+            index: The sample.
         """
         epoch = int(self._epoch)
         if epoch < 0:

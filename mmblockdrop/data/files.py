@@ -16,8 +16,8 @@ class UnreadableVideoError(RuntimeError):
     """A video or feature file that cannot be read.
 
     Args:
-        filename (str): The file at fault.
-        reason (str): What was found.
+        filename: The file at fault.
+        reason: What was found.
     """
 
     def __init__(self, filename: str, reason: str) -> None:
@@ -49,9 +49,9 @@ def require_choice(key: str, value: Any, choices: Sequence[Any]) -> None:
     """Check that a setting is one of a few.
 
     Args:
-        key (str): The setting, for the message.
+        key: The setting, for the message.
         value: What was found.
-        choices (sequence): What was expected.
+        choices: What was expected.
 
     Raises:
         ValueError: With the nearest choice.
@@ -65,11 +65,11 @@ def require_path(path: str, key: str) -> str:
     """Check that a path of a config exists.
 
     Args:
-        path (str): File or folder.
-        key (str): The config key that gave it, for the message.
+        path: File or folder.
+        key: The config key that gave it, for the message.
 
     Returns:
-        str: The path.
+        The path.
 
     Raises:
         FileNotFoundError: With the deepest folder that exists and the
@@ -101,12 +101,12 @@ def find_media(folder: str, stem: str,
     """File of a video in a folder, whatever its suffix.
 
     Args:
-        folder (str): Folder of videos or features.
-        stem (str): File name, with or without its suffix.
-        suffixes (sequence of str): Accepted suffixes, best first.
+        folder: Folder of videos or features.
+        stem: File name, with or without its suffix.
+        suffixes: Accepted suffixes, best first.
 
     Returns:
-        str or None: Path of the file, None if there is none.
+        Path of the file, None if there is none.
     """
     files = _listing(folder, os.stat(folder).st_mtime_ns)
     for suffix in suffixes:
@@ -125,10 +125,10 @@ def open_video(filename: str,
     """Open a video with decord.
 
     Args:
-        filename (str): Path of the video.
-        num_threads (int): Threads of the decoder.
-        size (tuple[int, int], optional): Width and height of the frames that
-            the decoder gives. None keeps the video's.
+        filename: Path of the video.
+        num_threads: Threads of the decoder.
+        size: Width and height of the frames that the decoder gives. None keeps
+            the video's.
 
     Returns:
         decord.VideoReader: The open video, with at least one frame.
@@ -179,8 +179,8 @@ class FrameArray:
     map or from a black video.
 
     Args:
-        frames (ndarray): uint8 [T, H, W, 3].
-        fps (float): Frames per second.
+        frames: uint8 [T, H, W, 3].
+        fps: Frames per second.
     """
 
     def __init__(self, frames: np.ndarray, fps: float) -> None:

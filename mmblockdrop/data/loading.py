@@ -28,11 +28,10 @@ class OpenVideo(BaseTransform):
     Added Keys: video_reader, avg_fps
 
     Args:
-        num_threads (int): Threads of the decoder. Defaults to 1.
-        size (tuple[int, int], optional): Width and height of the frames that
-            the decoder gives. Cheaper than a ``Resize`` of decoded frames,
-            with slightly different pixels. At least 64 wide. Defaults to
-            None, the video's.
+        num_threads: Threads of the decoder. Defaults to 1.
+        size: Width and height of the frames that the decoder gives. Cheaper
+            than a ``Resize`` of decoded frames, with slightly different
+            pixels. At least 64 wide. Defaults to None, the video's.
 
     Raises:
         ValueError: ``size`` is too narrow.
@@ -117,7 +116,7 @@ class LoadFeatures(BaseTransform):
     Added Keys: features (float32 [T, C])
 
     Args:
-        layout (str): ``TC`` or ``CT``, the axes of the array in the file.
+        layout: ``TC`` or ``CT``, the axes of the array in the file.
     """
 
     def __init__(self, layout: str = 'TC') -> None:

@@ -39,10 +39,9 @@ class JitterContrast(BaseTransform):
     Modified Keys: imgs
 
     Args:
-        contrast (float): Values are scaled around 128 by a factor drawn from
-            ``1 - contrast`` to ``1 + contrast``. Defaults to 0.1.
-        brightness (float): And shifted by up to this many grey levels.
-            Defaults to 10.
+        contrast: Values are scaled around 128 by a factor drawn from ``1 -
+            contrast`` to ``1 + contrast``. Defaults to 0.1.
+        brightness: And shifted by up to this many grey levels. Defaults to 10.
     """
 
     def __init__(self,

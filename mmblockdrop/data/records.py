@@ -16,15 +16,15 @@ class VideoRecords:
     """Records of one video after another.
 
     Args:
-        database (dict): Annotations by name.
-        sources (VideoSources): The videos and their files.
-        actions (ActionReader): Checks the actions.
-        fps (float, optional): Rate that overrides the annotation's.
-        frame_rule (str): ``exact``, or ``truncate`` to cut the boundaries of
-            actions to whole frames.
-        class_agnostic (bool): Whether all actions are of one class.
-        min_action_share (float): Actions that take no more of the video are
-            no ground truth.
+        database: Annotations by name.
+        sources: The videos and their files.
+        actions: Checks the actions.
+        fps: Rate that overrides the annotation's.
+        frame_rule: ``exact``, or ``truncate`` to cut the boundaries of actions
+            to whole frames.
+        class_agnostic: Whether all actions are of one class.
+        min_action_share: Actions that take no more of the video are no ground
+            truth.
     """
 
     def __init__(self, database: Mapping[str, dict], sources: VideoSources,

@@ -22,17 +22,16 @@ def choose_videos(database: Mapping[str, dict], subset: Any,
     """Names of the videos of a data set, in the order of the annotations.
 
     Args:
-        database (dict): Videos of the subset, see :func:`select_subset`.
-        subset (str or sequence of str, optional): It, for messages.
-        block_list (str or sequence of str): Videos to leave out: names, or
-            a file of names.
-        data_root (str): Folder of a relative file name.
-        split (dict, optional): Arguments of :func:`split_names`.
-        sample_ratio (float): Share of the videos to take.
-        seed (int): Seed of that share.
+        database: Videos of the subset, see :func:`select_subset`.
+        subset: It, for messages.
+        block_list: Videos to leave out: names, or a file of names.
+        data_root: Folder of a relative file name.
+        split: Arguments of :func:`split_names`.
+        sample_ratio: Share of the videos to take.
+        seed: Seed of that share.
 
     Returns:
-        list[str]: At least one name.
+        At least one name.
 
     Raises:
         FileNotFoundError: If there is no such file of names.
@@ -91,13 +90,13 @@ def split_names(names: Sequence[str], part: str, ratio: float = 0.15,
     """One part of a fixed split of videos in two.
 
     Args:
-        names (sequence of str): All videos.
-        part (str): ``train`` or ``val``. The two share no video.
-        ratio (float): Share of ``val``, at least one video.
-        seed (int): Seed of the split. Only it and the set of names matter.
+        names: All videos.
+        part: ``train`` or ``val``. The two share no video.
+        ratio: Share of ``val``, at least one video.
+        seed: Seed of the split. Only it and the set of names matter.
 
     Returns:
-        list[str]: The part, in the order of ``names``.
+        The part, in the order of ``names``.
     """
     if part not in ('train', 'val'):
         raise ValueError(f"split['part']={part!r} is not a part"

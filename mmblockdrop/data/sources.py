@@ -11,17 +11,16 @@ class VideoSources:
     """Finds the files of videos, and reads their timing where asked.
 
     Args:
-        names (sequence of str): The videos.
-        data_prefix (dict): ``dict(video=folder)`` or ``dict(feature=
-            folder)``, or ``dict()`` for none.
-        filename_tmpl (str): File name of a video, suffix apart.
-        suffixes (sequence of str): Accepted suffixes, best first.
-        broken (BrokenVideos): Counts videos without a readable file.
-        ann_file (str): For messages.
+        names: The videos.
+        data_prefix: ``dict(video=folder)`` or ``dict(feature= folder)``, or
+            ``dict()`` for none.
+        filename_tmpl: File name of a video, suffix apart.
+        suffixes: Accepted suffixes, best first.
+        broken: Counts videos without a readable file.
+        ann_file: For messages.
 
     Attributes:
-        paths (list[str]): File of each video, found or not; empty without a
-            folder.
+        paths: File of each video, found or not; empty without a folder.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -60,11 +59,11 @@ class VideoSources:
         """Frames and rate of a video file, for what its annotation lacks.
 
         Args:
-            index (int): Place of the video in ``names``.
-            entry (dict): Its annotation.
+            index: Place of the video in ``names``.
+            entry: Its annotation.
 
         Returns:
-            tuple[int, float]: Frames, and frames per second.
+            Frames, and frames per second.
 
         Raises:
             ValueError: If there is no folder of videos.

@@ -153,7 +153,7 @@ class PackTADInputs(BaseTransform):
     ``gt_instances`` hold ``segments`` (steps) and ``labels``.
 
     Args:
-        meta_keys (tuple of str): Keys to keep as meta information.
+        meta_keys: Keys to keep as meta information.
     """
 
     def __init__(self, meta_keys: Tuple[str, ...] = META_KEYS) -> None:

@@ -23,15 +23,15 @@ def sliding_windows(num_steps: int,
     """Windows that slide over a video.
 
     Args:
-        num_steps (int): Steps of the video.
-        window_size (int): Steps of a window.
-        overlap_ratio (float): Share of a window that the next one repeats.
-        rule (str): ``covering``: every step is in a window and no window is
+        num_steps: Steps of the video.
+        window_size: Steps of a window.
+        overlap_ratio: Share of a window that the next one repeats.
+        rule: ``covering``: every step is in a window and no window is
             repeated. ``published``: see the module's docstring.
 
     Returns:
-        list[tuple[int, int]]: First step and number of steps of each window.
-        A video shorter than a window has one, as long as the video.
+        First step and number of steps of each window. A video shorter than a
+        window has one, as long as the video.
     """
     stride = int(window_size * (1 - overlap_ratio))
     if not 0 <= overlap_ratio < 1 or stride < 1:
@@ -55,10 +55,10 @@ def inside_share(segments: np.ndarray, low: float, high: float) -> np.ndarray:
     """Share of each segment that lies in [low, high].
 
     Args:
-        segments (ndarray): [N, 2], in the unit of ``low`` and ``high``.
+        segments: [N, 2], in the unit of ``low`` and ``high``.
 
     Returns:
-        ndarray: [N], from 0 to 1.
+        [N], from 0 to 1.
     """
     inside = np.minimum(segments[:, 1], high) - np.maximum(segments[:, 0], low)
     length = np.maximum(segments[:, 1] - segments[:, 0], 1e-6)
@@ -73,13 +73,13 @@ def cut_segments(segments: np.ndarray,
     """Actions of which enough lies in [low, high], cut to it.
 
     Args:
-        segments (ndarray): [N, 2], in the unit of ``low`` and ``high``.
-        min_share (float): Share that must lie inside.
-        strict (bool): Whether more than that share is asked for.
+        segments: [N, 2], in the unit of ``low`` and ``high``.
+        min_share: Share that must lie inside.
+        strict: Whether more than that share is asked for.
 
     Returns:
-        tuple[ndarray, ndarray]: Cut segments [M, 2], and the mask [N] of
-        those that were kept. ``segments`` is left as it is.
+        Cut segments [M, 2], and the mask [N] of those that were kept.
+        ``segments`` is left as it is.
     """
     share = inside_share(segments, low, high)
     keep = share > min_share if strict else share >= min_share
@@ -101,18 +101,17 @@ def random_window(num_frames: int,
     is used.
 
     Args:
-        num_frames (int): Frames of the video on the sampled grid.
-        length (int): Frames of a window, same grid.
-        segments (ndarray): Actions [N, 2], same grid.
-        min_share (float): Share of an action that must lie inside.
-        crop_ratio (sequence of 2 floats, optional): None keeps a short video
-            whole.
-        rng (random.Random, optional): Source of the draws. Defaults to
-            Python's global one, which the workers of a data loader seed.
-        max_trials (int): Draws of a start.
+        num_frames: Frames of the video on the sampled grid.
+        length: Frames of a window, same grid.
+        segments: Actions [N, 2], same grid.
+        min_share: Share of an action that must lie inside.
+        crop_ratio: None keeps a short video whole.
+        rng: Source of the draws. Defaults to Python's global one, which the
+            workers of a data loader seed.
+        max_trials: Draws of a start.
 
     Returns:
-        tuple[int, int]: First frame, and the one after the last.
+        First frame, and the one after the last.
     """
     rng = rng or random
     if num_frames <= length:
@@ -136,11 +135,11 @@ def unique_actions(segments: np.ndarray,
     """Remove actions that repeat both segment and label, in order.
 
     Args:
-        segments (ndarray): [N, 2].
-        labels (ndarray): [N].
+        segments: [N, 2].
+        labels: [N].
 
     Returns:
-        tuple[ndarray, ndarray]: [M, 2] and [M].
+        [M, 2] and [M].
     """
     keys = [(*segment, label)
             for segment, label in zip(segments.tolist(), labels.tolist())]
@@ -152,13 +151,13 @@ def sample_indices(length: int, ratio: float, seed: int = 42) -> List[int]:
     """Indices of a random part of a data set, the same for a seed.
 
     Args:
-        length (int): Size of the data set.
-        ratio (float): Share to keep, in (0, 1].
-        seed (int): Seed of Python's generator.
+        length: Size of the data set.
+        ratio: Share to keep, in (0, 1].
+        seed: Seed of Python's generator.
 
     Returns:
-        list[int]: ``int(length * ratio)`` indices, at least one, in the
-        order in which they were drawn.
+        ``int(length * ratio)`` indices, at least one, in the order in which
+        they were drawn.
     """
     if not 0 < ratio <= 1:
         raise ValueError(f'sample_ratio={ratio} must be in (0, 1]')
@@ -172,16 +171,16 @@ def window_actions(action_frames: np.ndarray,
     """Ground truth of a sliding window.
 
     Args:
-        action_frames (ndarray): Actions of the video [N, 2], in frames.
-        meta (Mapping): ``window_start_frame``, ``snippet_stride``,
-            ``offset_frames``, ``action_thresh`` and ``window_rule``. By the
-            published rule a window ends at its last snippet, by ours one
-            step later, where that snippet ends.
-        steps (float): Steps of the window that show the video.
+        action_frames: Actions of the video [N, 2], in frames.
+        meta: ``window_start_frame``, ``snippet_stride``, ``offset_frames``,
+            ``action_thresh`` and ``window_rule``. By the published rule a
+            window ends at its last snippet, by ours one step later, where that
+            snippet ends.
+        steps: Steps of the window that show the video.
 
     Returns:
-        tuple[ndarray, ndarray]: Segments [M, 2] in steps of the window, and
-        the mask [N] of the actions that were kept.
+        Segments [M, 2] in steps of the window, and the mask [N] of the actions
+        that were kept.
     """
     published = meta['window_rule'] == 'published'
     shift = meta['offset_frames'] / meta['snippet_stride'] if published else 0
@@ -198,18 +197,16 @@ def window_samples(record: Mapping[str, Any], geometry: Mapping[str, Any],
     """Samples of one video.
 
     Args:
-        record (Mapping): The video, with ``total_frames`` and
-            ``action_frames`` [N, 2].
-        geometry (Mapping): ``windows`` (``random``, ``sliding`` or
-            ``resize``), ``window_size``, and what :func:`window_actions`
-            reads.
-        overlap_ratio (float): Overlap of sliding windows.
-        windows_per_video (int): Random windows of a video.
-        skip_empty (bool): Leave out videos and windows without action.
+        record: The video, with ``total_frames`` and ``action_frames`` [N, 2].
+        geometry: ``windows`` (``random``, ``sliding`` or ``resize``),
+            ``window_size``, and what :func:`window_actions` reads.
+        overlap_ratio: Overlap of sliding windows.
+        windows_per_video: Random windows of a video.
+        skip_empty: Leave out videos and windows without action.
 
     Returns:
-        list[Mapping]: The record for every window; that of a sliding
-        window with ``window_start_step`` and ``window_steps``.
+        The record for every window; that of a sliding window with
+        ``window_start_step`` and ``window_steps``.
     """
     if skip_empty and not len(record['action_frames']):
         return []

@@ -17,8 +17,8 @@ class Alignment(BaseModule):
     """Base of all alignments.
 
     Args:
-        loss (dict): Config of the distance.
-        weight (float): Factor of the loss. Defaults to 1.
+        loss: Config of the distance.
+        weight: Factor of the loss. Defaults to 1.
     """
 
     def __init__(self, loss: dict, weight: float = 1.) -> None:
@@ -30,10 +30,10 @@ class Alignment(BaseModule):
         """Dotted paths of the modules to record, in both models.
 
         Args:
-            student (nn.Module): The student localizer.
+            student: The student localizer.
 
         Returns:
-            List[str]: Paths.
+            Paths.
         """
         raise NotImplementedError
 
@@ -42,13 +42,13 @@ class Alignment(BaseModule):
         """Distance between the two recordings.
 
         Args:
-            student_out (dict): Path to output, of the student.
-            teacher_out (dict): Path to output, of the teacher.
-            student (nn.Module): The student localizer.
-            data_samples (list): The samples of the batch.
+            student_out: Path to output, of the student.
+            teacher_out: Path to output, of the teacher.
+            student: The student localizer.
+            data_samples: The samples of the batch.
 
         Returns:
-            Tensor: Scalar, before ``weight``.
+            Scalar, before ``weight``.
         """
         raise NotImplementedError
 
@@ -58,10 +58,10 @@ class ClassAlignment(Alignment):
     """Class logits at all valid points of all levels (paper, prediction).
 
     Args:
-        head (str): Dotted path of the anchor-free head.
-        loss (dict): Defaults to KL at temperature 3.5. A loss with the
-            attribute ``needs_targets`` is given the positive classes too.
-        weight (float): Defaults to 1.
+        head: Dotted path of the anchor-free head.
+        loss: Defaults to KL at temperature 3.5. A loss with the attribute
+            ``needs_targets`` is given the positive classes too.
+        weight: Defaults to 1.
     """
 
     def __init__(self,
@@ -94,11 +94,10 @@ class SegmentAlignment(Alignment):
     """Segments at the points that lie in an action (paper, prediction).
 
     Args:
-        head (str): Dotted path of the anchor-free head.
-        loss (dict): A loss on segments ``[N, 2]`` in feature-grid steps.
-            Defaults to GIoU, which the paper names; the published configs
-            use DIoU.
-        weight (float): Defaults to 1.
+        head: Dotted path of the anchor-free head.
+        loss: A loss on segments ``[N, 2]`` in feature-grid steps. Defaults to
+            GIoU, which the paper names; the published configs use DIoU.
+        weight: Defaults to 1.
     """
 
     def __init__(self,

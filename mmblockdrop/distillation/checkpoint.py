@@ -13,9 +13,9 @@ def load_localizer(model: nn.Module, checkpoint: str) -> None:
     """Make a fresh localizer what a checkpoint holds, with LoRA merged.
 
     Args:
-        model (nn.Module): Uncompressed localizer; loses the blocks that the
-            checkpoint has lost.
-        checkpoint (str): File written by mmengine.
+        model: Uncompressed localizer; loses the blocks that the checkpoint has
+            lost.
+        checkpoint: File written by mmengine.
 
     Raises:
         FileNotFoundError: No such file.
@@ -35,11 +35,11 @@ def read_localizer(
     """Read weights and drop record of a checkpoint.
 
     Args:
-        checkpoint (str): File written by mmengine.
+        checkpoint: File written by mmengine.
 
     Returns:
-        tuple[dict, dict | None]: State dict of the plain localizer and the
-        record of the blocks dropped from it, if any.
+        State dict of the plain localizer and the record of the blocks dropped
+        from it, if any.
 
     Raises:
         FileNotFoundError: No such file.
@@ -68,9 +68,9 @@ def load_whole(model: nn.Module, state: Dict[str, Tensor],
     """Load a state dict and refuse anything missing, extra or reshaped.
 
     Args:
-        model (nn.Module): Model to load into.
-        state (dict): Its state dict.
-        source (str): Where ``state`` came from, for the error.
+        model: Model to load into.
+        state: Its state dict.
+        source: Where ``state`` came from, for the error.
 
     Raises:
         ValueError: The keys or shapes differ; nothing has been loaded.

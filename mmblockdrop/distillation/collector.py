@@ -21,14 +21,14 @@ class SideBySide:
     modules together are computed at the end.
 
     Args:
-        alignments (nn.ModuleDict): Name to alignment.
-        student (nn.Module): The student localizer.
-        teacher (WalkingTeacher): The teacher, at the beginning or at the end
-            of its way. What was compared is taken from it.
-        data_samples (list): The samples of the batch.
+        alignments: Name to alignment.
+        student: The student localizer.
+        teacher: The teacher, at the beginning or at the end of its way. What
+            was compared is taken from it.
+        data_samples: The samples of the batch.
 
     Attributes:
-        runs (Counter): Path to how often the module has run in the student.
+        runs: Path to how often the module has run in the student.
     """
 
     def __init__(self, alignments: nn.ModuleDict, student: nn.Module,
@@ -55,9 +55,9 @@ class SideBySide:
         """Take what a module of the student has returned.
 
         Args:
-            path (str): The module.
-            value (Any): Its output. Where a module takes its rows in
-                several runs, losses wait for the last.
+            path: The module.
+            value: Its output. Where a module takes its rows in several runs,
+                losses wait for the last.
 
         Raises:
             RunsAgain: The module has run and was compared, and the teacher
@@ -103,7 +103,7 @@ class SideBySide:
         """Finish.
 
         Returns:
-            dict: Name of the alignment to its loss, with its weight.
+            Name of the alignment to its loss, with its weight.
         """
         for path in list(self._waiting):
             self._compare(path)

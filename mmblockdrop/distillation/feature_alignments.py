@@ -28,14 +28,14 @@ class PathwiseAlignment(Alignment):
         """Distance at one module.
 
         Args:
-            path (str): The module, one of :meth:`paths`.
-            student_out (Any): What it returned in the student.
-            teacher_out (Any): What it returned in the teacher.
-            student (nn.Module): The student localizer.
-            data_samples (list): The samples of the batch.
+            path: The module, one of :meth:`paths`.
+            student_out: What it returned in the student.
+            teacher_out: What it returned in the teacher.
+            student: The student localizer.
+            data_samples: The samples of the batch.
 
         Returns:
-            Tensor: Scalar.
+            Scalar.
         """
         raise NotImplementedError
 
@@ -59,21 +59,20 @@ class BlockAlignment(PathwiseAlignment):
     (its attribute ``tokenwise`` is true) sees real tokens only.
 
     Args:
-        stack (str | Sequence[str]): Dotted path of the stack, as of the
-            ``BlockDropHook``.
-        submodule (str): Module inside each block whose output is compared;
+        stack: Dotted path of the stack, as of the ``BlockDropHook``.
+        submodule: Module inside each block whose output is compared;
             ``<name>:input`` compares its input (``norm2:input`` is what
-            attention and its residual leave in a transformer block).
-            Defaults to '', the block itself.
-        include_padding (bool): Count all rows and tokens, as the published
-            code does; also where the first axis is something else than
-            clips. Defaults to False.
-        time_axis (int, optional): Axis of the features that is the time of
-            a clip: 2 for ``[clips, C, t, h, w]``, 1 for ``[clips, t, h, w,
-            C]``. Defaults to None, tokens ``[clips, t * h * w, C]`` where
-            the encoder has a position table, else whole clips.
-        loss (dict): Defaults to the mean squared error.
-        weight (float): Defaults to 1.
+            attention and its residual leave in a transformer block). Defaults
+            to '', the block itself.
+        include_padding: Count all rows and tokens, as the published code does;
+            also where the first axis is something else than clips. Defaults to
+            False.
+        time_axis: Axis of the features that is the time of a clip: 2 for
+            ``[clips, C, t, h, w]``, 1 for ``[clips, t, h, w, C]``. Defaults to
+            None, tokens ``[clips, t * h * w, C]`` where the encoder has a
+            position table, else whole clips.
+        loss: Defaults to the mean squared error.
+        weight: Defaults to 1.
     """
 
     def __init__(self,
@@ -133,19 +132,18 @@ class ModuleAlignment(PathwiseAlignment):
     mean over its entries.
 
     Args:
-        module (str): Dotted path in the localizer; ``<path>:input`` for
-            what goes into the module.
-        index (int | str, optional): Entry of a tuple or dict output.
-            Defaults to None, the output as it is.
-        mask (str, optional): Which elements count. A dotted path of a
-            tensor of the localizer that broadcasts to the output, such as
-            ``bm_mask`` of BMN, whose non-zero entries count; or
-            ``valid_steps`` for the steps (last axis) that hold real video,
-            by ``valid_steps`` and ``window_size`` of the samples.
-            The loss is then given the elements that count as one row each,
-            ``[N]``. Defaults to None, all of them.
-        loss (dict): Defaults to the mean squared error.
-        weight (float): Defaults to 1.
+        module: Dotted path in the localizer; ``<path>:input`` for what goes
+            into the module.
+        index: Entry of a tuple or dict output. Defaults to None, the output as
+            it is.
+        mask: Which elements count. A dotted path of a tensor of the localizer
+            that broadcasts to the output, such as ``bm_mask`` of BMN, whose
+            non-zero entries count; or ``valid_steps`` for the steps (last
+            axis) that hold real video, by ``valid_steps`` and ``window_size``
+            of the samples. The loss is then given the elements that count as
+            one row each, ``[N]``. Defaults to None, all of them.
+        loss: Defaults to the mean squared error.
+        weight: Defaults to 1.
 
     Raises:
         ValueError: ``mask`` names no tensor of the localizer, or one that
@@ -209,11 +207,11 @@ def find_tensor(model: nn.Module, path: str) -> Tensor:
     """Take a buffer or parameter of a model.
 
     Args:
-        model (nn.Module): Any model.
-        path (str): Dotted path, as in its state dict.
+        model: Any model.
+        path: Dotted path, as in its state dict.
 
     Returns:
-        Tensor: The tensor.
+        The tensor.
 
     Raises:
         ValueError: No such tensor; names the nearest.

@@ -22,11 +22,11 @@ class FeatureMSELoss(nn.Module):
         """Compare two features.
 
         Args:
-            student (Tensor): Any shape.
-            teacher (Tensor): The same shape.
+            student: Any shape.
+            teacher: The same shape.
 
         Returns:
-            Tensor: Scalar, zero where there are no elements.
+            Scalar, zero where there are no elements.
         """
         gap = student.float() - teacher.float()
         return gap.square().mean() if gap.numel() else gap.sum()
@@ -44,11 +44,11 @@ class TokenRelationLoss(nn.Module):
         """Compare two features.
 
         Args:
-            student (Tensor): Tokens ``[clips, tokens, C]``.
-            teacher (Tensor): The same shape.
+            student: Tokens ``[clips, tokens, C]``.
+            teacher: The same shape.
 
         Returns:
-            Tensor: Scalar.
+            Scalar.
         """
         gap = self._gram(student.float()) - self._gram(teacher.float())
         return gap.square().sum(dim=(1, 2)).mean()
@@ -64,12 +64,12 @@ class ClassKLLoss(nn.Module):
     """Kullback-Leibler divergence of class scores at a temperature.
 
     Args:
-        temperature (float): Logits are divided by it, the loss multiplied
-            by its square. Defaults to 3.5 (the published configs).
-        activation (str): 'softmax' compares distributions over classes, as
+        temperature: Logits are divided by it, the loss multiplied by its
+            square. Defaults to 3.5 (the published configs).
+        activation: 'softmax' compares distributions over classes, as
             published; 'sigmoid' compares every class against its absence,
-            which is what a sigmoid head means and the only choice that
-            carries anything when there is one class.
+            which is what a sigmoid head means and the only choice that carries
+            anything when there is one class.
 
     Raises:
         ValueError: Unknown ``activation``; or a softmax over one class.
@@ -89,11 +89,11 @@ class ClassKLLoss(nn.Module):
         """Compare the logits of points.
 
         Args:
-            student (Tensor): Logits ``[points, classes]``.
-            teacher (Tensor): The same shape.
+            student: Logits ``[points, classes]``.
+            teacher: The same shape.
 
         Returns:
-            Tensor: Scalar, summed over classes and averaged over points.
+            Scalar, summed over classes and averaged over points.
         """
         t = self.temperature
         student, teacher = student.float() / t, teacher.float() / t
@@ -124,9 +124,9 @@ class ClassDKDLoss(nn.Module):
     positive class contribute nothing, but count in the average.
 
     Args:
-        alpha (float): Weight of the part on target against the rest.
-        beta (float): Weight of the part among the other classes.
-        temperature (float): As in :class:`ClassKLLoss`.
+        alpha: Weight of the part on target against the rest.
+        beta: Weight of the part among the other classes.
+        temperature: As in :class:`ClassKLLoss`.
     """
 
     needs_targets = True
@@ -143,12 +143,12 @@ class ClassDKDLoss(nn.Module):
         """Compare the logits of points.
 
         Args:
-            student (Tensor): Logits ``[points, classes]``.
-            teacher (Tensor): The same shape.
-            targets (Tensor): Positive classes, ``[points, classes]``.
+            student: Logits ``[points, classes]``.
+            teacher: The same shape.
+            targets: Positive classes, ``[points, classes]``.
 
         Returns:
-            Tensor: Scalar. Zero when no row has a positive class.
+            Scalar. Zero when no row has a positive class.
 
         Raises:
             ValueError: Fewer than two classes.
@@ -195,12 +195,12 @@ class BinaryKLLoss(nn.Module):
     zero where both agree.
 
     Args:
-        logits (bool): The elements come before the sigmoid. Defaults to
-            False, probabilities between 0 and 1.
-        scale (float): Factor of the logits ahead of the sigmoid, where the
-            localizer has one (``conv3_ratio`` of TEM, ``fc2_ratio`` of
-            PEM). Defaults to 1.
-        eps (float): Probabilities are kept this far from 0 and 1.
+        logits: The elements come before the sigmoid. Defaults to False,
+            probabilities between 0 and 1.
+        scale: Factor of the logits ahead of the sigmoid, where the localizer
+            has one (``conv3_ratio`` of TEM, ``fc2_ratio`` of PEM). Defaults to
+            1.
+        eps: Probabilities are kept this far from 0 and 1.
 
     Raises:
         ValueError: A ``scale`` without ``logits``; or elements outside
@@ -221,11 +221,11 @@ class BinaryKLLoss(nn.Module):
         """Compare two tensors of probabilities.
 
         Args:
-            student (Tensor): Any shape; an empty one gives 0.
-            teacher (Tensor): The same shape.
+            student: Any shape; an empty one gives 0.
+            teacher: The same shape.
 
         Returns:
-            Tensor: Scalar.
+            Scalar.
         """
         log_s, log_not_s = self._logs(student.float())
         log_t, log_not_t = self._logs(teacher.float())

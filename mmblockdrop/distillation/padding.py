@@ -19,15 +19,15 @@ def real_times(rows: int, times: int, data_samples: list,
     pieces. A piece counts if it begins in real video.
 
     Args:
-        rows (int): Length of the first axis of the features.
-        times (int): Pieces of time of a row; 1 takes or leaves whole clips.
-        data_samples (list): The samples of the batch.
-        student (nn.Module): Tells ``window_size`` where the samples do not.
+        rows: Length of the first axis of the features.
+        times: Pieces of time of a row; 1 takes or leaves whole clips.
+        data_samples: The samples of the batch.
+        student: Tells ``window_size`` where the samples do not.
 
     Returns:
-        Tensor, optional: bool ``[rows, times]`` on the CPU. None where all
-        counts: nothing is padded, the samples do not tell, or their number
-        does not divide the rows.
+        Bool ``[rows, times]`` on the CPU. None where all counts: nothing is
+        padded, the samples do not tell, or their number does not divide the
+        rows.
     """
     if not data_samples or rows % len(data_samples):
         return None
@@ -48,14 +48,14 @@ def clip_times(model: nn.Module, path: str) -> Optional[int]:
     """Times of a clip's tokens, where the encoder tells.
 
     Args:
-        model (nn.Module): The localizer.
-        path (str): Dotted path of a module inside the encoder.
+        model: The localizer.
+        path: Dotted path of a module inside the encoder.
 
     Returns:
-        int, optional: Number of times, the slowest part of the order of the
-        tokens. It is read from the encoder's position table (``pos_embed``
-        over ``grid_size``, as mmaction2's transformers keep them); None
-        where there is none.
+        Number of times, the slowest part of the order of the tokens. It is
+        read from the encoder's position table (``pos_embed`` over
+        ``grid_size``, as mmaction2's transformers keep them); None where there
+        is none.
     """
     while path:
         path = path.rpartition('.')[0]
@@ -74,13 +74,13 @@ def select_real(student: Tensor, teacher: Tensor,
     """Take what shows real video from two features.
 
     Args:
-        student (Tensor): ``[rows, times, ...]``, or ``[rows, ...]`` for a
-            mask of whole rows.
-        teacher (Tensor): The same shape.
-        real (Tensor): bool ``[rows, times]``, or ``[rows]``.
+        student: ``[rows, times, ...]``, or ``[rows, ...]`` for a mask of whole
+            rows.
+        teacher: The same shape.
+        real: bool ``[rows, times]``, or ``[rows]``.
 
     Returns:
-        tuple[Tensor, Tensor]: ``[n, ...]`` each, views where possible.
+        ``[n, ...]`` each, views where possible.
     """
     student, teacher = (x.flatten(0, real.dim() - 1) if real.dim() > 1 else x
                         for x in (student, teacher))

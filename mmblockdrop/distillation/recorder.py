@@ -16,11 +16,11 @@ def listen(model: nn.Module, paths: Iterable[str],
     """Call back whenever one of some modules has run.
 
     Args:
-        model (nn.Module): Model that will run inside the statement.
-        paths (Iterable[str]): Dotted paths of its modules; the empty path
-            is the model itself. ``<path>:input`` asks for the first input
-            of the module instead of its output.
-        heard (Callable): Called with the path and the value.
+        model: Model that will run inside the statement.
+        paths: Dotted paths of its modules; the empty path is the model itself.
+            ``<path>:input`` asks for the first input of the module instead of
+            its output.
+        heard: Called with the path and the value.
 
     Raises:
         ValueError: A path names no module.
@@ -55,11 +55,11 @@ def tap(model: nn.Module, paths: Iterable[str]) -> Iterator[Dict[str, Any]]:
     chunks, its tensors are joined along the first dimension.
 
     Args:
-        model (nn.Module): Model that will run inside the statement.
-        paths (Iterable[str]): As in :func:`listen`.
+        model: Model that will run inside the statement.
+        paths: As in :func:`listen`.
 
     Yields:
-        Dict[str, Any]: Path to output, filled while the model runs.
+        Path to output, filled while the model runs.
 
     Raises:
         ValueError: A path names no module, or one that runs several times
@@ -82,10 +82,10 @@ def not_in_place(model: nn.Module) -> nn.Module:
     that others still need.
 
     Args:
-        model (nn.Module): Any model; changed.
+        model: Any model; changed.
 
     Returns:
-        nn.Module: The same model.
+        The same model.
     """
     for module in model.modules():
         if getattr(module, 'inplace', False) is True:
@@ -97,12 +97,12 @@ def joined(path: str, outputs: Dict[str, Any], value: Any) -> Any:
     """Put a further output of a module behind the earlier ones.
 
     Args:
-        path (str): The module.
-        outputs (dict): Path to what the module has returned so far.
-        value (Any): What it returns now.
+        path: The module.
+        outputs: Path to what the module has returned so far.
+        value: What it returns now.
 
     Returns:
-        Any: ``value``, or all tensors along the first dimension.
+        ``value``, or all tensors along the first dimension.
 
     Raises:
         ValueError: They cannot be joined.

@@ -30,18 +30,18 @@ class WalkingTeacher:
     :meth:`until` before :meth:`finish` there is no thread.
 
     Args:
-        teacher (nn.Module): The teacher.
-        paths (Iterable[str]): See :func:`~.taps.listen`.
-        run (Callable): Runs it once.
+        teacher: The teacher.
+        paths: See :func:`~.taps.listen`.
+        run: Runs it once.
 
     Raises:
         RunsAgain: From both methods: a module runs again whose output was
             taken away.
 
     Attributes:
-        outputs (dict[str, Any]): Path to output, as far as it has come; to
-            be emptied by whoever has compared them.
-        runs (Counter): Path to how often the module has run.
+        outputs: Path to output, as far as it has come; to be emptied by
+            whoever has compared them.
+        runs: Path to how often the module has run.
     """
 
     def __init__(self, teacher: nn.Module, paths: Iterable[str],
@@ -67,8 +67,8 @@ class WalkingTeacher:
         """Go on until a module has given as many rows as the student's.
 
         Args:
-            path (str): The module.
-            ours (Any): What it has returned in the student.
+            path: The module.
+            ours: What it has returned in the student.
 
         Raises:
             BaseException: What the teacher raises.

@@ -28,28 +28,26 @@ class TeacherStudentWrapper(BaseModel):
     DDP, EMA and checkpoints do not see it.
 
     Args:
-        localizer (dict): Config of the localizer, for both.
-        checkpoint (str, optional): The trained localizer. Student and
-            teacher start from it. Defaults to None, for testing, or when
-            ``load_from`` gives the student's weights and there is no
-            alignment.
-        alignments (dict[str, dict]): Name to alignment. Defaults to the
-            paper's three: block outputs, class logits, segments. An empty
-            dict trains with ground truth only, without teacher.
-        task_weight (float): Factor of the student's own losses.
-        data_preprocessor (dict, optional): Defaults to the localizer's.
-        teacher_mode (str): Mode the teacher runs in. 'loss' is for
-            localizers whose predictions are made on the way to the loss
-            only (PEM, TCANet, recognizers with their head); the losses are
-            thrown away. Defaults to 'tensor'.
-        together (bool): Let the two walk through the localizer together: the
-            teacher waits in a thread at every module that is compared until
-            the student has come there, so that its features need not be
-            kept. If one of these modules turns out to run several times in a
-            step, the step begins anew, and from then on the teacher runs
-            first. For large encoders whose activations are recomputed; a
-            step takes some 4 % longer on a CPU. Defaults to False, the
-            teacher runs first.
+        localizer: Config of the localizer, for both.
+        checkpoint: The trained localizer. Student and teacher start from it.
+            Defaults to None, for testing, or when ``load_from`` gives the
+            student's weights and there is no alignment.
+        alignments: Name to alignment. Defaults to the paper's three: block
+            outputs, class logits, segments. An empty dict trains with ground
+            truth only, without teacher.
+        task_weight: Factor of the student's own losses.
+        data_preprocessor: Defaults to the localizer's.
+        teacher_mode: Mode the teacher runs in. 'loss' is for localizers whose
+            predictions are made on the way to the loss only (PEM, TCANet,
+            recognizers with their head); the losses are thrown away. Defaults
+            to 'tensor'.
+        together: Let the two walk through the localizer together: the teacher
+            waits in a thread at every module that is compared until the
+            student has come there, so that its features need not be kept. If
+            one of these modules turns out to run several times in a step, the
+            step begins anew, and from then on the teacher runs first. For
+            large encoders whose activations are recomputed; a step takes some
+            4 % longer on a CPU. Defaults to False, the teacher runs first.
 
     Raises:
         FileNotFoundError: ``checkpoint`` does not exist.
@@ -109,8 +107,8 @@ class TeacherStudentWrapper(BaseModel):
         """Take the localizer of a checkpoint as teacher.
 
         Args:
-            checkpoint (str): An uncompressed localizer, or one of an
-                earlier round (dynamic teacher).
+            checkpoint: An uncompressed localizer, or one of an earlier round
+                (dynamic teacher).
 
         Raises:
             ValueError: An alignment names a module that is not there.
@@ -128,7 +126,7 @@ class TeacherStudentWrapper(BaseModel):
         """Paths of the modules that the alignments compare.
 
         Returns:
-            List[str]: Dotted paths in the localizer, without repetition.
+            Dotted paths in the localizer, without repetition.
         """
         return sorted({
             path
@@ -143,13 +141,13 @@ class TeacherStudentWrapper(BaseModel):
         """Run the student, and in training the teacher beside it.
 
         Args:
-            inputs (Tensor): What the localizer takes.
-            data_samples (list, optional): Samples of the batch.
-            mode (str): 'loss', 'predict' or 'tensor'.
+            inputs: What the localizer takes.
+            data_samples: Samples of the batch.
+            mode: 'loss', 'predict' or 'tensor'.
 
         Returns:
-            Any: What the localizer returns in that mode; for 'loss' with
-            one more entry ``loss_align_<name>`` per alignment.
+            What the localizer returns in that mode; for 'loss' with one more
+            entry ``loss_align_<name>`` per alignment.
         """
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode)

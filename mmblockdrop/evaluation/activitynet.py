@@ -20,14 +20,14 @@ class Evaluation(NamedTuple):
     """Score of a file of detections.
 
     Attributes:
-        table (APTable): Average precision by threshold and class.
-        classes (list[str]): Names of the classes of ``table``.
-        metrics (dict): ``average_mAP``, ``mAP@<tiou>`` and, if asked for,
+        table: Average precision by threshold and class.
+        classes: Names of the classes of ``table``.
+        metrics: ``average_mAP``, ``mAP@<tiou>`` and, if asked for,
             ``recall@<tiou>@<k>``.
-        num_gt (int): Annotations counted.
-        num_pred (int): Detections read.
-        num_unknown (int): Detections of classes without annotation, which
-            count nowhere.
+        num_gt: Annotations counted.
+        num_pred: Detections read.
+        num_unknown: Detections of classes without annotation, which count
+            nowhere.
     """
     table: APTable
     classes: List[str]
@@ -48,27 +48,27 @@ def evaluate_detections(ground_truth: JSON,
     """Score detections against annotations, both in ActivityNet's format.
 
     Args:
-        ground_truth (str or dict): Annotations, path or content:
-            ``database -> video -> {subset, annotations}``.
-        predictions (str or dict): Detections, path or content:
-            ``results -> video -> [{segment, label, score}]``.
-        tiou_thresholds (Sequence[float]): Temporal IoU thresholds.
-        subset (str): Subset to score. Defaults to ``'validation'``.
-        blocked (Sequence[str]): Videos left out. Defaults to ().
-        top_k (Sequence[int]): Also report recall with ``k`` times as many
-            detections as annotations. Defaults to ().
-        ambiguous (str): ``'ignore'``: detections that touch a stretch
-            labelled ``Ambiguous`` are not counted as false, as in the
-            official THUMOS14 evaluation; ``'drop'``: as if it were not
-            annotated; ``'class'``: a class like any other, as in the
-            published code. Defaults to ``'ignore'``.
-        as_annotated (bool): Whether repeated annotations and those of zero
-            length count, as in the official ActivityNet code, where a
-            detection of zero length finds any annotation of zero length.
-            Defaults to False: they are removed.
+        ground_truth: Annotations, path or content: ``database -> video ->
+            {subset, annotations}``.
+        predictions: Detections, path or content: ``results -> video ->
+            [{segment, label, score}]``.
+        tiou_thresholds: Temporal IoU thresholds.
+        subset: Subset to score. Defaults to ``'validation'``.
+        blocked: Videos left out. Defaults to ().
+        top_k: Also report recall with ``k`` times as many detections as
+            annotations. Defaults to ().
+        ambiguous: ``'ignore'``: detections that touch a stretch labelled
+            ``Ambiguous`` are not counted as false, as in the official THUMOS14
+            evaluation; ``'drop'``: as if it were not annotated; ``'class'``: a
+            class like any other, as in the published code. Defaults to
+            ``'ignore'``.
+        as_annotated: Whether repeated annotations and those of zero length
+            count, as in the official ActivityNet code, where a detection of
+            zero length finds any annotation of zero length. Defaults to False:
+            they are removed.
 
     Returns:
-        Evaluation: The score.
+        The score.
 
     Raises:
         ValueError: If a file has another format, the subset is empty or the
@@ -129,10 +129,10 @@ def write_detections(path: Union[str, Path],
     """Write detections in ActivityNet's format.
 
     Args:
-        path (str): File to write; folders are made.
-        detections (Mapping): Video name to a triple of ``segments`` in
-            seconds, shape (N, 2), ``scores`` (N, ) and ``labels`` (N, ).
-        classes (Sequence[str], optional): Names of the labels.
+        path: File to write; folders are made.
+        detections: Video name to a triple of ``segments`` in seconds, shape
+            (N, 2), ``scores`` (N, ) and ``labels`` (N, ).
+        classes: Names of the labels.
         extra: Further entries of the file.
     """
     path = Path(path)

@@ -25,10 +25,10 @@ class APTable(NamedTuple):
     """Average precision by threshold and class.
 
     Attributes:
-        ap (ndarray): Shape (T, K).
-        classes (ndarray): Labels that have annotations, shape (K, ).
-        num_gt (ndarray): Annotations by class, shape (K, ).
-        num_det (ndarray): Detections by class, shape (K, ).
+        ap: Shape (T, K).
+        classes: Labels that have annotations, shape (K, ).
+        num_gt: Annotations by class, shape (K, ).
+        num_det: Detections by class, shape (K, ).
     """
     ap: np.ndarray
     classes: np.ndarray
@@ -48,19 +48,18 @@ def average_precision(
     annotated count nowhere; those in a video without annotations are false.
 
     Args:
-        gt (Instances): Annotations, see :func:`unique_annotations`.
-        det (Instances): Detections.
-        tiou_thresholds (Sequence[float]): Temporal IoU thresholds, shape
-            (T, ).
-        ignored (Instances, optional): Stretches that neither reward nor
-            punish, such as THUMOS14's *Ambiguous*: a detection that touches
-            one, whatever its class, is not counted as false.
-        empty_fits_empty (bool): Whether two segments of zero length always
-            overlap fully, as in the official ActivityNet code, which divides
-            zero by zero and takes the result for a hit. Defaults to False.
+        gt: Annotations, see :func:`unique_annotations`.
+        det: Detections.
+        tiou_thresholds: Temporal IoU thresholds, shape (T, ).
+        ignored: Stretches that neither reward nor punish, such as THUMOS14's
+            *Ambiguous*: a detection that touches one, whatever its class, is
+            not counted as false.
+        empty_fits_empty: Whether two segments of zero length always overlap
+            fully, as in the official ActivityNet code, which divides zero by
+            zero and takes the result for a hit. Defaults to False.
 
     Returns:
-        APTable: Average precision by threshold and class.
+        Average precision by threshold and class.
     """
     thresholds = np.asarray(tiou_thresholds, np.float64)
     classes, num_gt = np.unique(gt.labels, return_counts=True)
@@ -94,7 +93,7 @@ def _assign(gt: Instances, det: Instances, thresholds: np.ndarray,
     """Greedy assignment of detections, which come by falling score.
 
     Returns:
-        ndarray: Whether a detection is a hit, bool, shape (T, D).
+        Whether a detection is a hit, bool, shape (T, D).
     """
     hit = np.zeros((len(thresholds), len(det.labels)), bool)
     gt_keys, det_keys = video_class_keys(gt, det)

@@ -28,11 +28,11 @@ class CurveMetric(BaseMetric):
     ``EndToEndLocalizer`` in front of TEM, with ``curves``.
 
     Args:
-        match_threshold (float): Defaults to 0.5.
-        boundary_ratio (float): Width of the region around a boundary as a
-            share of the action, at least one step. Defaults to 0.1.
-        collect_device (str): Defaults to 'cpu'.
-        prefix (str, optional): Defaults to 'curve'.
+        match_threshold: Defaults to 0.5.
+        boundary_ratio: Width of the region around a boundary as a share of the
+            action, at least one step. Defaults to 0.1.
+        collect_device: Defaults to 'cpu'.
+        prefix: Defaults to 'curve'.
     """
 
     default_prefix = 'curve'
@@ -50,8 +50,8 @@ class CurveMetric(BaseMetric):
         """Keep the curves and targets of a batch.
 
         Args:
-            data_batch (dict): Holds the samples.
-            data_samples (Sequence): Predictions.
+            data_batch: Holds the samples.
+            data_samples: Predictions.
 
         Raises:
             ValueError: A prediction has no curves, or a sample no targets.
@@ -84,11 +84,11 @@ class CurveMetric(BaseMetric):
         """Which steps are positive.
 
         Args:
-            boxes (ndarray): Actions as shares of the video, ``[N, 2]``.
-            steps (int): T.
+            boxes: Actions as shares of the video, ``[N, 2]``.
+            steps: T.
 
         Returns:
-            ndarray: bool ``[T, 3]``: action, start, end.
+            Bool ``[T, 3]``: action, start, end.
         """
         boxes = boxes.reshape(-1, 2)
         length = np.maximum(1 / steps,
@@ -106,10 +106,10 @@ class CurveMetric(BaseMetric):
         """Average precision over the steps of all videos.
 
         Args:
-            results (list): Curves and targets of each video.
+            results: Curves and targets of each video.
 
         Returns:
-            dict: Metrics, without prefix.
+            Metrics, without prefix.
 
         Raises:
             ValueError: No step is positive.
@@ -130,11 +130,11 @@ def step_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     """Average precision of scored steps; equal scores count as one.
 
     Args:
-        scores (ndarray): ``[N]``.
-        labels (ndarray): bool ``[N]``, at least one true.
+        scores: ``[N]``.
+        labels: bool ``[N]``, at least one true.
 
     Returns:
-        float: Mean precision over the true steps.
+        Mean precision over the true steps.
     """
     order = np.argsort(-scores, kind='stable')
     scores, hits = scores[order], labels[order].cumsum()

@@ -68,16 +68,16 @@ def suppress(segments: np.ndarray, scores: np.ndarray, groups: np.ndarray,
     neither enter the result nor influence it and leaves the table.
 
     Args:
-        segments (ndarray): Shape (N, 2), float32.
-        scores (ndarray): Shape (N, ), float32.
-        groups (ndarray): Group of each segment, shape (N, ).
-        owner (ndarray): Number of the video, rising, shape (N, ).
-        decay (Callable): See :data:`Decay`.
-        min_score (float): A segment that falls below it vanishes.
-        limit (int): Segments of a video that count.
+        segments: Shape (N, 2), float32.
+        scores: Shape (N, ), float32.
+        groups: Group of each segment, shape (N, ).
+        owner: Number of the video, rising, shape (N, ).
+        decay: See :data:`Decay`.
+        min_score: A segment that falls below it vanishes.
+        limit: Segments of a video that count.
 
     Returns:
-        tuple: Index of the survivors and their lowered scores, unsorted.
+        Index of the survivors and their lowered scores, unsorted.
     """
     table = _Table.build(segments, scores, groups)
     taken: List[np.ndarray] = []

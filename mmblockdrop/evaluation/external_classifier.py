@@ -56,15 +56,13 @@ class ExternalClassifier:
     row 4, counted from one).
 
     Args:
-        path (str): The file.
-        topk (int): Classes per video. Defaults to 2.
-        classes (Sequence[str] | dict, optional): Names of the scores, or
-            name to column, where the file does not tell. Defaults to those
-            of THUMOS14 for ``.npy``.
-        activation (str, optional): 'softmax' where the file holds logits.
-            Defaults to None, scores as they are.
-        combine (str): 'product', or 'sqrt' for the square root of the
-            product.
+        path: The file.
+        topk: Classes per video. Defaults to 2.
+        classes: Names of the scores, or name to column, where the file does
+            not tell. Defaults to those of THUMOS14 for ``.npy``.
+        activation: 'softmax' where the file holds logits. Defaults to None,
+            scores as they are.
+        combine: 'product', or 'sqrt' for the square root of the product.
 
     Raises:
         FileNotFoundError: No such file.
@@ -110,13 +108,13 @@ class ExternalClassifier:
         """The best classes of a video.
 
         Args:
-            video (str): Its name, with or without ActivityNet's ``v_``.
-            classes (Sequence[str], optional): Classes to choose from, those
-                of the data set. Defaults to all of the file.
+            video: Its name, with or without ActivityNet's ``v_``.
+            classes: Classes to choose from, those of the data set. Defaults to
+                all of the file.
 
         Returns:
-            tuple: Names and scores ``[k]`` of at most ``topk`` classes, the
-            best first.
+            Names and scores ``[k]`` of at most ``topk`` classes, the best
+            first.
 
         Raises:
             ValueError: The file does not know the video or a class.
@@ -140,7 +138,7 @@ class ExternalClassifier:
         """Refuse a data set with classes that can never be found.
 
         Args:
-            classes (Sequence[str]): Names of the data set's classes.
+            classes: Names of the data set's classes.
 
         Raises:
             ValueError: The file names its classes and lacks some.
@@ -157,11 +155,11 @@ class ExternalClassifier:
         """Scores of detections.
 
         Args:
-            proposals (ndarray): Scores of proposals, ``[N]``.
-            score (float): That of the class.
+            proposals: Scores of proposals, ``[N]``.
+            score: That of the class.
 
         Returns:
-            ndarray: ``[N]``.
+            ``[N]``.
         """
         product = proposals * np.float32(score)
         return np.sqrt(product) if self.combine == 'sqrt' else product
@@ -219,12 +217,12 @@ def find_video(video: str, known: Collection[str], source: str) -> str:
     """Name of a video in a file, with or without ActivityNet's ``v_``.
 
     Args:
-        video (str): The name in the data set.
-        known (Collection[str]): Names in the file.
-        source (str): Config key and file, for the error.
+        video: The name in the data set.
+        known: Names in the file.
+        source: Config key and file, for the error.
 
     Returns:
-        str: The name in the file.
+        The name in the file.
 
     Raises:
         ValueError: It is not there.

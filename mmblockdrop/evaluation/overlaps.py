@@ -18,18 +18,18 @@ def overlaps(
     """Pairs of equal key whose IoU is positive and reaches ``floor``.
 
     Args:
-        gt_keys (ndarray): Number of the group of each annotation, (N, ).
-        gt_segments (ndarray): Shape (N, 2).
-        det_keys (ndarray): Number of the group of each detection, (D, ).
-        det_segments (ndarray): Shape (D, 2).
-        floor (float): Least IoU.
-        empty_fits_empty (bool): See
+        gt_keys: Number of the group of each annotation, (N, ).
+        gt_segments: Shape (N, 2).
+        det_keys: Number of the group of each detection, (D, ).
+        det_segments: Shape (D, 2).
+        floor: Least IoU.
+        empty_fits_empty: See
             :func:`~mmblockdrop.evaluation.average_precision.average_precision`.
 
     Returns:
-        tuple: Index of the detection, of the annotation, and their IoU,
-        ordered by detection and falling IoU; of equal IoU the later
-        annotation comes first.
+        Index of the detection, of the annotation, and their IoU, ordered by
+        detection and falling IoU; of equal IoU the later annotation comes
+        first.
     """
     order = np.argsort(gt_keys, kind='stable')
     keys, start, counts = np.unique(

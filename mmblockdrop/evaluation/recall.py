@@ -16,14 +16,13 @@ def average_recall(gt: Instances, det: Instances,
     share of every video's detections, so that ``n`` are kept on average.
 
     Args:
-        gt (Instances): Annotations.
-        det (Instances): Detections.
-        tiou_thresholds (Sequence[float]): Thresholds to average over.
-        max_proposals (int): Last point of the curve.
+        gt: Annotations.
+        det: Detections.
+        tiou_thresholds: Thresholds to average over.
+        max_proposals: Last point of the curve.
 
     Returns:
-        ndarray: Average recall at 1, 2, ... proposals, shape
-        (max_proposals, ).
+        Average recall at 1, 2, ... proposals, shape (max_proposals, ).
     """
     det = det.select(by_score(det))
     if not len(gt.labels) or not len(det.labels):
@@ -46,13 +45,13 @@ def top_recall(gt: Instances, det: Instances, tiou_thresholds: Sequence[float],
     ``n`` is the number of its annotations; mean over classes.
 
     Args:
-        gt (Instances): Annotations.
-        det (Instances): Detections.
-        tiou_thresholds (Sequence[float]): Thresholds, shape (T, ).
-        multiples (Sequence[int]): Values of ``k``, shape (R, ).
+        gt: Annotations.
+        det: Detections.
+        tiou_thresholds: Thresholds, shape (T, ).
+        multiples: Values of ``k``, shape (R, ).
 
     Returns:
-        ndarray: Shape (T, R).
+        Shape (T, R).
     """
     det = det.select(by_score(det))
     gt_keys, det_keys = video_class_keys(gt, det)

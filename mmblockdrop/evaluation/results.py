@@ -16,18 +16,18 @@ def read_results(data_batch: Any,
     """Detections or proposals and annotations of a batch of windows.
 
     Args:
-        data_batch (dict): What the data loader gave; its ``data_samples``
-            hold the annotations that the predictions of mmaction2's
-            localizers do not repeat.
-        predictions (Sequence): Samples as dicts, with ``pred_instances``;
-            or dicts of ``video_name`` and ``proposal_list``, as BMN, PEM and
-            TCANet give them for one video.
+        data_batch: What the data loader gave; its ``data_samples`` hold the
+            annotations that the predictions of mmaction2's localizers do not
+            repeat.
+        predictions: Samples as dicts, with ``pred_instances``; or dicts of
+            ``video_name`` and ``proposal_list``, as BMN, PEM and TCANet give
+            them for one video.
 
     Returns:
-        list[dict]: One entry per window: ``video``, ``window`` (its first
-        frame), ``segments`` ``[N, 2]`` in seconds, ``scores``, ``labels``
-        (None for proposals), ``gt_segments`` and ``gt_labels``, the latter
-        names where the data set has only these.
+        One entry per window: ``video``, ``window`` (its first frame),
+        ``segments`` ``[N, 2]`` in seconds, ``scores``, ``labels`` (None for
+        proposals), ``gt_segments`` and ``gt_labels``, the latter names where
+        the data set has only these.
 
     Raises:
         ValueError: The predictions are neither; or there are fewer of them
@@ -57,11 +57,11 @@ def label_numbers(labels: Any, names: Optional[Sequence[str]]) -> np.ndarray:
     """Numbers of annotated classes.
 
     Args:
-        labels (Sequence): Numbers, or names.
-        names (Sequence[str], optional): Names of the data set's classes.
+        labels: Numbers, or names.
+        names: Names of the data set's classes.
 
     Returns:
-        ndarray: int64 ``[N]``.
+        Int64 ``[N]``.
 
     Raises:
         ValueError: A name is not among them.
@@ -80,12 +80,12 @@ def class_names(results: Sequence[Result],
     """Names of the classes to score.
 
     Args:
-        results (Sequence[dict]): See :func:`read_results`.
-        classes (Sequence[str], optional): Those of the data set.
+        results: See :func:`read_results`.
+        classes: Those of the data set.
 
     Returns:
-        list[str] or None: The same; where the data set names none, all that
-        are annotated, in alphabetical order. None if there are only numbers.
+        The same; where the data set names none, all that are annotated, in
+        alphabetical order. None if there are only numbers.
     """
     if classes is not None:
         return list(classes)
@@ -101,10 +101,10 @@ def group_windows(results: Sequence[dict]) -> Dict[str, List[dict]]:
     """Windows by video; a window that comes twice is kept once.
 
     Args:
-        results (Sequence[dict]): Entries with ``video`` and ``window``.
+        results: Entries with ``video`` and ``window``.
 
     Returns:
-        dict: Video name to its windows, in order of their start.
+        Video name to its windows, in order of their start.
     """
     videos: Dict[str, Dict[Any, dict]] = {}
     for result in results:
@@ -122,11 +122,11 @@ def flatten_videos(
     """Arrays over all videos from those of each.
 
     Args:
-        videos (Mapping): Video name to its windows.
-        detections (Mapping): Video name to its detections.
+        videos: Video name to its windows.
+        detections: Video name to its detections.
 
     Returns:
-        tuple: Annotations, without repetition, and detections.
+        Annotations, without repetition, and detections.
     """
     names = list(videos)
     gt = [videos[name][0] for name in names]
@@ -155,12 +155,12 @@ def class_table(table: APTable, names: Sequence[str],
     """Average precision by class as text, in percent.
 
     Args:
-        table (APTable): The values.
-        names (Sequence[str]): Names of its classes.
-        tiou_thresholds (Sequence[float]): Its thresholds.
+        table: The values.
+        names: Names of its classes.
+        tiou_thresholds: Its thresholds.
 
     Returns:
-        str: One line per class, and their mean.
+        One line per class, and their mean.
     """
     width = max(len(name) for name in (*names, 'class'))
     lines = [
@@ -182,11 +182,11 @@ def as_array(values: Any, kind: Any) -> np.ndarray:
     """Any numbers as an array.
 
     Args:
-        values (Any): Tensor, array or list.
-        kind (Any): Type of the elements.
+        values: Tensor, array or list.
+        kind: Type of the elements.
 
     Returns:
-        ndarray: The array.
+        The array.
     """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()

@@ -24,9 +24,9 @@ class Segments(NamedTuple):
     """Detections of one video, best first.
 
     Attributes:
-        segments (array): Start and end, shape (N, 2), in the unit given.
-        scores (array): Shape (N, ).
-        labels (array): Shape (N, ).
+        segments: Start and end, shape (N, 2), in the unit given.
+        scores: Shape (N, ).
+        labels: Shape (N, ).
     """
     segments: ArrayLike
     scores: ArrayLike
@@ -63,29 +63,28 @@ def nms(segments: T,
     candidates that overlap it by at least ``voting_thresh``.
 
     Args:
-        segments (Tensor or ndarray): Start and end, shape (N, 2).
-        scores (Tensor or ndarray): Shape (N, ).
-        labels (Tensor or ndarray): Shape (N, ).
-        type (str): ``'soft_nms'`` or ``'nms'`` (hard). Defaults to
-            ``'soft_nms'``.
-        method (str): Decay of soft-NMS. Defaults to ``'gaussian'``.
-        iou_threshold (float): Overlap at which ``linear``, ``naive`` and hard
+        segments: Start and end, shape (N, 2).
+        scores: Shape (N, ).
+        labels: Shape (N, ).
+        type: ``'soft_nms'`` or ``'nms'`` (hard). Defaults to ``'soft_nms'``.
+        method: Decay of soft-NMS. Defaults to ``'gaussian'``.
+        iou_threshold: Overlap at which ``linear``, ``naive`` and hard
             suppression act. Defaults to 0.1.
-        sigma (float): Width of the Gaussian. Defaults to 0.5.
-        min_score (float): Defaults to 0.001.
-        max_num (int, optional): Segments kept per video. None or a value
-            below 1 keeps all. Defaults to 200.
-        class_agnostic (bool): Whether segments of different classes suppress
-            each other. Defaults to False.
-        voting_thresh (float): 0 switches voting off. Defaults to 0.
-        vote_per_class (bool): Whether voting also acts when classes are
-            treated apart; False reproduces the published code, which ignores
+        sigma: Width of the Gaussian. Defaults to 0.5.
+        min_score: Defaults to 0.001.
+        max_num: Segments kept per video. None or a value below 1 keeps all.
+            Defaults to 200.
+        class_agnostic: Whether segments of different classes suppress each
+            other. Defaults to False.
+        voting_thresh: 0 switches voting off. Defaults to 0.
+        vote_per_class: Whether voting also acts when classes are treated
+            apart; False reproduces the published code, which ignores
             ``voting_thresh`` there. Defaults to True.
-        t1 (float): See ``improved_gaussian``. Defaults to 0.
-        t2 (float): See ``improved_gaussian``. Defaults to 0.
+        t1: See ``improved_gaussian``. Defaults to 0.
+        t2: See ``improved_gaussian``. Defaults to 0.
 
     Returns:
-        Segments: Sorted by falling score; tensors if tensors were given.
+        Sorted by falling score; tensors if tensors were given.
 
     Raises:
         ValueError: On an unknown ``type`` or ``method``, or a ``sigma`` that
@@ -120,21 +119,21 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
     videos have few segments.
 
     Args:
-        videos (Sequence[tuple]): Segments, scores and labels of each.
-        type (str): This and the rest: see :func:`nms`.
-        method (str): See :func:`nms`.
-        iou_threshold (float): See :func:`nms`.
-        sigma (float): See :func:`nms`.
-        min_score (float): See :func:`nms`.
-        max_num (int, optional): See :func:`nms`.
-        class_agnostic (bool): See :func:`nms`.
-        voting_thresh (float): See :func:`nms`.
-        vote_per_class (bool): See :func:`nms`.
-        t1 (float): See :func:`nms`.
-        t2 (float): See :func:`nms`.
+        videos: Segments, scores and labels of each.
+        type: This and the rest: see :func:`nms`.
+        method: See :func:`nms`.
+        iou_threshold: See :func:`nms`.
+        sigma: See :func:`nms`.
+        min_score: See :func:`nms`.
+        max_num: See :func:`nms`.
+        class_agnostic: See :func:`nms`.
+        voting_thresh: See :func:`nms`.
+        vote_per_class: See :func:`nms`.
+        t1: See :func:`nms`.
+        t2: See :func:`nms`.
 
     Returns:
-        list[Segments]: Arrays, one entry per video.
+        Arrays, one entry per video.
 
     Raises:
         ValueError: See :func:`nms`.
@@ -181,7 +180,7 @@ def check_nms(settings: dict) -> None:
     """Refuse arguments of :func:`nms` that cannot work.
 
     Args:
-        settings (dict): Without segments, scores and labels.
+        settings: Without segments, scores and labels.
 
     Raises:
         ValueError: Names the key, and the nearest choice.

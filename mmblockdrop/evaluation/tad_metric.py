@@ -43,29 +43,26 @@ class TADMetric(BaseMetric):
     ``classwise``.
 
     Args:
-        tiou_thresholds (Sequence[float]): Defaults to 0.3, 0.4, ..., 0.7.
-        nms (dict, optional): Arguments of
-            :func:`~mmblockdrop.evaluation.nms`. None merges the windows
-            without suppression. Defaults to Gaussian soft-NMS.
-        max_per_video (int): Detections kept per video. Defaults to 200.
-        ar_at (Sequence[int]): Average numbers of proposals to report recall
-            at, as in the ActivityNet proposal task. Defaults to ().
-        ar_tiou_thresholds (Sequence[float]): Thresholds that recall is
-            averaged over. Defaults to 0.5, 0.55, ..., 0.95.
-        classwise (bool): Report every class, as a table in the log too.
-            Defaults to False.
-        round_to (tuple[int, int], optional): Decimals of segments and scores
-            before suppression; (2, 4) reproduces the published code.
-            Defaults to None, no rounding.
-        external_classifier (dict, optional): Arguments of
+        tiou_thresholds: Defaults to 0.3, 0.4, ..., 0.7.
+        nms: Arguments of :func:`~mmblockdrop.evaluation.nms`. None merges the
+            windows without suppression. Defaults to Gaussian soft-NMS.
+        max_per_video: Detections kept per video. Defaults to 200.
+        ar_at: Average numbers of proposals to report recall at, as in the
+            ActivityNet proposal task. Defaults to ().
+        ar_tiou_thresholds: Thresholds that recall is averaged over. Defaults
+            to 0.5, 0.55, ..., 0.95.
+        classwise: Report every class, as a table in the log too. Defaults to
+            False.
+        round_to: Decimals of segments and scores before suppression; (2, 4)
+            reproduces the published code. Defaults to None, no rounding.
+        external_classifier: Arguments of
             :class:`~mmblockdrop.evaluation.external_classifier.ExternalClassifier`:
             ``path``, ``topk`` and so on. Defaults to None.
-        class_agnostic (bool): Score segments whatever their class. Defaults
-            to False.
-        outfile (str, optional): File for the detections in ActivityNet's
-            format. Defaults to None.
-        collect_device (str): Defaults to ``'cpu'``.
-        prefix (str, optional): Defaults to ``'tad'``.
+        class_agnostic: Score segments whatever their class. Defaults to False.
+        outfile: File for the detections in ActivityNet's format. Defaults to
+            None.
+        collect_device: Defaults to ``'cpu'``.
+        prefix: Defaults to ``'tad'``.
 
     Raises:
         ValueError: If thresholds are missing or outside (0, 1], ``nms`` has
@@ -114,7 +111,7 @@ class TADMetric(BaseMetric):
 
     @property
     def classes(self) -> Optional[List[str]]:
-        """list[str] or None: Class names of the data set."""
+        """Class names of the data set."""
         if self.class_agnostic:
             return ['action']
         classes = (self.dataset_meta or {}).get('classes')
@@ -126,9 +123,8 @@ class TADMetric(BaseMetric):
         """Keep the detections and annotations of a batch of windows.
 
         Args:
-            data_batch (dict): Holds the annotations where the predictions
-                do not.
-            data_samples (Sequence[dict]): Predictions, see
+            data_batch: Holds the annotations where the predictions do not.
+            data_samples: Predictions, see
                 :func:`~mmblockdrop.evaluation.results.read_results`.
 
         Raises:
@@ -164,10 +160,10 @@ class TADMetric(BaseMetric):
         """Merge, suppress and score.
 
         Args:
-            results (list[dict]): One entry per window.
+            results: One entry per window.
 
         Returns:
-            dict: Metrics, without prefix.
+            Metrics, without prefix.
 
         Raises:
             ValueError: If no annotation is left to score against.
@@ -208,12 +204,12 @@ class TADMetric(BaseMetric):
         """Detections of one video from those of its windows.
 
         Args:
-            windows (Sequence[Mapping]): ``segments`` in seconds of the
-                video, ``scores`` and ``labels`` of each window; ``video``
-                where an external classifier is used.
+            windows: ``segments`` in seconds of the video, ``scores`` and
+                ``labels`` of each window; ``video`` where an external
+                classifier is used.
 
         Returns:
-            Segments: Best first, at most ``max_per_video``.
+            Best first, at most ``max_per_video``.
         """
         return self._merge_all([windows])[0]
 

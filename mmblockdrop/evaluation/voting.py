@@ -10,14 +10,14 @@ def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray,
     """Move segments to the weighted mean of the candidates around them.
 
     Args:
-        kept (ndarray): Segments to refine, shape (K, 2).
-        segments (ndarray): All candidates, shape (N, 2).
-        scores (ndarray): Their weights, shape (N, ).
-        iou_threshold (float): Overlap from which a candidate has a voice.
+        kept: Segments to refine, shape (K, 2).
+        segments: All candidates, shape (N, 2).
+        scores: Their weights, shape (N, ).
+        iou_threshold: Overlap from which a candidate has a voice.
 
     Returns:
-        ndarray: Refined segments, shape (K, 2). A segment that no candidate
-        overlaps (one of zero length) stays where it is.
+        Refined segments, shape (K, 2). A segment that no candidate overlaps
+        (one of zero length) stays where it is.
     """
     refined = kept.copy()
     rows = max(1, CHUNK // max(len(segments), 1))
@@ -44,15 +44,15 @@ def vote_in_groups(kept: np.ndarray, kept_groups: np.ndarray,
     """Apply :func:`vote` within every group of classes.
 
     Args:
-        kept (ndarray): Segments to refine, shape (K, 2).
-        kept_groups (ndarray): Their groups, shape (K, ).
-        segments (ndarray): All candidates, shape (N, 2).
-        scores (ndarray): Their weights, shape (N, ).
-        groups (ndarray): Their groups, shape (N, ).
-        iou_threshold (float): See :func:`vote`.
+        kept: Segments to refine, shape (K, 2).
+        kept_groups: Their groups, shape (K, ).
+        segments: All candidates, shape (N, 2).
+        scores: Their weights, shape (N, ).
+        groups: Their groups, shape (N, ).
+        iou_threshold: See :func:`vote`.
 
     Returns:
-        ndarray: Refined segments, shape (K, 2).
+        Refined segments, shape (K, 2).
     """
     refined = kept.copy()
     for group in np.unique(kept_groups):

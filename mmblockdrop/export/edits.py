@@ -16,8 +16,8 @@ class Stack:
     """Blocks of one container, some of them dropped.
 
     Args:
-        path (str): Dotted path of the container.
-        container (nn.Module): The container itself.
+        path: Dotted path of the container.
+        container: The container itself.
     """
 
     def __init__(self, path: str, container: nn.Module) -> None:
@@ -30,7 +30,7 @@ class Stack:
 
     @property
     def dropped(self) -> List[int]:
-        """List[int]: Numbers of the blocks that are gone."""
+        """Numbers of the blocks that are gone."""
         return [i for i in range(self.total) if i not in self.kept]
 
 
@@ -39,13 +39,13 @@ def owners(model: nn.Module, cfg: dict,
     """Configs of the modules around a stack, the nearest first.
 
     Args:
-        model (nn.Module): The model.
-        cfg (dict): Its config.
-        path (str): Dotted path of the stack.
+        model: The model.
+        cfg: Its config.
+        path: Dotted path of the stack.
 
     Returns:
-        list[tuple]: Place of the config in ``cfg``, the config, and the
-        module that was built from it.
+        Place of the config in ``cfg``, the config, and the module that was
+        built from it.
     """
     found = [((), cfg, model)]
     place: Place = ()
@@ -63,12 +63,12 @@ def edits(model: nn.Module, cfg: dict, stack: Stack) -> Iterator[dict]:
     """Configs that may build the model with a stack shortened.
 
     Args:
-        model (nn.Module): The model before.
-        cfg (dict): Its config.
-        stack (Stack): What was dropped.
+        model: The model before.
+        cfg: Its config.
+        stack: What was dropped.
 
     Yields:
-        dict: A config, the likelier first.
+        A config, the likelier first.
     """
     for place, node, module in owners(model, cfg, stack.path):
         values = arguments(node, module)
@@ -96,11 +96,11 @@ def arguments(cfg: dict, module: nn.Module) -> Dict[str, Any]:
     where it stands for a list, by what the module made of it.
 
     Args:
-        cfg (dict): Config of the module.
-        module (nn.Module): What was built from it.
+        cfg: Config of the module.
+        module: What was built from it.
 
     Returns:
-        dict: Name to value.
+        Name to value.
     """
     values: Dict[str, Any] = {}
     for kind in reversed(type(module).__mro__):

@@ -30,19 +30,18 @@ def export_model(model: nn.Module,
     what was done.
 
     Args:
-        model (nn.Module): Compressed model with LoRA merged, on the CPU, as
+        model: Compressed model with LoRA merged, on the CPU, as
             :func:`mmblockdrop.apis.init_localizer` gives it.
-        cfg (Config): Config that it was built from.
-        model_cfg (dict): Its model, uncompressed.
-        inputs (Tensor): What the model is run on before and after.
-        out_dir (str | Path): Folder for the files, made if need be.
-        source (str, optional): Checkpoint the model came from, for the
-            record.
-        tolerance (float): Largest difference of the outputs allowed.
-        onnx (dict, optional): What :func:`to_onnx` found, for the record.
+        cfg: Config that it was built from.
+        model_cfg: Its model, uncompressed.
+        inputs: What the model is run on before and after.
+        out_dir: Folder for the files, made if need be.
+        source: Checkpoint the model came from, for the record.
+        tolerance: Largest difference of the outputs allowed.
+        onnx: What :func:`to_onnx` found, for the record.
 
     Returns:
-        dict: Content of ``export.json``.
+        Content of ``export.json``.
 
     Raises:
         ExportError: No config builds the shorter model, or its outputs are

@@ -14,8 +14,8 @@ class Network(nn.Module):
     """A model as a function from one tensor to a tuple of tensors.
 
     Args:
-        model (nn.Module): A ``BaseModel``, run in mode 'tensor', or any
-            module that takes one tensor.
+        model: A ``BaseModel``, run in mode 'tensor', or any module that takes
+            one tensor.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -33,10 +33,10 @@ class Network(nn.Module):
         """Run the model.
 
         Args:
-            inputs (Tensor): What the model takes.
+            inputs: What the model takes.
 
         Returns:
-            tuple[Tensor]: All tensors of its output, in order.
+            All tensors of its output, in order.
         """
         call = self.model._forward if self.unwrapped else self.model
         return tuple(tensors_of(call(inputs, **self.kwargs)))
@@ -46,10 +46,10 @@ def network(model: nn.Module) -> Network:
     """Make a model a function of one tensor, in evaluation mode.
 
     Args:
-        model (nn.Module): See :class:`Network`.
+        model: See :class:`Network`.
 
     Returns:
-        Network: The function.
+        The function.
     """
     return Network(model).eval()
 
@@ -58,10 +58,10 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
     """All tensors in nested tuples, lists and dicts, in order.
 
     Args:
-        value (Any): What a model returned.
+        value: What a model returned.
 
     Yields:
-        Tensor: One after the other.
+        One after the other.
     """
     if isinstance(value, Tensor):
         yield value
@@ -78,13 +78,13 @@ def difference(model: nn.Module, other: nn.Module, inputs: Tensor) -> float:
     """Largest difference between the outputs of two models.
 
     Args:
-        model (nn.Module): See :class:`Network`.
-        other (nn.Module): Another one.
-        inputs (Tensor): What both take.
+        model: See :class:`Network`.
+        other: Another one.
+        inputs: What both take.
 
     Returns:
-        float: Largest absolute difference of two numbers; infinite if the
-        outputs differ in number or shape, or are not numbers.
+        Largest absolute difference of two numbers; infinite if the outputs
+        differ in number or shape, or are not numbers.
     """
     first = network(model)(inputs)
     second = network(other)(inputs)
@@ -103,13 +103,13 @@ def example_inputs(cfg: Config,
     """Random frames or features as a config tests with.
 
     Args:
-        cfg (Config): A whole config.
-        model_cfg (dict): Its model.
-        shape (Sequence[int], optional): Shape of the inputs. Defaults to
-            None, what ``test_dataloader`` or the model tells.
+        cfg: A whole config.
+        model_cfg: Its model.
+        shape: Shape of the inputs. Defaults to None, what ``test_dataloader``
+            or the model tells.
 
     Returns:
-        Tensor: Inputs, as they come out of the data preprocessor.
+        Inputs, as they come out of the data preprocessor.
 
     Raises:
         ValueError: The config does not tell the shape.

@@ -19,10 +19,10 @@ def to_plain_types(value: Any) -> Any:
     """Turn mmengine's config types into dicts and lists, copied.
 
     Args:
-        value (Any): Part of a config.
+        value: Part of a config.
 
     Returns:
-        Any: The same in plain types; tuples stay tuples.
+        The same in plain types; tuples stay tuples.
     """
     if isinstance(value, (dict, ConfigDict)):
         return {k: to_plain_types(v) for k, v in value.items()}
@@ -39,10 +39,10 @@ def with_mmaction_types(cfg: Any) -> Any:
     clips, it is no such model.
 
     Args:
-        cfg (Any): Config of a model, of plain types; not changed.
+        cfg: Config of a model, of plain types; not changed.
 
     Returns:
-        Any: The config without what the export makes superfluous.
+        The config without what the export makes superfluous.
     """
     if isinstance(cfg, (list, tuple)):
         return type(cfg)(with_mmaction_types(v) for v in cfg)
@@ -65,11 +65,11 @@ def our_types(cfg: Any, place: str = '') -> Iterator[Tuple[str, str]]:
     """Places in a config that need this project.
 
     Args:
-        cfg (Any): Part of a config.
-        place (str): Its own place, to begin with.
+        cfg: Part of a config.
+        place: Its own place, to begin with.
 
     Yields:
-        tuple[str, str]: Place and type.
+        Place and type.
     """
     if isinstance(cfg, dict):
         kind = cfg.get('type')
@@ -88,10 +88,10 @@ def is_plain(cfg: Any) -> bool:
     """Whether a part of a config builds without this project.
 
     Args:
-        cfg (Any): Part of a config.
+        cfg: Part of a config.
 
     Returns:
-        bool: No type in it is ours.
+        No type in it is ours.
     """
     return not any(True for _ in our_types(cfg))
 
@@ -100,13 +100,12 @@ def standalone(cfg: Config, model: dict) -> Tuple[Config, List[str]]:
     """Config of a model for testing, without inheritance.
 
     Args:
-        cfg (Config): Config that the model comes from.
-        model (dict): Config of the model.
+        cfg: Config that the model comes from.
+        model: Config of the model.
 
     Returns:
-        tuple[Config, list[str]]: The config, and the entries of ``cfg``
-        for testing that were left out because they need this project while
-        the model does not.
+        The config, and the entries of ``cfg`` for testing that were left out
+        because they need this project while the model does not.
     """
     plain = is_plain(model)
     content: Dict[str, Any] = {}

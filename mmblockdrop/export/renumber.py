@@ -35,14 +35,14 @@ def renumber(model: nn.Module,
     outputs, of the compressed model is it. So this needs to know no class.
 
     Args:
-        model (nn.Module): Compressed model, LoRA merged, on the CPU.
-        cfg (dict): Config of the model before compression, of plain types.
-        inputs (Tensor): What both models are run on.
-        tolerance (float): Largest difference allowed.
+        model: Compressed model, LoRA merged, on the CPU.
+        cfg: Config of the model before compression, of plain types.
+        inputs: What both models are run on.
+        tolerance: Largest difference allowed.
 
     Returns:
-        tuple[nn.Module, dict, list[Stack]]: The shorter model with the
-        weights, its config, and what was dropped where.
+        The shorter model with the weights, its config, and what was dropped
+        where.
 
     Raises:
         ExportError: No config builds the shorter model.
@@ -88,10 +88,10 @@ def take_out(model: nn.Module) -> List[Stack]:
     """Take the dropped blocks out of their containers, in place.
 
     Args:
-        model (nn.Module): Model with :class:`DroppedBlock` in it.
+        model: Model with :class:`DroppedBlock` in it.
 
     Returns:
-        list[Stack]: One entry per container that has lost a block.
+        One entry per container that has lost a block.
 
     Raises:
         ExportError: A dropped block is no entry of a list.

@@ -24,16 +24,16 @@ def to_onnx(model: nn.Module,
     free.
 
     Args:
-        model (nn.Module): See :func:`~mmblockdrop.export.network`.
-        inputs (Tensor): An example.
-        path (str | Path): File to write.
-        tolerance (float): Largest difference allowed, relative to the
-            largest number of an output.
-        batch_sizes (Sequence[int]): Sizes to compare.
+        model: See :func:`~mmblockdrop.export.network`.
+        inputs: An example.
+        path: File to write.
+        tolerance: Largest difference allowed, relative to the largest number
+            of an output.
+        batch_sizes: Sizes to compare.
 
     Returns:
-        dict: ``max_difference``, ``batch_sizes`` and ``outputs``, the
-        shapes for ``inputs``.
+        ``max_difference``, ``batch_sizes`` and ``outputs``, the shapes for
+        ``inputs``.
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is missing.

@@ -21,10 +21,10 @@ def localizer_config(cfg: Config) -> dict:
     """Config of the localizer, also from a config that wraps it.
 
     Args:
-        cfg (Config): A whole config.
+        cfg: A whole config.
 
     Returns:
-        dict: ``model``, or ``model.localizer`` of a teacher and student.
+        ``model``, or ``model.localizer`` of a teacher and student.
 
     Raises:
         ValueError: If the config has no model.
@@ -44,17 +44,17 @@ def build_localizer(config: Union[str, Config],
     """Build a localizer and load its weights.
 
     Args:
-        config (str or Config): Config that trains or tests it.
-        checkpoint (str, optional): Its weights. None keeps random ones.
-        device (str, optional): Defaults to the GPU if there is one.
-        prepare (Callable, optional): Called with the model and the content of
-            the checkpoint before the weights are loaded; see
+        config: Config that trains or tests it.
+        checkpoint: Its weights. None keeps random ones.
+        device: Defaults to the GPU if there is one.
+        prepare: Called with the model and the content of the checkpoint before
+            the weights are loaded; see
             :func:`mmblockdrop.apis.init_localizer`, which drops the blocks
             that a compressed checkpoint lacks.
 
     Returns:
-        nn.Module: The localizer in evaluation mode, with ``cfg`` and
-        ``dataset_meta`` as attributes.
+        The localizer in evaluation mode, with ``cfg`` and ``dataset_meta`` as
+        attributes.
 
     Raises:
         FileNotFoundError: If config or checkpoint does not exist.
@@ -86,8 +86,8 @@ def require_file(path: Union[str, Path], what: str) -> None:
     """Refuse a file that does not exist.
 
     Args:
-        path (str): The file.
-        what (str): What it is for, to begin the message with.
+        path: The file.
+        what: What it is for, to begin the message with.
 
     Raises:
         FileNotFoundError: With the nearest name that there is.
@@ -150,10 +150,10 @@ def last_line(error: Exception) -> str:
     """What an error says in the end.
 
     Args:
-        error (Exception): The error.
+        error: The error.
 
     Returns:
-        str: One line.
+        One line.
     """
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__

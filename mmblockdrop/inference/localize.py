@@ -32,20 +32,20 @@ def localize_video(model: nn.Module,
     """Find the actions of one video.
 
     Args:
-        model (nn.Module): What :func:`mmblockdrop.apis.init_localizer` gave.
-        video (str): The video.
-        score_thr (float): Segments of a lower score are left out. Defaults
-            to 0, all that the metric would keep.
-        progress (bool): Show a bar if it takes longer than some seconds.
-            Defaults to True.
+        model: What :func:`mmblockdrop.apis.init_localizer` gave.
+        video: The video.
+        score_thr: Segments of a lower score are left out. Defaults to 0, all
+            that the metric would keep.
+        progress: Show a bar if it takes longer than some seconds. Defaults to
+            True.
         **settings: ``batch_size``, ``read_ahead``, ``reuse_clips`` and
             ``precision`` of :func:`localize_videos`.
 
     Returns:
-        dict: ``video``, ``duration`` (seconds), ``fps``, ``classes`` (names),
+        ``video``, ``duration`` (seconds), ``fps``, ``classes`` (names),
         ``segments`` (seconds, [N, 2]), ``scores`` [N] in falling order,
-        ``labels`` [N], and ``detections``, the same as a list of dicts
-        with ``segment``, ``label`` and ``score``.
+        ``labels`` [N], and ``detections``, the same as a list of dicts with
+        ``segment``, ``label`` and ``score``.
 
     Raises:
         FileNotFoundError: If there is no such video.
@@ -70,19 +70,18 @@ def localize_videos(model: nn.Module,
     clips, a clip is encoded once.
 
     Args:
-        model (nn.Module): See :func:`localize_video`.
-        videos (Iterable[str]): The videos.
-        score_thr (float): See :func:`localize_video`.
-        progress (bool): See :func:`localize_video`.
-        batch_size (int): Windows computed at once. Defaults to 1.
-        read_ahead (int): Decoded windows that may wait; 0 decodes when it is
-            needed. Defaults to 2.
-        reuse_clips (bool): Encode a clip of two windows once. Defaults to
-            True.
-        precision (str): ``'fp32'``, or ``'bf16'`` for autocast.
+        model: See :func:`localize_video`.
+        videos: The videos.
+        score_thr: See :func:`localize_video`.
+        progress: See :func:`localize_video`.
+        batch_size: Windows computed at once. Defaults to 1.
+        read_ahead: Decoded windows that may wait; 0 decodes when it is needed.
+            Defaults to 2.
+        reuse_clips: Encode a clip of two windows once. Defaults to True.
+        precision: ``'fp32'``, or ``'bf16'`` for autocast.
 
     Yields:
-        dict: As :func:`localize_video`, in the order of ``videos``.
+        As :func:`localize_video`, in the order of ``videos``.
 
     Raises:
         FileNotFoundError: If there is no such video.
@@ -175,11 +174,11 @@ def metric_of(cfg: Config) -> TADMetric:
     """The config's detection metric, for its suppression.
 
     Args:
-        cfg (Config): A whole config.
+        cfg: A whole config.
 
     Returns:
-        TADMetric: Of ``test_evaluator`` or ``val_evaluator``, without
-        output file; with default settings if there is none.
+        Of ``test_evaluator`` or ``val_evaluator``, without output file; with
+        default settings if there is none.
     """
     for key in ('test_evaluator', 'val_evaluator'):
         entries = cfg.get(key) or []

@@ -24,10 +24,10 @@ class TimelineRow(NamedTuple):
     """One band of :func:`draw_timeline`.
 
     Attributes:
-        name (str): What it shows, such as ``'ground truth'``.
-        segments (array): Start and end in seconds, shape (N, 2).
-        labels (Sequence): Class of each segment, N names or numbers.
-        scores (Sequence[float], optional): N scores between 0 and 1.
+        name: What it shows, such as ``'ground truth'``.
+        segments: Start and end in seconds, shape (N, 2).
+        labels: Class of each segment, N names or numbers.
+        scores: N scores between 0 and 1.
     """
     name: str
     segments: Any
@@ -45,18 +45,18 @@ def draw_timeline(video_path: Optional[PathLike],
     """Segments of one video as bands above its frames.
 
     Args:
-        video_path (str, optional): The video; None leaves out the frames.
-        rows (Sequence): One :class:`TimelineRow`, or tuple of its entries,
-            per band. Overlapping segments are put on up to six lanes, best
-            scores first; the higher the score the stronger the colour.
-        duration (float): Length of the video in seconds.
-        path (str): PNG to write.
-        title (str, optional): Title of the picture.
-        classes (Sequence[str], optional): Names of numeric labels.
-        num_frames (int): Frames shown. Defaults to 10.
+        video_path: The video; None leaves out the frames.
+        rows: One :class:`TimelineRow`, or tuple of its entries, per band.
+            Overlapping segments are put on up to six lanes, best scores first;
+            the higher the score the stronger the colour.
+        duration: Length of the video in seconds.
+        path: PNG to write.
+        title: Title of the picture.
+        classes: Names of numeric labels.
+        num_frames: Frames shown. Defaults to 10.
 
     Returns:
-        Path: The picture.
+        The picture.
 
     Raises:
         ValueError: If the duration is not positive.
@@ -103,11 +103,11 @@ def sample_frames(video_path: PathLike, num_frames: int) -> List[np.ndarray]:
     """Frames at equal distances, decoded one by one.
 
     Args:
-        video_path (str): The video.
-        num_frames (int): Number of frames.
+        video_path: The video.
+        num_frames: Number of frames.
 
     Returns:
-        list[ndarray]: RGB frames, uint8 (H, W, 3).
+        RGB frames, uint8 (H, W, 3).
     """
     import decord
     reader = decord.VideoReader(str(video_path), num_threads=1)

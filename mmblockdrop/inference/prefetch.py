@@ -20,12 +20,12 @@ def ahead(items: Iterable[Any], depth: int = 2) -> Iterator[Any]:
     """Produce items in a thread while earlier ones are used.
 
     Args:
-        items (Iterable): What is produced, such as decoded windows.
-        depth (int): How many may wait; 0 works without thread.
+        items: What is produced, such as decoded windows.
+        depth: How many may wait; 0 works without thread.
 
     Yields:
-        Any: The items in order. An exception of ``items`` is raised where
-        its item would come.
+        The items in order. An exception of ``items`` is raised where its item
+        would come.
     """
     if depth < 1:
         yield from items
@@ -73,12 +73,12 @@ def clip_keys(frames: Tensor, clip_frames: int) -> List[bytes]:
     that lie on the same grid, and so do repeated or black frames.
 
     Args:
-        frames (Tensor): Decoded frames [1, 3, F, H, W].
-        clip_frames (int): Frames per clip.
+        frames: Decoded frames [1, 3, F, H, W].
+        clip_frames: Frames per clip.
 
     Returns:
-        list[bytes]: One for each of the F / clip_frames clips; empty if F
-        is not divisible or there are no frames.
+        One for each of the F / clip_frames clips; empty if F is not divisible
+        or there are no frames.
     """
     if frames.dim() != 5 or frames.size(2) % clip_frames:
         return []
@@ -99,11 +99,11 @@ class ClipMemory:
     statistics do in evaluation mode.
 
     Args:
-        model (nn.Module): Localizer with ``backbone`` and ``pooling``.
+        model: Localizer with ``backbone`` and ``pooling``.
 
     Attributes:
-        encoded (int): Clips the encoder has seen.
-        reused (int): Clips it was spared.
+        encoded: Clips the encoder has seen.
+        reused: Clips it was spared.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -116,9 +116,9 @@ class ClipMemory:
         """Answer for the encoder while one batch is computed.
 
         Args:
-            windows (Sequence[list[bytes]]): :func:`clip_keys` of each window
-                of the batch. Clips of earlier batches are forgotten
-                afterwards unless they stand here.
+            windows: :func:`clip_keys` of each window of the batch. Clips of
+                earlier batches are forgotten afterwards unless they stand
+                here.
         """
         backbone = getattr(self.model, 'backbone', None)
         keys = [key for window in windows for key in window]
@@ -139,13 +139,13 @@ class ClipMemory:
         """Features of clips, computed once for each key.
 
         Args:
-            backbone (nn.Module): The encoder.
-            clips (Tensor): Normalized clips [N, 3, t, H, W].
-            keys (list[bytes]): Their keys, N.
+            backbone: The encoder.
+            clips: Normalized clips [N, 3, t, H, W].
+            keys: Their keys, N.
 
         Returns:
-            Tensor: What the encoder returns for them; a map averaged over
-            space already if the localizer does that.
+            What the encoder returns for them; a map averaged over space
+            already if the localizer does that.
         """
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         new = sorted(i for key, i in first.items() if key not in self._known)
@@ -186,7 +186,7 @@ class WindowBar:
     """A bar over the windows of a video that takes a while.
 
     Args:
-        wanted (bool): Whether it may be shown at all.
+        wanted: Whether it may be shown at all.
     """
 
     def __init__(self, wanted: bool) -> None:
@@ -198,7 +198,7 @@ class WindowBar:
         """Note that windows are done.
 
         Args:
-            batch (Sequence): Windows with ``video``, ``index`` and ``count``.
+            batch: Windows with ``video``, ``index`` and ``count``.
         """
         window = batch[-1]
         if window.video != self.video:

@@ -33,7 +33,7 @@ class ReuseClipsHook(Hook):
         """Forget what was encoded with other weights.
 
         Args:
-            runner (Runner): The runner.
+            runner: The runner.
         """
         model = runner.model
         if is_model_wrapper(model):
@@ -47,9 +47,9 @@ class ReuseClipsHook(Hook):
         """Answer for the encoder from here on.
 
         Args:
-            runner (Runner): The runner.
-            batch_idx (int): Number of the batch.
-            data_batch (dict, optional): The windows, as loaded.
+            runner: The runner.
+            batch_idx: Number of the batch.
+            data_batch: The windows, as loaded.
         """
         model = self._memory.model
         if getattr(model, 'backbone', None) is None or (
@@ -63,7 +63,7 @@ class ReuseClipsHook(Hook):
         """Put the encoder back.
 
         Args:
-            runner (Runner): The runner.
+            runner: The runner.
             *args: What mmengine tells of the batch.
             **kwargs: The same.
         """
@@ -74,7 +74,7 @@ class ReuseClipsHook(Hook):
         """Say what it was good for, and let the features go.
 
         Args:
-            runner (Runner): The runner.
+            runner: The runner.
             *args: What mmengine tells of the epoch.
             **kwargs: The same.
         """

@@ -25,10 +25,8 @@ class TimelineHook(Hook):
     says why and the run ends as it would.
 
     Args:
-        video (str, optional): The video. Defaults to None, the first of the
-            validation videos.
-        score_thr (float): Segments of a lower score are left out. Defaults
-            to 0.3.
+        video: The video. Defaults to None, the first of the validation videos.
+        score_thr: Segments of a lower score are left out. Defaults to 0.3.
     """
     priority = 'VERY_LOW'
 
@@ -42,7 +40,7 @@ class TimelineHook(Hook):
         """Draw, in the first process.
 
         Args:
-            runner (Runner): The runner, at the end of training.
+            runner: The runner, at the end of training.
         """
         if not is_main_process():
             return

@@ -20,13 +20,13 @@ class Window(NamedTuple):
     """A decoded window of a video.
 
     Attributes:
-        video (str): The video.
-        frames (int): Its frames.
-        fps (float): Its frames per second.
-        index (int): Number of the window.
-        count (int): Windows of the video.
-        sample (dict): What the pipeline gave.
-        keys (list[bytes]): :func:`.stream.clip_keys` of the window, or none.
+        video: The video.
+        frames: Its frames.
+        fps: Its frames per second.
+        index: Number of the window.
+        count: Windows of the video.
+        sample: What the pipeline gave.
+        keys: :func:`.stream.clip_keys` of the window, or none.
     """
     video: Union[str, Path]
     frames: int
@@ -38,7 +38,7 @@ class Window(NamedTuple):
 
     @property
     def is_last(self) -> bool:
-        """bool: Whether the video ends here."""
+        """Whether the video ends here."""
         return self.index + 1 == self.count
 
 
@@ -47,12 +47,12 @@ def read_windows(model: nn.Module, videos: Iterable[Union[str, Path]],
     """Decode the windows of one video after another.
 
     Args:
-        model (nn.Module): What :func:`mmblockdrop.apis.init_localizer` gave.
-        videos (Iterable[str]): The videos.
-        clip_frames (int): Frames of a clip, for the keys; 0 makes none.
+        model: What :func:`mmblockdrop.apis.init_localizer` gave.
+        videos: The videos.
+        clip_frames: Frames of a clip, for the keys; 0 makes none.
 
     Yields:
-        Window: In order.
+        In order.
 
     Raises:
         FileNotFoundError: If there is no such video.
@@ -84,10 +84,10 @@ def probe(video: Union[str, Path]) -> tuple:
     """Number of frames and frame rate of a video.
 
     Args:
-        video (str): The video.
+        video: The video.
 
     Returns:
-        tuple[int, float]: Frames, and frames per second.
+        Frames, and frames per second.
 
     Raises:
         FileNotFoundError: If there is no such video.
@@ -149,11 +149,11 @@ def without_cache(pipeline: List[dict]) -> List[dict]:
     """Decode where a pipeline would read frames kept on disk.
 
     Args:
-        pipeline (list[dict]): Test pipeline of a data set.
+        pipeline: Test pipeline of a data set.
 
     Returns:
-        list[dict]: The same with what ``mmblockdrop.CachedFrames`` does to a
-        whole video done to the frames of the window.
+        The same with what ``mmblockdrop.CachedFrames`` does to a whole video
+        done to the frames of the window.
     """
     result: List[dict] = []
     waiting: List[dict] = []

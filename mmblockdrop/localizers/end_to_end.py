@@ -155,8 +155,8 @@ class EndToEndLocalizer(BaseModel):
             data_samples: Samples with ground truth.
 
         Returns:
-            dict: Losses. A batch of windows without any action teaches a
-            proposal localizer nothing: its loss is zero.
+            Losses. A batch of windows without any action teaches a proposal
+            localizer nothing: its loss is zero.
         """
         samples = self.read(data_samples)
         if samples is not data_samples and not any(
@@ -184,7 +184,7 @@ class EndToEndLocalizer(BaseModel):
             data_samples: One sample per window.
 
         Returns:
-            list: The samples, see :meth:`forward`.
+            The samples, see :meth:`forward`.
         """
         samples = self.read(data_samples)
         if isinstance(self.localizer, ActionFormer):
@@ -212,8 +212,8 @@ class EndToEndLocalizer(BaseModel):
             data_samples: Samples of any data set.
 
         Returns:
-            list: New samples for windows in front of a proposal localizer,
-            else the same list.
+            New samples for windows in front of a proposal localizer, else the
+            same list.
         """
         if isinstance(self.localizer, ActionFormer) or not all(
                 is_window(sample) for sample in data_samples):

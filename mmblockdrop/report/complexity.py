@@ -29,9 +29,9 @@ class Part(NamedTuple):
     """Cost of one part of a model.
 
     Attributes:
-        params (int): Parameters.
-        macs (int): All multiply-accumulates.
-        paper (int): Those the paper counts.
+        params: Parameters.
+        macs: All multiply-accumulates.
+        paper: Those the paper counts.
     """
     params: int
     macs: int
@@ -49,17 +49,15 @@ def complexity(model: nn.Module,
     run in it where it is.
 
     Args:
-        model (nn.Module): Localizer, called as ``model(inputs,
-            data_samples, mode='tensor')``; or any module called with the
-            inputs alone.
-        inputs (Tensor | list[Tensor]): One window on any device; frames
-            [1, 1, 3, F, H, W] or features [1, C, T], or a list of one
-            sample.
-        data_samples (list, optional): Samples of the inputs.
+        model: Localizer, called as ``model(inputs, data_samples,
+            mode='tensor')``; or any module called with the inputs alone.
+        inputs: One window on any device; frames [1, 1, 3, F, H, W] or features
+            [1, C, T], or a list of one sample.
+        data_samples: Samples of the inputs.
 
     Returns:
-        dict[str, Part]: Cost by direct child, in the order of the model,
-        ``'other'`` if something is computed outside, and ``'total'``.
+        Cost by direct child, in the order of the model, ``'other'`` if
+        something is computed outside, and ``'total'``.
     """
     mode = forward_mode(model, inputs, data_samples)
     if mode == 'tensor':
@@ -115,16 +113,14 @@ def latency_ms(model: nn.Module,
     """Median time of a forward pass after one to warm up.
 
     Args:
-        model (nn.Module): See :func:`complexity`.
-        inputs (Tensor | list[Tensor]): One window on the device of the
-            model.
-        data_samples (list, optional): Samples of the inputs.
-        repeats (int): Passes that are timed. Defaults to 5.
-        max_seconds (float): No further pass is begun after this time.
-            Defaults to 10.
+        model: See :func:`complexity`.
+        inputs: One window on the device of the model.
+        data_samples: Samples of the inputs.
+        repeats: Passes that are timed. Defaults to 5.
+        max_seconds: No further pass is begun after this time. Defaults to 10.
 
     Returns:
-        float: Milliseconds.
+        Milliseconds.
     """
     times: List[float] = []
     training = model.training
@@ -154,15 +150,13 @@ def measure(model: nn.Module,
     """What the record of a run keeps about the cost of a model.
 
     Args:
-        model (nn.Module): See :func:`complexity`.
-        inputs (Tensor | list[Tensor]): One window on the device of the
-            model.
-        data_samples (list, optional): Samples of the inputs.
-        repeats (int): Passes that are timed. Defaults to 5.
+        model: See :func:`complexity`.
+        inputs: One window on the device of the model.
+        data_samples: Samples of the inputs.
+        repeats: Passes that are timed. Defaults to 5.
 
     Returns:
-        dict: ``params``, ``macs`` (everything), ``paper_macs`` and
-        ``latency_ms``.
+        ``params``, ``macs`` (everything), ``paper_macs`` and ``latency_ms``.
     """
     whole = complexity(model, inputs, data_samples)['total']
     return dict(

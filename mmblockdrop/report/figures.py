@@ -25,12 +25,12 @@ def draw_scores(record: Dict[str, Any], path: PathLike) -> Path:
     """Heat map of the candidates' scores by round and block.
 
     Args:
-        record (dict): Content of ``blockdrop.json``.
-        path (str): PNG to write.
+        record: Content of ``blockdrop.json``.
+        path: PNG to write.
 
     Returns:
-        Path: The picture. Blocks that are gone are grey, blocks that were
-        not scored are hatched, the dropped one is framed.
+        The picture. Blocks that are gone are grey, blocks that were not scored
+        are hatched, the dropped one is framed.
 
     Raises:
         ValueError: If no round of the record has scores.
@@ -132,11 +132,11 @@ def draw_tradeoff(record: Dict[str, Any], path: PathLike) -> Path:
     """Metric against MACs and against latency, round by round.
 
     Args:
-        record (dict): Content of ``blockdrop.json``.
-        path (str): PNG to write.
+        record: Content of ``blockdrop.json``.
+        path: PNG to write.
 
     Returns:
-        Path: The picture.
+        The picture.
 
     Raises:
         ValueError: If the record has neither MACs nor latency.
@@ -198,11 +198,11 @@ def canvas(width: float, height: float) -> Figure:
     """Figure with its own Agg canvas.
 
     Args:
-        width (float): Inches.
-        height (float): Inches.
+        width: Inches.
+        height: Inches.
 
     Returns:
-        Figure: The figure.
+        The figure.
     """
     figure = Figure(figsize=(width, height), dpi=120, layout='constrained')
     FigureCanvasAgg(figure)
@@ -218,11 +218,11 @@ def save(figure: Figure, path: PathLike) -> Path:
     """Write a figure; folders are made.
 
     Args:
-        figure (Figure): The figure.
-        path (str): PNG to write.
+        figure: The figure.
+        path: PNG to write.
 
     Returns:
-        Path: The same path.
+        The same path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,13 +13,13 @@ def forward_mode(model: nn.Module, inputs: Inputs,
     """Mode in which a localizer computes its predictions.
 
     Args:
-        model (nn.Module): See :func:`complexity`.
-        inputs (Tensor | list[Tensor]): One window.
-        data_samples (list, optional): Samples of the inputs.
+        model: See :func:`complexity`.
+        inputs: One window.
+        data_samples: Samples of the inputs.
 
     Returns:
-        str: 'tensor', or 'predict' for a localizer that cannot run in it on
-        these inputs.
+        'tensor', or 'predict' for a localizer that cannot run in it on these
+        inputs.
     """
     if data_samples is None:
         return 'tensor'
@@ -42,10 +42,10 @@ def on_meta(model: nn.Module) -> nn.Module:
     """Copy a model to the meta device without copying its weights.
 
     Args:
-        model (nn.Module): Any model.
+        model: Any model.
 
     Returns:
-        nn.Module: The copy, without values.
+        The copy, without values.
     """
     memo = {}
     for tensor in (*model.parameters(), *model.buffers()):
@@ -61,13 +61,13 @@ def call(model: nn.Module, inputs: Inputs, data_samples: Optional[list],
     """Run a model on one window.
 
     Args:
-        model (nn.Module): A localizer, or any module that takes inputs.
-        inputs (Tensor | list[Tensor]): The window.
-        data_samples (list, optional): Its samples.
-        mode (str): Mode of the localizer.
+        model: A localizer, or any module that takes inputs.
+        inputs: The window.
+        data_samples: Its samples.
+        mode: Mode of the localizer.
 
     Returns:
-        Any: What the model returns.
+        What the model returns.
     """
     if hasattr(model, 'data_preprocessor'):
         return model(inputs, data_samples, mode=mode)

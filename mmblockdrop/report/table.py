@@ -10,10 +10,10 @@ def is_percent(metric: str) -> bool:
     """Whether a metric is printed in percent.
 
     Args:
-        metric (str): Key of the metric.
+        metric: Key of the metric.
 
     Returns:
-        bool: True for precision, recall and accuracy.
+        True for precision, recall and accuracy.
     """
     return any(part in metric for part in PERCENT)
 
@@ -22,11 +22,11 @@ def format_metric(value: Optional[float], metric: str) -> str:
     """Print a metric, in percent where that is customary.
 
     Args:
-        value (float, optional): None gives a dash.
-        metric (str): Key of the metric.
+        value: None gives a dash.
+        metric: Key of the metric.
 
     Returns:
-        str: The text.
+        The text.
     """
     if value is None:
         return '-'
@@ -37,12 +37,12 @@ def format_count(value: Optional[float], unit: float, digits: int = 2) -> str:
     """Print a number in a unit; None gives a dash.
 
     Args:
-        value (float, optional): The number.
-        unit (float): What it is divided by.
-        digits (int): Decimals. Defaults to 2.
+        value: The number.
+        unit: What it is divided by.
+        digits: Decimals. Defaults to 2.
 
     Returns:
-        str: The text.
+        The text.
     """
     return '-' if value is None else f'{value / unit:.{digits}f}'
 
@@ -51,10 +51,10 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Lay out rows as Markdown with aligned columns.
 
     Args:
-        rows (Sequence[Mapping]): Text by column; all have the same columns.
+        rows: Text by column; all have the same columns.
 
     Returns:
-        str: The table, without a final line break.
+        The table, without a final line break.
     """
     columns = list(rows[0])
     width = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
@@ -74,12 +74,11 @@ def round_table(record: Dict[str, Any]) -> str:
     """One line for the uncompressed model and one for each round.
 
     Args:
-        record (dict): Content of ``blockdrop.json``, finished or not.
+        record: Content of ``blockdrop.json``, finished or not.
 
     Returns:
-        str: Markdown. Savings are relative to the uncompressed model;
-        ``GMACs`` counts everything that multiplies and accumulates, for one
-        window.
+        Markdown. Savings are relative to the uncompressed model; ``GMACs``
+        counts everything that multiplies and accumulates, for one window.
     """
     metric = record.get('metric', 'metric')
     baseline = record.get('baseline', {})
@@ -124,11 +123,11 @@ def write_report(record: Dict[str, Any], work_dir: Union[str,
     """Write the table and the pictures of a run into its work directory.
 
     Args:
-        record (dict): Content of ``blockdrop.json``, finished or not.
-        work_dir (str): The folder.
+        record: Content of ``blockdrop.json``, finished or not.
+        work_dir: The folder.
 
     Returns:
-        list[Path]: ``blockdrop.md``, ``blockdrop_scores.png`` and
+        ``blockdrop.md``, ``blockdrop_scores.png`` and
         ``blockdrop_tradeoff.png``, as far as the record has what they show.
     """
     from .figures import draw_scores, draw_tradeoff

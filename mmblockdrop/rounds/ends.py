@@ -15,7 +15,7 @@ def begin(loop: Any) -> None:
     """Record the localizer as it comes in.
 
     Args:
-        loop (DistillationLoop): The loop, with weights loaded.
+        loop: The loop, with weights loaded.
 
     Raises:
         ValueError: Fewer blocks than drops, or a budget that is met.
@@ -63,7 +63,7 @@ def conclude(loop: Any) -> None:
     """Settle what the result is, and record why the run ends.
 
     Args:
-        loop (DistillationLoop): The loop, after its last round.
+        loop: The loop, after its last round.
     """
     hook, student = loop.hook, loop.student
     record = hook.record
@@ -91,8 +91,8 @@ def report_round(runner: Runner, record: Dict[str, Any]) -> None:
     """Log the table and the curves, and write the report.
 
     Args:
-        runner (Runner): The runner.
-        record (dict): The record; its last round has just ended.
+        runner: The runner.
+        record: The record; its last round has just ended.
     """
     entry = record['rounds'][-1]
     runner.logger.info('\n' + round_table(record))

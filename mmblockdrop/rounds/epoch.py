@@ -15,8 +15,8 @@ def announce_epoch(dataset: Any, epoch: int) -> None:
     """Tell a data set which epoch begins, if it wants to know.
 
     Args:
-        dataset (Any): Training data, plain or wrapped.
-        epoch (int): Number of the epoch, from zero.
+        dataset: Training data, plain or wrapped.
+        epoch: Number of the epoch, from zero.
     """
     if hasattr(dataset, 'set_epoch'):
         dataset.set_epoch(epoch)
@@ -26,11 +26,9 @@ def seed_epoch(dataset: Any, seed: Optional[int], epoch: int) -> None:
     """Make an epoch draw the same numbers however the run got there.
 
     Args:
-        dataset (Any): Training data; told through ``set_epoch`` if it has
-            that.
-        seed (int, optional): Seed of the run; None leaves the generators of
-            the process alone.
-        epoch (int): Number of the epoch, from zero.
+        dataset: Training data; told through ``set_epoch`` if it has that.
+        seed: Seed of the run; None leaves the generators of the process alone.
+        epoch: Number of the epoch, from zero.
     """
     announce_epoch(dataset, epoch)
     if seed is None:
@@ -49,9 +47,9 @@ def follow_seed(dataloader: Any, old: Optional[int],
     in the checkpoint after the loaders were built.
 
     Args:
-        dataloader (DataLoader): Training data.
-        old (int, optional): Seed that it was built with.
-        new (int, optional): Seed of the run now.
+        dataloader: Training data.
+        old: Seed that it was built with.
+        new: Seed of the run now.
     """
     if getattr(dataloader.sampler, 'seed', None) == old and new is not None:
         dataloader.sampler.seed = new

@@ -17,9 +17,9 @@ class Gauge:
     """Measures the runner's model on validation and scoring data.
 
     Args:
-        runner (Runner): The runner, with a validation loop.
-        score_dataloader (dict, optional): What candidates are scored on.
-            Defaults to the validation data.
+        runner: The runner, with a validation loop.
+        score_dataloader: What candidates are scored on. Defaults to the
+            validation data.
 
     Raises:
         ValueError: The config has no validation.
@@ -36,7 +36,7 @@ class Gauge:
 
     @property
     def score_batches(self) -> Any:
-        """DataLoader: What candidates are scored on.
+        """What candidates are scored on.
 
         Raises:
             ValueError: It is empty.
@@ -57,7 +57,7 @@ class Gauge:
         """Evaluator like that of validation, with nothing counted yet.
 
         Returns:
-            Evaluator: The evaluator.
+            The evaluator.
         """
         evaluator = copy.deepcopy(self.keep_evaluator())
         evaluator.dataset_meta = self.score_batches.dataset.metainfo
@@ -70,7 +70,7 @@ class Gauge:
         mmaction2 keeps the annotations of every video that it has seen.
 
         Returns:
-            Evaluator: As it was when first asked for.
+            As it was when first asked for.
         """
         if not hasattr(self, '_unused'):
             self._unused = copy.deepcopy(self.runner.val_loop.evaluator)
@@ -83,11 +83,11 @@ class Gauge:
         """Find out on one batch of validation which blocks may go.
 
         Args:
-            stack (BlockStack): The blocks of the localizer.
-            lora (dict, optional): LoRA that will be attached to them.
+            stack: The blocks of the localizer.
+            lora: LoRA that will be attached to them.
 
         Returns:
-            dict: For the record; the same on every process.
+            For the record; the same on every process.
 
         Raises:
             ValueError: LoRA names layers that are not called.
@@ -110,7 +110,7 @@ class Gauge:
         """Metrics on the validation data as the model is now.
 
         Returns:
-            Dict[str, float]: All metrics.
+            All metrics.
         """
         val_loop = self.runner.val_loop
         evaluator = copy.deepcopy(self.keep_evaluator())
@@ -122,11 +122,11 @@ class Gauge:
         """Parameters, MACs and latency of one window of validation.
 
         Args:
-            localizer (nn.Module, optional): Defaults to the one that is
-                trained. LoRA counts as merged.
+            localizer: Defaults to the one that is trained. LoRA counts as
+                merged.
 
         Returns:
-            Dict[str, float]: ``params``, ``macs``, ``latency_ms``.
+            ``params``, ``macs``, ``latency_ms``.
         """
         if not hasattr(self, '_window'):
             batch = next(iter(self.runner.val_loop.dataloader))

@@ -19,8 +19,8 @@ def explained(runner: Runner, record: Dict[str, Any]) -> Iterator[None]:
     """Explain a full disk and a removed folder.
 
     Args:
-        runner (Runner): The runner.
-        record (dict): The record of the run.
+        runner: The runner.
+        record: The record of the run.
 
     Raises:
         OSError: What happened and where the run can go on; the number of
@@ -48,10 +48,10 @@ def check_loss(runner: Runner, record: Dict[str, Any], losses: Dict[str, Any],
     """End a run whose loss is no number any more.
 
     Args:
-        runner (Runner): The runner.
-        record (dict): The record of the run.
-        losses (dict): What the training step returned, scalars by name.
-        iteration (int): Number in the epoch, from zero.
+        runner: The runner.
+        record: The record of the run.
+        losses: What the training step returned, scalars by name.
+        iteration: Number in the epoch, from zero.
 
     Raises:
         FloatingPointError: The loss is NaN or infinite. Says in which round,
@@ -81,11 +81,11 @@ def what_is_left(runner: Runner, record: Dict[str, Any]) -> str:
     """A sentence on where a run that ends now can go on.
 
     Args:
-        runner (Runner): The runner.
-        record (dict): The record of the run.
+        runner: The runner.
+        record: The record of the run.
 
     Returns:
-        str: The sentence.
+        The sentence.
     """
     point = last_point(Path(runner.work_dir), record)
     done = [r for r in record.get('rounds', []) if 'checkpoint' in r]

@@ -14,8 +14,8 @@ def write_json(content: Dict[str, Any], path: Path) -> None:
     """Write JSON to a temporary name and rename it.
 
     Args:
-        content (dict): Plain data.
-        path (Path): Final name.
+        content: Plain data.
+        path: Final name.
     """
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + '\n')
@@ -25,10 +25,10 @@ def read_json(path: Path) -> Optional[Dict[str, Any]]:
     """Read JSON if the file exists.
 
     Args:
-        path (Path): File name.
+        path: File name.
 
     Returns:
-        dict, optional: Its content, or None.
+        Its content, or None.
 
     Raises:
         ValueError: The file is no JSON.
@@ -49,7 +49,7 @@ def keep_checkpoints_whole(runner: Runner) -> None:
     their own, and not into a local folder, are written as before.
 
     Args:
-        runner (Runner): The runner; ``save_checkpoint`` is replaced.
+        runner: The runner; ``save_checkpoint`` is replaced.
     """
     plain = runner.save_checkpoint
     if getattr(plain, 'whole', False):
@@ -81,11 +81,11 @@ def save_weights(runner: Runner, name: str) -> Path:
     weights are the averaged ones. All processes return when it is there.
 
     Args:
-        runner (Runner): The runner.
-        name (str): File name.
+        runner: The runner.
+        name: File name.
 
     Returns:
-        Path: The file.
+        The file.
     """
     runner.save_checkpoint(
         runner.work_dir,
@@ -101,7 +101,7 @@ def remove_file(path: Path) -> None:
     """Remove a file, on the main process, if it is there.
 
     Args:
-        path (Path): The file.
+        path: The file.
     """
     if is_main_process() and path.is_file():
         path.unlink()

@@ -11,9 +11,9 @@ def check_fit(own: Dict[str, Tensor], checkpoint: Dict[str, Any],
     mmengine loads without strictness, and says no more than a warning.
 
     Args:
-        own (dict[str, Tensor]): State dict of the localizer.
-        checkpoint (dict): What was read from the file.
-        paths (Sequence[str]): Dotted paths of the blocks.
+        own: State dict of the localizer.
+        checkpoint: What was read from the file.
+        paths: Dotted paths of the blocks.
 
     Raises:
         ValueError: It does not fit; lists the keys.
@@ -37,12 +37,12 @@ def find_problems(own: Dict[str, Tensor], given: Dict[str, Tensor],
     """Compare two state dicts inside the blocks.
 
     Args:
-        own (dict[str, Tensor]): State dict of the localizer.
-        given (dict[str, Tensor]): That of a checkpoint.
-        paths (Sequence[str]): Dotted paths of the blocks.
+        own: State dict of the localizer.
+        given: That of a checkpoint.
+        paths: Dotted paths of the blocks.
 
     Returns:
-        dict[str, list[str]]: Keys that are missing, unexpected and reshaped.
+        Keys that are missing, unexpected and reshaped.
     """
     parts = tuple(f'{p}.' for p in paths)
     inside = sorted(k for k in {*own, *given} if k.startswith(parts))

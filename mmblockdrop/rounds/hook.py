@@ -30,10 +30,9 @@ class BlockDropHook(Hook):
     ahead of ``EMAHook``.
 
     Args:
-        stack (str | Sequence[str]): Dotted path of the blocks inside the
-            localizer.
-        start_dropped (Sequence[int]): Original numbers of blocks that go
-            before the first round, after the trained weights are loaded.
+        stack: Dotted path of the blocks inside the localizer.
+        start_dropped: Original numbers of blocks that go before the first
+            round, after the trained weights are loaded.
     """
 
     priority = 'ABOVE_NORMAL'
@@ -85,22 +84,22 @@ class BlockDropHook(Hook):
         """Blocks of the runner's localizer.
 
         Args:
-            runner (Runner): The runner.
+            runner: The runner.
 
         Returns:
-            BlockStack: The blocks.
+            The blocks.
         """
         return BlockStack(
             localizer_of(runner.model), self.path, self.record.get('probe'))
 
     @property
     def rounds(self) -> List[Dict[str, Any]]:
-        """List[dict]: One entry per round."""
+        """One entry per round."""
         return self.record['rounds']
 
     @property
     def current(self) -> Optional[Dict[str, Any]]:
-        """dict, optional: The round that has dropped but not finished."""
+        """The round that has dropped but not finished."""
         if self.rounds and self.rounds[-1]['state'] == 'dropped':
             return self.rounds[-1]
         return None
@@ -109,8 +108,8 @@ class BlockDropHook(Hook):
         """Drop blocks from the runner's localizer.
 
         Args:
-            runner (Runner): The runner.
-            indices (Sequence[int]): Original numbers.
+            runner: The runner.
+            indices: Original numbers.
         """
         stack = self.stack(runner)
         for index in indices:
@@ -120,9 +119,9 @@ class BlockDropHook(Hook):
         """Attach fresh LoRA to the blocks that are left.
 
         Args:
-            runner (Runner): The runner.
-            lora (dict, optional): Arguments of ``add_lora``; None leaves
-                the blocks as they are.
+            runner: The runner.
+            lora: Arguments of ``add_lora``; None leaves the blocks as they
+                are.
         """
         self.lora = lora
         localizer = localizer_of(runner.model)
@@ -134,7 +133,7 @@ class BlockDropHook(Hook):
         """Dotted paths of the blocks.
 
         Returns:
-            list[str]: One or several.
+            One or several.
         """
         return [self.path] if isinstance(self.path, str) else list(self.path)
 
@@ -142,7 +141,7 @@ class BlockDropHook(Hook):
         """Write ``blockdrop.json`` into the work directory.
 
         Args:
-            runner (Runner): The runner.
+            runner: The runner.
         """
         if is_main_process():
             write_json(self.record, Path(runner.work_dir) / FILE)
@@ -152,12 +151,12 @@ class BlockDropHook(Hook):
         """What an interrupted run had found for the coming round.
 
         Args:
-            criterion (str): Name of the rule that would score now.
-            scored_by (str): Short name of the rule with its data.
+            criterion: Name of the rule that would score now.
+            scored_by: Short name of the rule with its data.
 
         Returns:
-            dict, optional: Entry of the record with scores by this rule for
-            exactly this state, if there is one.
+            Entry of the record with scores by this rule for exactly this
+            state, if there is one.
         """
         found, done = self.interrupted, len(self.rounds)
         if found is None or len(found['rounds']) <= done:
@@ -175,7 +174,7 @@ class BlockDropHook(Hook):
         checkpoint from which it goes on.
 
         Args:
-            path (Path): Weights of the best epoch.
+            path: Weights of the best epoch.
         """
         if self.interrupted is None or not path.is_file():
             return
@@ -221,11 +220,11 @@ def history(record: Dict[str, Any], rounds: int) -> List[Any]:
     """What a run was after some rounds, to tell it from other runs.
 
     Args:
-        record (dict): Its record.
-        rounds (int): How many rounds.
+        record: Its record.
+        rounds: How many rounds.
 
     Returns:
-        list: Plain data.
+        Plain data.
     """
     return [
         record['start_dropped'], record['baseline']['metrics'],
@@ -237,10 +236,10 @@ def find_hook(runner: Runner) -> BlockDropHook:
     """The ``BlockDropHook`` of a runner.
 
     Args:
-        runner (Runner): The runner.
+        runner: The runner.
 
     Returns:
-        BlockDropHook: The hook.
+        The hook.
 
     Raises:
         ValueError: None is registered.

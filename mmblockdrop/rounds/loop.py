@@ -36,52 +36,47 @@ class DistillationLoop(EpochBasedTrainLoop):
     describes one round: its epochs count from the start of the round.
 
     Args:
-        runner (Runner): The runner.
-        dataloader (dict | DataLoader): ``train_dataloader``.
-        drops (int | str, optional): Blocks to drop, or a share of the stack
-            such as '25%'. With ``tolerance`` or ``budget`` the most that
-            may go; all but one if left out.
-        epochs_per_round (int): Training epochs after each drop; 0 drops
-            without training.
-        drops_per_round (int): Blocks that go at once. Defaults to 1.
-        scorer (dict): Rule that scores candidates.
-        score_dataloader (dict, optional): What candidates are scored on, a
-            part of the training data read as for testing. Defaults to
-            ``val_dataloader``.
-        metric (str): Key that chooses the best epoch and enters the record.
-        higher_is_better (bool): Direction of ``metric``.
-        lora (dict, optional): Arguments of ``add_lora`` for the blocks.
-            None trains the weights themselves.
-        merge_lora (str): 'round' merges LoRA after every round, and the
-            next one starts with a fresh one; 'end' carries it on and merges
-            it after the last round.
-        frozen (Sequence[str], optional): Paths in the localizer that are
-            frozen but for ``trainable``. Defaults to the module that holds
-            the stack with LoRA, nothing without.
-        trainable (Sequence[str]): Parts of the names of parameters inside
-            ``frozen`` that are trained. Defaults to LoRA, norms and patch
-            embedding.
-        protect (Sequence[int]): Original numbers that are never dropped.
-        dynamic_teacher (bool): From the second round on, learn from the
-            result of the round before. Defaults to False, the uncompressed
-            teacher.
-        val_begin (int): First epoch of a round that is evaluated.
-        val_interval (int): Epochs between evaluations.
-        dynamic_intervals (Sequence[tuple[int, int]], optional): Epoch of a
-            round and the ``val_interval`` from there on.
-        subset (dict, optional): Rounds that train on a part of the data, by
-            a schedule of their own: ``ratio`` of the samples drawn by
-            ``seed`` for every epoch, ``rounds`` ('first_half',
-            'all_but_last' or a list), ``epochs``, ``param_scheduler``,
-            ``val_begin``, ``val_interval`` and ``dynamic_intervals``. What
-            is left out is as in the others.
-        tolerance (float, optional): Stop when the metric after alignment
-            falls more than this under the teacher's, and go back to the
-            round before.
-        budget (dict, optional): Stop when ``params``, ``macs`` or
-            ``latency_ms``, a number or a share such as '75%', are met.
-        keep_scores_every (float): Seconds after which scoring writes what
-            it has found so far.
+        runner: The runner.
+        dataloader: ``train_dataloader``.
+        drops: Blocks to drop, or a share of the stack such as '25%'. With
+            ``tolerance`` or ``budget`` the most that may go; all but one if
+            left out.
+        epochs_per_round: Training epochs after each drop; 0 drops without
+            training.
+        drops_per_round: Blocks that go at once. Defaults to 1.
+        scorer: Rule that scores candidates.
+        score_dataloader: What candidates are scored on, a part of the training
+            data read as for testing. Defaults to ``val_dataloader``.
+        metric: Key that chooses the best epoch and enters the record.
+        higher_is_better: Direction of ``metric``.
+        lora: Arguments of ``add_lora`` for the blocks. None trains the weights
+            themselves.
+        merge_lora: 'round' merges LoRA after every round, and the next one
+            starts with a fresh one; 'end' carries it on and merges it after
+            the last round.
+        frozen: Paths in the localizer that are frozen but for ``trainable``.
+            Defaults to the module that holds the stack with LoRA, nothing
+            without.
+        trainable: Parts of the names of parameters inside ``frozen`` that are
+            trained. Defaults to LoRA, norms and patch embedding.
+        protect: Original numbers that are never dropped.
+        dynamic_teacher: From the second round on, learn from the result of the
+            round before. Defaults to False, the uncompressed teacher.
+        val_begin: First epoch of a round that is evaluated.
+        val_interval: Epochs between evaluations.
+        dynamic_intervals: Epoch of a round and the ``val_interval`` from there
+            on.
+        subset: Rounds that train on a part of the data, by a schedule of their
+            own: ``ratio`` of the samples drawn by ``seed`` for every epoch,
+            ``rounds`` ('first_half', 'all_but_last' or a list), ``epochs``,
+            ``param_scheduler``, ``val_begin``, ``val_interval`` and
+            ``dynamic_intervals``. What is left out is as in the others.
+        tolerance: Stop when the metric after alignment falls more than this
+            under the teacher's, and go back to the round before.
+        budget: Stop when ``params``, ``macs`` or ``latency_ms``, a number or a
+            share such as '75%', are met.
+        keep_scores_every: Seconds after which scoring writes what it has found
+            so far.
         **unknown: Refused, with the nearest argument.
 
     Raises:
@@ -142,17 +137,17 @@ class DistillationLoop(EpochBasedTrainLoop):
 
     @property
     def n_rounds(self) -> int:
-        """int: Rounds of the run, at most."""
+        """Rounds of the run, at most."""
         return math.ceil(self.drops / self.drops_per_round)
 
     @property
     def round(self) -> int:
-        """int: Number of finished rounds."""
+        """Number of finished rounds."""
         return sum(r['state'] == 'aligned' for r in self.hook.rounds)
 
     @property
     def dropped(self) -> int:
-        """int: Blocks dropped by the rounds so far."""
+        """Blocks dropped by the rounds so far."""
         return sum(len(r.get('dropped', [])) for r in self.hook.rounds)
 
     def run(self) -> nn.Module:
@@ -251,7 +246,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         """Evaluate an epoch of the round and keep it if it is the best.
 
         Args:
-            epoch (int): Number in the round, from one.
+            epoch: Number in the round, from one.
         """
         epochs = self.hook.current['epochs']
         if str(epoch) in epochs or not self.phase.due(epoch):
@@ -281,12 +276,12 @@ class DistillationLoop(EpochBasedTrainLoop):
     # ------------------------------------------------------------- helpers
     @property
     def phase(self) -> Phase:
-        """Phase: How the round at hand is trained."""
+        """How the round at hand is trained."""
         return self.schedule[self.hook.rounds[-1]['round']]
 
     @property
     def best_name(self) -> str:
-        """str: File of the best epoch of the round at hand."""
+        """File of the best epoch of the round at hand."""
         return f'round_{self.hook.rounds[-1]["round"]}_best.pth'
 
     def path(self, name: str) -> Path:

@@ -11,9 +11,9 @@ def refuse_unknown(owner: type, given: Dict[str, Any], key: str) -> None:
     """Refuse arguments that a class does not have.
 
     Args:
-        owner (type): The class.
-        given (dict): Arguments that its constructor could not place.
-        key (str): Config key they come from.
+        owner: The class.
+        given: Arguments that its constructor could not place.
+        key: Config key they come from.
 
     Raises:
         ValueError: There is one; names the nearest that is known.
@@ -39,9 +39,9 @@ def check_arguments(owner: type, cfg: Dict[str, Any], key: str) -> None:
     """Refuse a config with arguments that its class does not have.
 
     Args:
-        owner (type): The class.
-        cfg (dict): Its config, with ``type``.
-        key (str): Where the config stands.
+        owner: The class.
+        cfg: Its config, with ``type``.
+        key: Where the config stands.
 
     Raises:
         ValueError: See :func:`refuse_unknown`.
@@ -60,9 +60,9 @@ def require_whole(key: str, value: Any, least: int) -> None:
     """Refuse what is no whole number, or too small.
 
     Args:
-        key (str): Config key.
-        value (Any): What it says.
-        least (int): The smallest number that means something.
+        key: Config key.
+        value: What it says.
+        least: The smallest number that means something.
 
     Raises:
         ValueError: Names the key, what was found and what is expected.

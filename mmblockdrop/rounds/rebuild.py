@@ -17,10 +17,10 @@ def plain_model(model: nn.Module) -> nn.Module:
     """Take off the distributed wrapper.
 
     Args:
-        model (nn.Module): ``runner.model``.
+        model: ``runner.model``.
 
     Returns:
-        nn.Module: The model itself.
+        The model itself.
     """
     return model.module if is_model_wrapper(model) else model
 
@@ -29,11 +29,10 @@ def localizer_of(model: nn.Module) -> nn.Module:
     """Find the localizer that is trained and tested.
 
     Args:
-        model (nn.Module): ``runner.model``.
+        model: ``runner.model``.
 
     Returns:
-        nn.Module: The student of a ``TeacherStudentWrapper``, or the model
-        itself.
+        The student of a ``TeacherStudentWrapper``, or the model itself.
     """
     model = plain_model(model)
     return getattr(model, 'student', model)
@@ -43,11 +42,11 @@ def fresh_localizer(runner: Runner) -> nn.Module:
     """Build the uncompressed localizer of a run once more.
 
     Args:
-        runner (Runner): The runner.
+        runner: The runner.
 
     Returns:
-        nn.Module: The localizer, with weights of its own, on the device of
-        the one that is trained.
+        The localizer, with weights of its own, on the device of the one that
+        is trained.
     """
     model = plain_model(runner.model)
     cfg = getattr(model, 'localizer', None) if hasattr(
@@ -60,8 +59,8 @@ def replace_localizer(runner: Runner, localizer: nn.Module) -> None:
     """Go on with another localizer in the place of the one that is trained.
 
     Args:
-        runner (Runner): The runner. What holds parameters is not rebuilt.
-        localizer (nn.Module): The other one.
+        runner: The runner. What holds parameters is not rebuilt.
+        localizer: The other one.
     """
     model = plain_model(runner.model)
     if hasattr(model, 'student'):
@@ -79,15 +78,15 @@ def freeze_except(model: nn.Module,
     """Choose what is trained.
 
     Args:
-        model (nn.Module): The localizer.
-        frozen (Sequence[str]): Dotted paths of the modules that are frozen,
-            apart from what ``trainable`` names. Everything else is trained.
-        trainable (Sequence[str]): Parts of parameter names.
-        fixed (Collection[str]): Names of parameters that stay frozen, as
-            the localizer froze them itself.
+        model: The localizer.
+        frozen: Dotted paths of the modules that are frozen, apart from what
+            ``trainable`` names. Everything else is trained.
+        trainable: Parts of parameter names.
+        fixed: Names of parameters that stay frozen, as the localizer froze
+            them itself.
 
     Returns:
-        int: Number of trained values.
+        Number of trained values.
     """
     for parameter in model.parameters():
         parameter.requires_grad = True
@@ -104,9 +103,9 @@ def check_paths(model: nn.Module, paths: Sequence[str], key: str) -> None:
     """Refuse paths that name no module.
 
     Args:
-        model (nn.Module): The localizer.
-        paths (Sequence[str]): Dotted paths.
-        key (str): Config key they come from.
+        model: The localizer.
+        paths: Dotted paths.
+        key: Config key they come from.
 
     Raises:
         ValueError: Names the path and the nearest one that is there.
@@ -128,11 +127,10 @@ class Recipe:
     built. A scheduler without ``end`` ends with its round.
 
     Args:
-        runner (Runner): The runner.
-        epochs (int): Epochs of a round. Without any there are no schedulers.
-        iters (int): Iterations of a round.
-        param_scheduler (list[dict] | dict, optional): Schedulers in place
-            of the runner's.
+        runner: The runner.
+        epochs: Epochs of a round. Without any there are no schedulers.
+        iters: Iterations of a round.
+        param_scheduler: Schedulers in place of the runner's.
     """
 
     def __init__(self,
@@ -158,8 +156,8 @@ class Recipe:
         """Wrap the model again; new optimizer, schedulers and EMA.
 
         Args:
-            runner (Runner): The runner, with the shortened model.
-            max_iters (int): Iterations of the whole run.
+            runner: The runner, with the shortened model.
+            max_iters: Iterations of the whole run.
         """
         runner.model = runner.wrap_model(
             runner.cfg.get('model_wrapper_cfg'), plain_model(runner.model))
@@ -181,12 +179,12 @@ def evaluate(model: nn.Module, dataloader: Any,
     """Run validation without the hooks of the runner.
 
     Args:
-        model (nn.Module): Model with ``val_step``, not wrapped.
-        dataloader (DataLoader): Batches.
-        evaluator (Evaluator): Fresh evaluator.
+        model: Model with ``val_step``, not wrapped.
+        dataloader: Batches.
+        evaluator: Fresh evaluator.
 
     Returns:
-        Dict[str, float]: Metrics, the same on every process.
+        Metrics, the same on every process.
     """
     model.eval()
     with torch.no_grad():

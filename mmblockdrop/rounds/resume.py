@@ -17,11 +17,11 @@ def last_point(work_dir: Path, record: Dict[str, Any]) -> Optional[Path]:
     round where a later one is not there.
 
     Args:
-        work_dir (Path): Work directory.
-        record (dict): Content of ``blockdrop.json`` there.
+        work_dir: Work directory.
+        record: Content of ``blockdrop.json`` there.
 
     Returns:
-        Path, optional: The checkpoint; None if the run has to begin again.
+        The checkpoint; None if the run has to begin again.
     """
     points: List[Tuple[int, int, Path]] = []
     latest = _latest(work_dir)
@@ -61,8 +61,8 @@ def go_on(runner: Runner, record: Optional[Dict[str, Any]]) -> None:
     again from the weights it began from.
 
     Args:
-        runner (Runner): A runner with ``resume=True``, before it loads.
-        record (dict, optional): What the interrupted run left.
+        runner: A runner with ``resume=True``, before it loads.
+        record: What the interrupted run left.
     """
     if runner._load_from is not None:
         return
@@ -84,7 +84,7 @@ def keep_one_more(runner: Runner) -> None:
     mmengine removes old checkpoints before it writes a new one.
 
     Args:
-        runner (Runner): The runner.
+        runner: The runner.
     """
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.max_keep_ckpts == 1:

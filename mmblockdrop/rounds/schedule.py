@@ -22,13 +22,13 @@ class Phase:
     """How a round is trained.
 
     Args:
-        epochs (int): Epochs of the round.
-        val_begin (int): First epoch of the round that is evaluated.
-        val_interval (int): Epochs between evaluations.
-        dynamic_intervals (Sequence[tuple[int, int]]): Epoch of the round
-            and interval that holds from there on, as in mmengine.
-        dataloader (DataLoader, optional): Training data.
-        recipe (Recipe, optional): Optimizer and schedulers.
+        epochs: Epochs of the round.
+        val_begin: First epoch of the round that is evaluated.
+        val_interval: Epochs between evaluations.
+        dynamic_intervals: Epoch of the round and interval that holds from
+            there on, as in mmengine.
+        dataloader: Training data.
+        recipe: Optimizer and schedulers.
     """
     epochs: int
     val_begin: int = 1
@@ -41,10 +41,10 @@ class Phase:
         """Whether an epoch is evaluated; the last one always is.
 
         Args:
-            epoch (int): Number in the round, from one.
+            epoch: Number in the round, from one.
 
         Returns:
-            bool: True if it is.
+            True if it is.
         """
         interval = self.val_interval
         for milestone, later in sorted(self.dynamic_intervals):
@@ -58,10 +58,10 @@ class Schedule:
     """The phases of a run, round by round.
 
     Args:
-        full (Phase): Rounds that train on everything.
-        part (Phase, optional): Rounds that train on a part.
-        rounds (str | Sequence[int]): Which rounds those are.
-        n_rounds (int): Rounds of the run.
+        full: Rounds that train on everything.
+        part: Rounds that train on a part.
+        rounds: Which rounds those are.
+        n_rounds: Rounds of the run.
     """
 
     def __init__(self,
@@ -79,10 +79,10 @@ class Schedule:
         """Phase of a round.
 
         Args:
-            number (int): Round, from one.
+            number: Round, from one.
 
         Returns:
-            Phase: How it is trained.
+            How it is trained.
         """
         if self.part is not None and in_part(self.rounds, number,
                                              self.n_rounds, self.before):
@@ -91,17 +91,17 @@ class Schedule:
 
     @property
     def phases(self) -> List[Phase]:
-        """list[Phase]: Those there are, whether or not a round has them."""
+        """Those there are, whether or not a round has them."""
         return [self.full] + ([self.part] if self.part else [])
 
     def epochs(self, rounds: int) -> int:
         """Epochs of the first rounds together.
 
         Args:
-            rounds (int): How many.
+            rounds: How many.
 
         Returns:
-            int: Their epochs.
+            Their epochs.
         """
         return sum(self[n].epochs for n in range(1, rounds + 1))
 
@@ -109,17 +109,17 @@ class Schedule:
         """Epochs before a round, also where the config has changed since.
 
         Args:
-            earlier (Sequence[dict]): Entries of the rounds before.
+            earlier: Entries of the rounds before.
 
         Returns:
-            int: Their epochs.
+            Their epochs.
         """
         planned = self.epochs(len(earlier))
         return earlier[-1].get('last_epoch', planned) if earlier else 0
 
     @property
     def iters(self) -> int:
-        """int: Iterations of all rounds."""
+        """Iterations of all rounds."""
         return sum(self[n].epochs * len(self[n].dataloader)
                    for n in range(1, self.n_rounds + 1))
 
@@ -131,16 +131,15 @@ def in_part(rounds: Union[str, Sequence[int]],
     """Whether a round trains on a part of the data.
 
     Args:
-        rounds (str | Sequence[int]): 'first_half', 'all_but_last' or numbers
-            of rounds. Half of an odd number is rounded down, and blocks that
-            were gone before the run count as rounds, both as in the
-            published code.
-        number (int): Round of this run, from one.
-        n_rounds (int): Rounds of this run.
-        before (int): Rounds whose blocks were gone before.
+        rounds: 'first_half', 'all_but_last' or numbers of rounds. Half of an
+            odd number is rounded down, and blocks that were gone before the
+            run count as rounds, both as in the published code.
+        number: Round of this run, from one.
+        n_rounds: Rounds of this run.
+        before: Rounds whose blocks were gone before.
 
     Returns:
-        bool: True if it does.
+        True if it does.
     """
     if rounds == 'first_half':
         return number + before <= (n_rounds + before) // 2
@@ -154,14 +153,14 @@ def build_schedule(runner: Runner, full: Phase, subset: Optional[dict],
     """Make the schedule of a run.
 
     Args:
-        runner (Runner): The runner, with its configs not yet built.
-        full (Phase): As ``train_cfg`` describes it, with ``dataloader``.
-        subset (dict, optional): ``train_cfg.subset``.
-        configured (dict | DataLoader): ``train_dataloader``.
-        n_rounds (int): Rounds of the run.
+        runner: The runner, with its configs not yet built.
+        full: As ``train_cfg`` describes it, with ``dataloader``.
+        subset: ``train_cfg.subset``.
+        configured: ``train_dataloader``.
+        n_rounds: Rounds of the run.
 
     Returns:
-        Schedule: The schedule.
+        The schedule.
 
     Raises:
         ValueError: ``subset`` has wrong keys or values.
@@ -180,11 +179,11 @@ def check_subset(subset: Dict[str, Any],
     """Refuse a wrong ``train_cfg.subset``.
 
     Args:
-        subset (dict): The setting.
-        n_rounds (int): Rounds of the run.
+        subset: The setting.
+        n_rounds: Rounds of the run.
 
     Returns:
-        str | list[int]: The rounds it is for.
+        The rounds it is for.
 
     Raises:
         ValueError: Names the key, what was found and what is possible.
@@ -246,11 +245,11 @@ def best_epoch(epochs: Dict[str, float], sign: int) -> str:
     """The epoch of a round that goes on; ties go to the earliest.
 
     Args:
-        epochs (dict[str, float]): Epoch of the round to metric.
-        sign (int): 1 if higher is better, -1 otherwise.
+        epochs: Epoch of the round to metric.
+        sign: 1 if higher is better, -1 otherwise.
 
     Returns:
-        str: Its number.
+        Its number.
     """
     return max(epochs, key=lambda e: (sign * epochs[e], -int(e)))
 
@@ -259,10 +258,10 @@ def rounds_before(dropped: int, per_round: int) -> int:
     """Rounds that it takes to drop some blocks.
 
     Args:
-        dropped (int): Blocks.
-        per_round (int): Blocks of a round.
+        dropped: Blocks.
+        per_round: Blocks of a round.
 
     Returns:
-        int: Rounds.
+        Rounds.
     """
     return math.ceil(dropped / per_round)

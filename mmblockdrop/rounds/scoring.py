@@ -22,11 +22,11 @@ class Scoring:
     """Runs the scorer and keeps what an interrupted scoring had found.
 
     Args:
-        runner (Runner): The runner.
-        hook (BlockDropHook): Its record.
-        gauge (Gauge): Gives batches and evaluators.
-        scorer (dict): Config of the rule.
-        keep_every (float): Seconds after which what was found is written.
+        runner: The runner.
+        hook: Its record.
+        gauge: Gives batches and evaluators.
+        scorer: Config of the rule.
+        keep_every: Seconds after which what was found is written.
     """
 
     def __init__(self, runner: Runner, hook: BlockDropHook, gauge: Gauge,
@@ -41,10 +41,10 @@ class Scoring:
         """Score every block that is left and not protected.
 
         Args:
-            protect (list[int]): Original numbers of the protected blocks.
+            protect: Original numbers of the protected blocks.
 
         Returns:
-            dict: Entry of the record, in the state 'scored'.
+            Entry of the record, in the state 'scored'.
         """
         began = time.perf_counter()
         stack = self.hook.stack(self.runner)
@@ -81,7 +81,7 @@ class Scoring:
         """Short name of the rule and the data, equal for equal configs.
 
         Returns:
-            str: The name.
+            The name.
         """
         data = self.gauge.score_dataloader
         if data is None:
@@ -95,11 +95,11 @@ class Scoring:
         """Choose the blocks to drop.
 
         Args:
-            entry (dict): Entry of the record with the scores.
-            count (int): How many.
+            entry: Entry of the record with the scores.
+            count: How many.
 
         Returns:
-            list[int]: Original numbers, the best first.
+            Original numbers, the best first.
         """
         scores = {int(i): s for i, s in entry['scores'].items()}
         chosen = self.scorer.best(scores, count)

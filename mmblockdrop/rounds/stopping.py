@@ -17,15 +17,15 @@ def count_drops(drops: Union[int, str, None],
     """Blocks to drop out of a stack.
 
     Args:
-        drops (int | str, optional): A number, a share such as '25%', or
-            None for as many as possible.
-        depth (int): Blocks of the stack.
-        protected (int): How many of them stay.
-        bounded (bool): Whether a tolerance or a budget ends the run, so
-            that ``drops`` may be left out.
+        drops: A number, a share such as '25%', or None for as many as
+            possible.
+        depth: Blocks of the stack.
+        protected: How many of them stay.
+        bounded: Whether a tolerance or a budget ends the run, so that
+            ``drops`` may be left out.
 
     Returns:
-        int: The number.
+        The number.
 
     Raises:
         ValueError: Too many, too few, or not a number.
@@ -62,8 +62,8 @@ def check_protected(protect: Sequence[int], stack: Any) -> None:
     """Refuse protected blocks that do not exist, or stand there twice.
 
     Args:
-        protect (Sequence[int]): ``train_cfg.protect``.
-        stack (BlockStack): The blocks.
+        protect: ``train_cfg.protect``.
+        stack: The blocks.
 
     Raises:
         ValueError: Names the block.
@@ -80,8 +80,8 @@ def check_once(indices: Sequence[int], key: str) -> None:
     """Refuse a block that is named twice.
 
     Args:
-        indices (Sequence[int]): Original numbers.
-        key (str): Config key they come from.
+        indices: Original numbers.
+        key: Config key they come from.
 
     Raises:
         ValueError: Names the block.
@@ -99,13 +99,13 @@ class Stopping:
     uninterrupted one.
 
     Args:
-        tolerance (float, optional): How far the metric after alignment may
-            fall under the teacher's, in the unit of the metric. A round
-            that falls further is taken back (the paper's rule).
-        budget (dict, optional): ``params``, ``macs`` or ``latency_ms`` to
-            a number, or to a share of the full model such as '75%'. The
-            run stops with the first round that meets all of them.
-        higher_is_better (bool): Direction of the metric.
+        tolerance: How far the metric after alignment may fall under the
+            teacher's, in the unit of the metric. A round that falls further is
+            taken back (the paper's rule).
+        budget: ``params``, ``macs`` or ``latency_ms`` to a number, or to a
+            share of the full model such as '75%'. The run stops with the first
+            round that meets all of them.
+        higher_is_better: Direction of the metric.
 
     Raises:
         ValueError: A negative tolerance, an unknown key, no number.
@@ -126,18 +126,18 @@ class Stopping:
 
     @property
     def given(self) -> bool:
-        """bool: Whether there is a rule."""
+        """Whether there is a rule."""
         return self.tolerance is not None or bool(self.budget)
 
     def verdict(self, record: Dict[str, Any]) -> Optional[Dict[str, Any]]:
         """Why the run stops after its last round.
 
         Args:
-            record (dict): The record, with the last round aligned.
+            record: The record, with the last round aligned.
 
         Returns:
-            dict, optional: ``reason`` ('tolerance' or 'budget'), ``round``
-            and a sentence, ``text``; None if the run goes on.
+            ``reason`` ('tolerance' or 'budget'), ``round`` and a sentence,
+            ``text``; None if the run goes on.
         """
         last = record['rounds'][-1] if record['rounds'] else None
         if last is None or 'metric_after' not in last:
@@ -167,11 +167,11 @@ class Stopping:
         """Why the run ends after its last round.
 
         Args:
-            record (dict): The record of the run.
-            dropped (int): Blocks that the rounds have dropped.
+            record: The record of the run.
+            dropped: Blocks that the rounds have dropped.
 
         Returns:
-            dict: Like :meth:`verdict`, with ``reason`` 'drops'.
+            Like :meth:`verdict`, with ``reason`` 'drops'.
         """
         last = record['rounds'][-1]
         text = f'{dropped} blocks are dropped.'
@@ -186,7 +186,7 @@ class Stopping:
         """Refuse a budget that is met before anything is dropped.
 
         Args:
-            record (dict): The record of the run, with its baseline.
+            record: The record of the run, with its baseline.
 
         Raises:
             ValueError: Says what it costs now.
@@ -202,10 +202,10 @@ class Stopping:
         """The budget in numbers.
 
         Args:
-            record (dict): The record of the run.
+            record: The record of the run.
 
         Returns:
-            dict[str, float]: Cost to the most that is allowed.
+            Cost to the most that is allowed.
         """
         full = record.get('full', record['baseline'])
         return {
@@ -219,11 +219,11 @@ class Stopping:
         """What of a cost is over the budget.
 
         Args:
-            record (dict): The record of the run.
-            cost (dict): ``params``, ``macs``, ``latency_ms``.
+            record: The record of the run.
+            cost: ``params``, ``macs``, ``latency_ms``.
 
         Returns:
-            dict[str, float]: The limits that are not met.
+            The limits that are not met.
         """
         return {
             key: limit

@@ -17,13 +17,13 @@ class Student:
     """The localizer of a runner.
 
     Args:
-        runner (Runner): The runner, before weights are loaded.
-        hook (BlockDropHook): Drops blocks and attaches LoRA.
-        lora (dict, optional): See ``DistillationLoop``.
-        merge (str): ``merge_lora`` of ``DistillationLoop``.
-        frozen (Sequence[str], optional): See ``DistillationLoop``.
-        trainable (Sequence[str]): See ``DistillationLoop``.
-        dynamic_teacher (bool): See ``DistillationLoop``.
+        runner: The runner, before weights are loaded.
+        hook: Drops blocks and attaches LoRA.
+        lora: See ``DistillationLoop``.
+        merge: ``merge_lora`` of ``DistillationLoop``.
+        frozen: See ``DistillationLoop``.
+        trainable: See ``DistillationLoop``.
+        dynamic_teacher: See ``DistillationLoop``.
 
     Raises:
         ValueError: LoRA, a path or the teacher cannot work with this model.
@@ -61,7 +61,7 @@ class Student:
 
     @property
     def localizer(self) -> nn.Module:
-        """nn.Module: The localizer itself."""
+        """The localizer itself."""
         return localizer_of(self.runner.model)
 
     def prepare(self) -> None:
@@ -75,7 +75,7 @@ class Student:
         """Take the result of an earlier round as teacher.
 
         Args:
-            path (str): Its checkpoint.
+            path: Its checkpoint.
         """
         plain_model(self.runner.model).set_teacher(path)
 
@@ -85,7 +85,7 @@ class Student:
         LoRA is merged, unless it is carried on to the next round.
 
         Args:
-            path (str): Its weights.
+            path: Its weights.
         """
         state, _ = read_localizer(path)
         if not any('.lora_' in name for name in state):
@@ -98,7 +98,7 @@ class Student:
         """Fold LoRA into the weights.
 
         Returns:
-            int: Number of merged layers.
+            Number of merged layers.
         """
         merged = merge_lora(self.localizer)
         self.hook.lora = None
@@ -108,7 +108,7 @@ class Student:
         """Become the result of an earlier round, with the blocks it had.
 
         Args:
-            path (str): Its checkpoint; LoRA in it is merged.
+            path: Its checkpoint; LoRA in it is merged.
         """
         fresh = fresh_localizer(self.runner)
         load_localizer(fresh, path)

@@ -15,9 +15,9 @@ class EpochSubset(Dataset):
     process and after an interruption. Workers that stay alive see it.
 
     Args:
-        dataset (Dataset): The whole data.
-        ratio (float): Share of the samples, in (0, 1].
-        seed (int): Seed of the draws.
+        dataset: The whole data.
+        ratio: Share of the samples, in (0, 1].
+        seed: Seed of the draws.
     """
 
     def __init__(self, dataset: Dataset, ratio: float, seed: int = 0) -> None:
@@ -28,14 +28,14 @@ class EpochSubset(Dataset):
 
     @property
     def metainfo(self) -> Dict[str, Any]:
-        """dict: That of the whole data."""
+        """That of the whole data."""
         return getattr(self.dataset, 'metainfo', {})
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the part for an epoch.
 
         Args:
-            epoch (int): Number of the epoch, from zero.
+            epoch: Number of the epoch, from zero.
         """
         announce_epoch(self.dataset, epoch)
         order = random.Random(1000003 * self.seed + epoch)

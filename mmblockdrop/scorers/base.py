@@ -22,13 +22,13 @@ class Scorer(metaclass=ABCMeta):
     """Base of all rules.
 
     Attributes:
-        higher_is_better (bool): Whether the candidate with the highest
-            score is the one to drop.
-        executions (int): Block executions of the last call.
-        journal (Journal, optional): Where a call may keep what it has
-            found, so that an interrupted one goes on; see :func:`walk`.
-        cache_mb (float): Memory for decoded windows, kept from round to
-            round; see :class:`~.batches.ShuffledBatches`.
+        higher_is_better: Whether the candidate with the highest score is the
+            one to drop.
+        executions: Block executions of the last call.
+        journal: Where a call may keep what it has found, so that an
+            interrupted one goes on; see :func:`walk`.
+        cache_mb: Memory for decoded windows, kept from round to round; see
+            :class:`~.batches.ShuffledBatches`.
     """
 
     higher_is_better = True
@@ -44,27 +44,26 @@ class Scorer(metaclass=ABCMeta):
         """Score what the model is without each candidate.
 
         Args:
-            model (nn.Module): The model, not wrapped, as the runner holds
-                it. It is left as it was.
-            stack (BlockStack): The blocks of the localizer.
-            candidates (Sequence[int]): Original numbers of the candidates.
-            batches (Iterable): The scoring batches; has ``dataset``.
-            new_evaluator (Callable): Gives a fresh evaluator.
+            model: The model, not wrapped, as the runner holds it. It is left
+                as it was.
+            stack: The blocks of the localizer.
+            candidates: Original numbers of the candidates.
+            batches: The scoring batches; has ``dataset``.
+            new_evaluator: Gives a fresh evaluator.
 
         Returns:
-            Dict[int, float]: Candidate to score, the same on every process.
+            Candidate to score, the same on every process.
         """
 
     def kept(self, batches: Any, seed: Optional[int] = None) -> Any:
         """The same batches; those that fit into memory are read once.
 
         Args:
-            batches (Iterable): The scoring batches.
-            seed (int, optional): Seed of their order; None keeps it.
+            batches: The scoring batches.
+            seed: Seed of their order; None keeps it.
 
         Returns:
-            ShuffledBatches | Iterable: ``batches`` themselves where nothing
-            would change.
+            ``batches`` themselves where nothing would change.
         """
         if seed is None and not (self.cache_mb
                                  and isinstance(batches, DataLoader)):
@@ -77,11 +76,11 @@ class Scorer(metaclass=ABCMeta):
         """Choose the blocks to drop; ties go to the lowest number.
 
         Args:
-            scores (Dict[int, float]): Candidate to score.
-            count (int): How many.
+            scores: Candidate to score.
+            count: How many.
 
         Returns:
-            List[int]: Original numbers, the best first.
+            Original numbers, the best first.
         """
         sign = -1 if self.higher_is_better else 1
         return sorted(scores, key=lambda i: (sign * scores[i], i))[:count]
@@ -95,10 +94,10 @@ class MetricScorer(Scorer):
     blocks before the missing one.
 
     Args:
-        metric (str): Key of the evaluator. Defaults to the mean over tIoU.
-        share_prefix (bool): Compute common blocks once; the scores are the
-            same bit for bit. Defaults to True.
-        cache_mb (float): See :class:`Scorer`. Defaults to 0, none.
+        metric: Key of the evaluator. Defaults to the mean over tIoU.
+        share_prefix: Compute common blocks once; the scores are the same bit
+            for bit. Defaults to True.
+        cache_mb: See :class:`Scorer`. Defaults to 0, none.
     """
 
     def __init__(self,
@@ -143,11 +142,11 @@ class LossScorer(Scorer):
     batch.
 
     Args:
-        with_alignments (bool): Add the losses against the teacher.
-            Defaults to False, the task losses alone.
-        share_prefix (bool): See :class:`MetricScorer`. Without effect where
-            an alignment compares modules inside the blocks.
-        cache_mb (float): See :class:`Scorer`. Defaults to 0, none.
+        with_alignments: Add the losses against the teacher. Defaults to False,
+            the task losses alone.
+        share_prefix: See :class:`MetricScorer`. Without effect where an
+            alignment compares modules inside the blocks.
+        cache_mb: See :class:`Scorer`. Defaults to 0, none.
     """
 
     higher_is_better = False
@@ -201,7 +200,7 @@ class BlockChangeScorer(Scorer):
     forward pass a batch serves all candidates.
 
     Args:
-        cache_mb (float): See :class:`Scorer`. Defaults to 0, none.
+        cache_mb: See :class:`Scorer`. Defaults to 0, none.
     """
 
     higher_is_better = False
@@ -248,7 +247,7 @@ class RandomScorer(Scorer):
     """Any block, for comparison.
 
     Args:
-        seed (int): Seed of the order.
+        seed: Seed of the order.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -267,12 +266,12 @@ def pick(metrics: Dict[str, float], key: str,
     """Take one metric.
 
     Args:
-        metrics (Dict[str, float]): What the evaluator gave.
-        key (str): Which one.
-        option (str): Config key, for the error.
+        metrics: What the evaluator gave.
+        key: Which one.
+        option: Config key, for the error.
 
     Returns:
-        float: Its value.
+        Its value.
 
     Raises:
         KeyError: Not among them.

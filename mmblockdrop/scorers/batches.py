@@ -15,15 +15,15 @@ class ShuffledBatches:
     passes decode nothing.
 
     Args:
-        loader (DataLoader): Batches. Anything else that can be walked is
-            read whole and kept.
-        seed (int, optional): Seed of the order; None keeps the loader's.
-        cache_mb (float): Memory for decoded windows on each process, in MB
-            of 1e6 bytes; batches beyond it are read again.
+        loader: Batches. Anything else that can be walked is read whole and
+            kept.
+        seed: Seed of the order; None keeps the loader's.
+        cache_mb: Memory for decoded windows on each process, in MB of 1e6
+            bytes; batches beyond it are read again.
 
     Attributes:
         dataset: That of the loader.
-        read (int): Batches read so far, those from memory left out.
+        read: Batches read so far, those from memory left out.
     """
 
     def __init__(self, loader: Any, seed: Optional[int] = 0,
@@ -50,7 +50,7 @@ class ShuffledBatches:
         """Walk through the batches.
 
         Yields:
-            tuple[int, Any]: Place of the batch in the loader, and the batch.
+            Place of the batch in the loader, and the batch.
         """
         return iter(self.after(0))
 
@@ -58,7 +58,7 @@ class ShuffledBatches:
         """What comes behind the first ``done`` batches, which are not read.
 
         Args:
-            done (int): How many to leave out.
+            done: How many to leave out.
 
         Returns:
             _Rest: Has a length and gives pairs as above.
@@ -69,10 +69,10 @@ class ShuffledBatches:
         """Give some batches, from memory or read.
 
         Args:
-            order (list[int]): Their places in the loader.
+            order: Their places in the loader.
 
         Yields:
-            tuple[int, Any]: Place and batch.
+            Place and batch.
         """
         absent = [i for i in order if i not in self._kept]
         fresh = iter(self._reader(absent)) if absent else iter(())

@@ -19,20 +19,19 @@ def for_each_candidate(model: nn.Module, stack: BlockStack,
     """Call ``run(candidate, batch)`` with the candidate left out.
 
     Args:
-        model (nn.Module): Model, put into evaluation mode.
-        stack (BlockStack): Its blocks.
-        candidates (Sequence[int]): Original numbers.
-        batches (Iterable): Batches.
-        run (Callable): What to do with the model.
-        share_prefix (bool): Compute common blocks once.
-        journal (Journal, optional): Keeps what every batch gave.
-        take (Callable): Gives what the last batch added to the scores.
-        put (Callable): Takes back what ``take`` gave in an earlier process.
-        padded (bool): See :func:`~mmblockdrop.scorers.partial_scores.walk`.
+        model: Model, put into evaluation mode.
+        stack: Its blocks.
+        candidates: Original numbers.
+        batches: Batches.
+        run: What to do with the model.
+        share_prefix: Compute common blocks once.
+        journal: Keeps what every batch gave.
+        take: Gives what the last batch added to the scores.
+        put: Takes back what ``take`` gave in an earlier process.
+        padded: See :func:`~mmblockdrop.scorers.partial_scores.walk`.
 
     Returns:
-        int: Number of block executions, those of earlier processes
-        included.
+        Number of block executions, those of earlier processes included.
     """
     model.eval()
     executions = 0
@@ -62,7 +61,7 @@ class Results:
     """What evaluators have gathered since it was last asked for.
 
     Args:
-        evaluators (dict[int, Evaluator]): Candidate to evaluator.
+        evaluators: Candidate to evaluator.
     """
 
     def __init__(self, evaluators: Dict[int, Any]) -> None:
@@ -80,7 +79,7 @@ class Results:
         """What is new.
 
         Returns:
-            dict[int, list[list]]: Candidate to the results of each metric.
+            Candidate to the results of each metric.
         """
         new = {
             i: [m.results[n:] for m, n in zip(metrics, self.seen[i])]
@@ -93,7 +92,7 @@ class Results:
         """Add results of an earlier process.
 
         Args:
-            state (dict[int, list[list]]): What :meth:`take` gave.
+            state: What :meth:`take` gave.
         """
         for i, metrics in self.metrics.items():
             for metric, results in zip(metrics, state[i]):

@@ -30,9 +30,9 @@ class Journal:
     weights, data, candidates, rule or number of processes) are not read.
 
     Args:
-        folder (Path): Folder of its own.
-        key (Any): What must be equal for the files to be of use; plain data.
-        every (float): Seconds between two files.
+        folder: Folder of its own.
+        key: What must be equal for the files to be of use; plain data.
+        every: Seconds between two files.
     """
 
     def __init__(self, folder: Path, key: Any, every: float = 10.) -> None:
@@ -47,7 +47,7 @@ class Journal:
         """What an interrupted scoring kept.
 
         Returns:
-            list: One entry per batch, as many on every process.
+            One entry per batch, as many on every process.
         """
         states: List[Any] = []
         for path in sorted(self.folder.glob(f'rank{get_rank()}_*.pt')):
@@ -67,7 +67,7 @@ class Journal:
         """Keep what the next batch gave.
 
         Args:
-            state (Any): Tensors, arrays, plain data.
+            state: Tensors, arrays, plain data.
         """
         self._new.append(state)
         if time.monotonic() - self._written >= self.every:
@@ -124,7 +124,7 @@ def clear(folder: Path) -> None:
     """Remove what scoring kept; all processes return when it is gone.
 
     Args:
-        folder (Path): Folder of a journal.
+        folder: Folder of a journal.
     """
     barrier()
     if is_main_process() and folder.is_dir():
@@ -140,16 +140,16 @@ def walk(batches: Any,
     """Walk through batches, keeping what each gave.
 
     Args:
-        batches (DataLoader | ShuffledBatches): Batches.
-        journal (Journal, optional): None keeps nothing.
-        take (Callable): Gives what the last batch added.
-        put (Callable): Takes back what ``take`` gave in an earlier process.
-        padded (bool): Whether a sample that several processes see, because
-            their number does not divide that of the samples, stays in.
-            Metrics leave it out themselves; sums must not count it twice.
+        batches: Batches.
+        journal: None keeps nothing.
+        take: Gives what the last batch added.
+        put: Takes back what ``take`` gave in an earlier process.
+        padded: Whether a sample that several processes see, because their
+            number does not divide that of the samples, stays in. Metrics leave
+            it out themselves; sums must not count it twice.
 
     Yields:
-        Any: The batches that an interrupted scoring has not finished.
+        The batches that an interrupted scoring has not finished.
     """
     kept = isinstance(batches, ShuffledBatches)
     loader = batches.loader if kept else batches
@@ -183,11 +183,11 @@ def repeated_samples(batches: DataLoader) -> int:
     """Samples at the end of this process's share that others have, too.
 
     Args:
-        batches (DataLoader): Batches of a sampler that shares samples out
-            one by one and repeats the first ones until all have as many.
+        batches: Batches of a sampler that shares samples out one by one and
+            repeats the first ones until all have as many.
 
     Returns:
-        int: None or one.
+        None or one.
     """
     sampler = batches.sampler
     if get_world_size() == 1 or not getattr(sampler, 'round_up', False):
@@ -201,11 +201,11 @@ def batches_after(batches: Any, done: int) -> Any:
     """The batches of a loader without the first ones, which are not read.
 
     Args:
-        batches (DataLoader): Batches in an order that does not change.
-        done (int): How many to leave out; with none the loader itself.
+        batches: Batches in an order that does not change.
+        done: How many to leave out; with none the loader itself.
 
     Returns:
-        DataLoader: The rest.
+        The rest.
     """
     if not done:
         return batches
@@ -225,11 +225,10 @@ def digest(content: Any) -> str:
     """Short name of plain data.
 
     Args:
-        content (Any): Lists, dicts, numbers, text; anything else counts by
-            its type.
+        content: Lists, dicts, numbers, text; anything else counts by its type.
 
     Returns:
-        str: Twelve hexadecimal digits, equal for equal data.
+        Twelve hexadecimal digits, equal for equal data.
     """
     text = json.dumps(content, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

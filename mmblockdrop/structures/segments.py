@@ -12,11 +12,10 @@ class Instances(NamedTuple):
     """Segments of many videos; annotations, or detections with scores.
 
     Attributes:
-        videos (ndarray): Number of the video of each segment, shape (N, ).
-        segments (ndarray): Start and end in seconds, shape (N, 2), float64.
-        labels (ndarray): Shape (N, ), int64.
-        scores (ndarray, optional): Shape (N, ), float64. None for
-            annotations.
+        videos: Number of the video of each segment, shape (N, ).
+        segments: Start and end in seconds, shape (N, 2), float64.
+        labels: Shape (N, ), int64.
+        scores: Shape (N, ), float64. None for annotations.
     """
     videos: np.ndarray
     segments: np.ndarray
@@ -47,12 +46,12 @@ def unique_annotations(gt: Instances,
     """Drop annotations of zero length and repeated ones.
 
     Args:
-        gt (Instances): Annotations.
-        same_within (float): Two annotations of a video and class are one if
-            both ends differ by at most this many seconds. Defaults to 1e-3.
+        gt: Annotations.
+        same_within: Two annotations of a video and class are one if both ends
+            differ by at most this many seconds. Defaults to 1e-3.
 
     Returns:
-        Instances: What is left, the first of each repeated one, in order.
+        What is left, the first of each repeated one, in order.
     """
     gt = gt.select(gt.segments[:, 1] > gt.segments[:, 0])
     order = np.lexsort((gt.segments[:, 0], gt.labels, gt.videos))
@@ -79,10 +78,10 @@ def by_score(det: Instances) -> np.ndarray:
     Of equal scores the later comes first, as in the official evaluation.
 
     Args:
-        det (Instances): Detections.
+        det: Detections.
 
     Returns:
-        ndarray: Indices, shape (D, ).
+        Indices, shape (D, ).
     """
     return np.argsort(det.scores, kind='stable')[::-1]
 
@@ -92,11 +91,11 @@ def video_class_keys(gt: Instances,
     """One number for each video and class.
 
     Args:
-        gt (Instances): Annotations.
-        det (Instances): Detections.
+        gt: Annotations.
+        det: Detections.
 
     Returns:
-        tuple[ndarray, ndarray]: Numbers of the annotations and detections.
+        Numbers of the annotations and detections.
     """
     width = int(max(gt.labels.max(initial=0), det.labels.max(initial=0))) + 1
     return gt.videos * width + gt.labels, det.videos * width + det.labels
@@ -106,10 +105,10 @@ def count_within(values: np.ndarray) -> np.ndarray:
     """Position of every element within its run of equal values.
 
     Args:
-        values (ndarray): Shape (N, ), equal ones next to each other.
+        values: Shape (N, ), equal ones next to each other.
 
     Returns:
-        ndarray: 0, 1, ... within each run, shape (N, ).
+        0, 1, ... within each run, shape (N, ).
     """
     start = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
     length = np.diff(np.append(start, len(values)))

@@ -36,12 +36,12 @@ def frames_to_steps(frames: Segments, meta: Mapping[str, Any]) -> Segments:
     """Frame numbers of the video to grid positions of a window.
 
     Args:
-        frames (ndarray or Tensor): Frame positions, any shape.
-        meta (Mapping): Keys ``snippet_stride``, and optionally
-            ``window_start_frame`` and ``offset_frames``.
+        frames: Frame positions, any shape.
+        meta: Keys ``snippet_stride``, and optionally ``window_start_frame``
+            and ``offset_frames``.
 
     Returns:
-        ndarray or Tensor: Positions in steps, same shape.
+        Positions in steps, same shape.
     """
     start = _read(meta, 'window_start_frame', 0) + _read(
         meta, 'offset_frames', 0)
@@ -59,13 +59,13 @@ def seconds_to_steps(segments: Segments, meta: Mapping[str, Any]) -> Segments:
     """Seconds of the video to grid positions of a window.
 
     Args:
-        segments (ndarray or Tensor): Times in seconds, usually [N, 2].
-        meta (Mapping): Keys ``fps``, ``snippet_stride``, and optionally
+        segments: Times in seconds, usually [N, 2].
+        meta: Keys ``fps``, ``snippet_stride``, and optionally
             ``window_start_frame`` and ``offset_frames``.
 
     Returns:
-        ndarray or Tensor: Positions in steps, same shape, not clipped: an
-        action that begins before the window has a negative start.
+        Positions in steps, same shape, not clipped: an action that begins
+        before the window has a negative start.
 
     Raises:
         KeyError: If ``meta`` lacks a key.
@@ -77,12 +77,11 @@ def steps_to_seconds(segments: Segments, meta: Mapping[str, Any]) -> Segments:
     """Grid positions of a window to seconds, clipped to the video.
 
     Args:
-        segments (ndarray or Tensor): Positions in steps, usually [N, 2].
-        meta (Mapping): As for :func:`seconds_to_steps`, and ``duration`` in
-            seconds.
+        segments: Positions in steps, usually [N, 2].
+        meta: As for :func:`seconds_to_steps`, and ``duration`` in seconds.
 
     Returns:
-        ndarray or Tensor: Seconds within [0, duration], same shape.
+        Seconds within [0, duration], same shape.
 
     Raises:
         KeyError: If ``meta`` lacks a key.
@@ -96,12 +95,12 @@ def whole_video(total_frames: int, duration: float,
     """Grid of a whole video stretched over ``window_size`` steps.
 
     Args:
-        total_frames (int): Frames of the video.
-        duration (float): Its length in seconds.
-        window_size (int): Steps of the grid.
+        total_frames: Frames of the video.
+        duration: Its length in seconds.
+        window_size: Steps of the grid.
 
     Returns:
-        dict: ``fps``, ``snippet_stride`` (frames per step, a fraction),
+        ``fps``, ``snippet_stride`` (frames per step, a fraction),
         ``window_start_frame`` and ``offset_frames``, with which a position
         ``p`` means ``p / window_size * duration`` seconds.
     """

@@ -9,10 +9,10 @@ def with_progress(batches: Any) -> Iterator[Any]:
     """Walk through batches with a bar and the time left.
 
     Args:
-        batches (DataLoader): Batches; anything with a length.
+        batches: Batches; anything with a length.
 
     Yields:
-        Any: The batches. Only the main process draws the bar.
+        The batches. Only the main process draws the bar.
     """
     if not is_main_process() or not len(batches):
         yield from batches

@@ -20,11 +20,11 @@ def read_json(path: Union[str, Path], key: str) -> Any:
     """Read a JSON file.
 
     Args:
-        path (str | Path): The file.
-        key (str): The config key that gave it, for errors.
+        path: The file.
+        key: The config key that gave it, for errors.
 
     Returns:
-        Any: Its content.
+        Its content.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -46,11 +46,11 @@ def read_lines(path: Union[str, Path], key: str) -> list:
     """Read the lines of a text file that are not empty.
 
     Args:
-        path (str | Path): The file.
-        key (str): The config key that gave it, for errors.
+        path: The file.
+        key: The config key that gave it, for errors.
 
     Returns:
-        list[str]: Lines without white space at their ends.
+        Lines without white space at their ends.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -86,11 +86,11 @@ def read_array(path: Union[str, Path], key: str) -> np.ndarray:
     is taken for it.
 
     Args:
-        path (str | Path): The file.
-        key (str): The config key that gave it, for errors.
+        path: The file.
+        key: The config key that gave it, for errors.
 
     Returns:
-        ndarray: The array.
+        The array.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -12,14 +12,14 @@ def whole_file(path: Union[str, Path],
     """Write to a temporary name that becomes ``path`` if all goes well.
 
     Args:
-        path (str | Path): Final name, in a folder that exists.
-        suffix (str): Added to it meanwhile. Give one of its own to each of
-            several processes that may write the same file, and the usual
-            ending where a writer goes by it. Defaults to ``'.tmp'``.
+        path: Final name, in a folder that exists.
+        suffix: Added to it meanwhile. Give one of its own to each of several
+            processes that may write the same file, and the usual ending where
+            a writer goes by it. Defaults to ``'.tmp'``.
 
     Yields:
-        Path: The temporary name. Nothing is left of it after an error; what
-        a killed process leaves, the next one with that suffix replaces.
+        The temporary name. Nothing is left of it after an error; what a killed
+        process leaves, the next one with that suffix replaces.
 
     Raises:
         FileNotFoundError: The folder has been removed.
@@ -45,7 +45,7 @@ def check_folder(folder: Path) -> None:
     """Refuse a folder that is gone.
 
     Args:
-        folder (Path): Folder that is written into.
+        folder: Folder that is written into.
 
     Raises:
         FileNotFoundError: It is not there.

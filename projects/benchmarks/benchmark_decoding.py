@@ -37,7 +37,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -82,11 +82,11 @@ def speed_rows(paths: Sequence[str],
     """Frames per second of every pipeline.
 
     Args:
-        paths (Sequence[str]): The videos.
-        args (argparse.Namespace): See :func:`parse_args`.
+        paths: The videos.
+        args: See :func:`parse_args`.
 
     Returns:
-        list[dict]: Lines of the table.
+        Lines of the table.
     """
     with tempfile.TemporaryDirectory() as folder:
         small = re_encoded(paths, args, osp.join(folder, 'small'))
@@ -125,13 +125,12 @@ def waiting(loader: DataLoader, model: nn.Module,
     """Train some steps and watch the clock.
 
     Args:
-        loader (DataLoader): Windows.
-        model (nn.Module): What is trained.
-        steps (int): Steps that are timed, after one that is not.
+        loader: Windows.
+        model: What is trained.
+        steps: Steps that are timed, after one that is not.
 
     Returns:
-        tuple[float, float]: Seconds a step, and the share of it spent
-        waiting for windows.
+        Seconds a step, and the share of it spent waiting for windows.
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     model.train()
@@ -162,11 +161,11 @@ def waiting_rows(paths: Sequence[str],
     """Share of a training step spent waiting, by pipeline and workers.
 
     Args:
-        paths (Sequence[str]): The videos.
-        args (argparse.Namespace): See :func:`parse_args`.
+        paths: The videos.
+        args: See :func:`parse_args`.
 
     Returns:
-        list[dict]: Lines of the table.
+        Lines of the table.
     """
     rows = []
     model = small_localizer(args.window, args.pixels)

@@ -30,7 +30,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -70,12 +70,12 @@ def build(args: argparse.Namespace, dropped: int,
     """The VideoMAE-S detector without its last blocks, at random weights.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
-        dropped (int): Blocks to leave out.
-        backbone (dict, optional): Settings of the encoder to replace.
+        args: See :func:`parse_args`.
+        dropped: Blocks to leave out.
+        backbone: Settings of the encoder to replace.
 
     Returns:
-        nn.Module: In evaluation mode, on the device.
+        In evaluation mode, on the device.
     """
     cfg = trained_detector(args.frames, args.size)
     levels = cfg.projection.arch[2] + 1
@@ -107,11 +107,11 @@ def latency_table(args: argparse.Namespace, name: str) -> str:
     """Latency of the whole detector for each number of dropped blocks.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
-        name (str): Precision.
+        args: See :func:`parse_args`.
+        name: Precision.
 
     Returns:
-        str: Markdown.
+        Markdown.
     """
     inputs = torch.randn(1, 1, 3, args.frames, args.size, args.size,
                          device=args.device)
@@ -149,10 +149,10 @@ def encoder_table(args: argparse.Namespace) -> str:
     """Our encoder against mmaction2's at equal weights.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        args: See :func:`parse_args`.
 
     Returns:
-        str: Markdown.
+        Markdown.
     """
     ours = build(args, 0).backbone
     theirs = build(args, 0, dict(

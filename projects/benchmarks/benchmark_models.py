@@ -35,15 +35,15 @@ def localizer_config(size: str,
     """An ActionFormer behind a video transformer.
 
     Args:
-        size (str): One of :data:`SIZES`.
-        frames (int): Frames of a window, a step each.
-        pixels (int): Side of a frame.
-        clip_frames (int): Frames of a clip.
-        num_classes (int): Classes of actions.
+        size: One of :data:`SIZES`.
+        frames: Frames of a window, a step each.
+        pixels: Side of a frame.
+        clip_frames: Frames of a clip.
+        num_classes: Classes of actions.
         **encoder: Further arguments of the encoder.
 
     Returns:
-        dict: Config. Small encoders have a small pyramid.
+        Config. Small encoders have a small pyramid.
     """
     width = SIZES[size]['embed_dims']
     channels = 512 if width > 100 else width
@@ -86,11 +86,11 @@ def small_localizer(frames: int, pixels: int) -> nn.Module:
     """A localizer of four blocks of width 96 for one class.
 
     Args:
-        frames (int): Frames of a window.
-        pixels (int): Side of a frame.
+        frames: Frames of a window.
+        pixels: Side of a frame.
 
     Returns:
-        nn.Module: On the GPU if there is one.
+        On the GPU if there is one.
     """
     clip = next(n for n in range(16, 0, -2) if frames % n == 0)
     torch.manual_seed(0)
@@ -104,11 +104,11 @@ def trained_detector(frames: int, pixels: int) -> Config:
     """Config of the VideoMAE-S detector as training leaves it.
 
     Args:
-        frames (int): Frames and steps of a window.
-        pixels (int): Side of a frame.
+        frames: Frames and steps of a window.
+        pixels: Side of a frame.
 
     Returns:
-        Config: The model, without what is for training only.
+        The model, without what is for training only.
     """
     cfg = Config.fromfile(str(VIDEOMAE_S)).model
     cfg.window_size = cfg.projection.max_seq_len = frames
@@ -122,12 +122,12 @@ def narrow(cfg: Config, width: int, channels: int = 128) -> Config:
     """Make a detector narrow, for quick looks.
 
     Args:
-        cfg (Config): Config of the model; is changed.
-        width (int): Width of the transformer, heads of 64 each.
-        channels (int): Width of what is behind it.
+        cfg: Config of the model; is changed.
+        width: Width of the transformer, heads of 64 each.
+        channels: Width of what is behind it.
 
     Returns:
-        Config: It.
+        It.
     """
     cfg.backbone.update(embed_dims=width, num_heads=width // 64)
     cfg.projection.update(in_channels=width, out_channels=channels)
@@ -142,15 +142,15 @@ def noise_windows(size: int, frames: int, pixels: int,
     """Windows of noise, as the localizer takes them.
 
     Args:
-        size (int): Windows.
-        frames (int): Frames and steps of a window.
-        pixels (int): Side of a frame.
-        segments (sequence): Start and end of the actions in steps; their
-            labels are 0, 1, ...
-        device (str): Where they lie.
+        size: Windows.
+        frames: Frames and steps of a window.
+        pixels: Side of a frame.
+        segments: Start and end of the actions in steps; their labels are 0, 1,
+            ...
+        device: Where they lie.
 
     Returns:
-        dict: ``inputs`` and ``data_samples``.
+        ``inputs`` and ``data_samples``.
     """
     samples = []
     for _ in range(size):

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that all benchmarks have.
 
     Args:
-        parser (argparse.ArgumentParser): Has the benchmark's own arguments.
+        parser: Has the benchmark's own arguments.
     """
     parser.add_argument(
         '--page', type=Path, default=PAGE,
@@ -49,13 +49,13 @@ def publish(args: argparse.Namespace, name: str, title: str,
     """Print a section, and write it unless ``--dry-run`` was given.
 
     Args:
-        args (argparse.Namespace): With what :func:`add_arguments` added.
-        name (str): Name of the benchmark, as in ``benchmark_<name>.py``.
-        title (str): Heading of the section.
-        body (str): Markdown.
+        args: With what :func:`add_arguments` added.
+        name: Name of the benchmark, as in ``benchmark_<name>.py``.
+        title: Heading of the section.
+        body: Markdown.
 
     Returns:
-        str: The section without markers.
+        The section without markers.
     """
     text = f'## {title}\n\n{body.strip()}\n\n{conditions()}\n'
     print(text)
@@ -71,9 +71,9 @@ def write_section(page: Path, name: str, text: str) -> None:
     programs may write at the same time.
 
     Args:
-        page (Path): Markdown file.
-        name (str): Name of the section.
-        text (str): Its Markdown, heading included.
+        page: Markdown file.
+        name: Name of the section.
+        text: Its Markdown, heading included.
 
     Raises:
         ValueError: If ``name`` could not stand in a marker.
@@ -110,7 +110,7 @@ def conditions() -> str:
     """Versions and hardware of this process.
 
     Returns:
-        str: One line of Markdown.
+        One line of Markdown.
     """
     parts = [
         f'Python {platform.python_version()}', f'torch {torch.__version__}',
@@ -144,13 +144,13 @@ def alternate(functions: Mapping[str, Callable[[], Any]],
     """Time several functions in turns, so that all meet the same machine.
 
     Args:
-        functions (Mapping): Name to function without arguments.
-        repeats (int): Timed calls of each.
-        warmup (int): Calls of each before that. Defaults to 1.
-        device (torch.device, optional): A GPU is waited for.
+        functions: Name to function without arguments.
+        repeats: Timed calls of each.
+        warmup: Calls of each before that. Defaults to 1.
+        device: A GPU is waited for.
 
     Returns:
-        dict[str, list[float]]: Seconds of each call.
+        Seconds of each call.
     """
     times: Dict[str, List[float]] = {name: [] for name in functions}
     order = list(functions)
@@ -170,10 +170,10 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Median of the ratios of two series measured in turns.
 
     Args:
-        ours (Sequence[float]): Any unit.
-        theirs (Sequence[float]): As many, in the same unit.
+        ours: Any unit.
+        theirs: As many, in the same unit.
 
     Returns:
-        float: Below one where ours is smaller.
+        Below one where ours is smaller.
     """
     return statistics.median(a / b for a, b in zip(ours, theirs))

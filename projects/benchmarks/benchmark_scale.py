@@ -26,7 +26,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -61,12 +61,12 @@ def size_rows(args: argparse.Namespace, frames: Sequence[int],
     """Measure a window and a step for every size.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
-        frames (Sequence[int]): Frames of a window.
-        blocks (Sequence[int]): Blocks, as many.
+        args: See :func:`parse_args`.
+        frames: Frames of a window.
+        blocks: Blocks, as many.
 
     Returns:
-        list[dict]: Numbers.
+        Numbers.
     """
     rows = []
     for f, b in zip(frames, blocks):
@@ -96,9 +96,9 @@ def draw(args: argparse.Namespace, by_frames: List[Dict[str, float]],
     """Time and memory against frames.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
-        by_frames (list[dict]): Numbers.
-        path (Path): PNG to write.
+        args: See :func:`parse_args`.
+        by_frames: Numbers.
+        path: PNG to write.
     """
     import matplotlib
     matplotlib.use('Agg')

@@ -69,7 +69,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -102,12 +102,12 @@ def races(criterion: str, depth: int,
     """The rules that look at a part only.
 
     Args:
-        criterion (str): 'metric' or 'loss'.
-        depth (int): Blocks.
-        kind (Callable): Builds them.
+        criterion: 'metric' or 'loss'.
+        depth: Blocks.
+        kind: Builds them.
 
     Returns:
-        dict[str, Scorer]: By name.
+        By name.
     """
     return {
         RACED: kind(criterion=criterion),
@@ -121,11 +121,11 @@ def apply(scorer: Scorer, problem: Problem) -> Dict[str, Any]:
     """Let a rule choose.
 
     Args:
-        scorer (Scorer): The rule.
-        problem (Problem): The problem.
+        scorer: The rule.
+        problem: The problem.
 
     Returns:
-        dict: ``scores``, ``choice``, ``executions`` and ``seconds``.
+        ``scores``, ``choice``, ``executions`` and ``seconds``.
     """
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -142,12 +142,12 @@ def solve(depth: int, seed: int, args: argparse.Namespace) -> dict:
     """Let the rules choose on one problem.
 
     Args:
-        depth (int): Blocks.
-        seed (int): Seed of the problem.
-        args (argparse.Namespace): See :func:`parse_args`.
+        depth: Blocks.
+        seed: Seed of the problem.
+        args: See :func:`parse_args`.
 
     Returns:
-        dict: Criterion to rule to what :func:`apply` gives.
+        Criterion to rule to what :func:`apply` gives.
     """
     torch.set_num_threads(1)
     problem = make_problem(depth, seed, args.steps, args.batches,
@@ -170,11 +170,11 @@ def run_all(criterion: str, problem: Problem) -> Dict[str, Dict[str, Any]]:
     """Let every rule run for itself, in turns.
 
     Args:
-        criterion (str): 'metric' or 'loss'.
-        problem (Problem): The problem.
+        criterion: 'metric' or 'loss'.
+        problem: The problem.
 
     Returns:
-        dict[str, dict]: Rule to what :func:`apply` gives.
+        Rule to what :func:`apply` gives.
     """
     exact = MetricScorer if criterion == 'metric' else LossScorer
     rules = {PLAIN: exact(share_prefix=False), SHARED: exact()}
@@ -186,10 +186,10 @@ def solve_all(args: argparse.Namespace) -> Solved:
     """Solve what is not solved yet, until the time is over.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        args: See :func:`parse_args`.
 
     Returns:
-        Solved: All problems solved so far.
+        All problems solved so far.
     """
     solved, end = Solved(args), time.monotonic() + 60 * args.minutes
     tasks = [(depth, seed) for seed in range(args.problems)
@@ -217,13 +217,13 @@ def table(depth: int, criterion: str, problems: List[dict],
     """Rules by row.
 
     Args:
-        depth (int): Blocks.
-        criterion (str): 'metric' or 'loss'.
-        problems (list[dict]): What :func:`solve` gives, problem by problem.
-        args (argparse.Namespace): See :func:`parse_args`.
+        depth: Blocks.
+        criterion: 'metric' or 'loss'.
+        problems: What :func:`solve` gives, problem by problem.
+        args: See :func:`parse_args`.
 
     Returns:
-        str: Markdown.
+        Markdown.
     """
     found = [problem[criterion] for problem in problems]
     timed = [p for p in found if PLAIN in p]

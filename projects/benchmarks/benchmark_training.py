@@ -36,7 +36,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -77,13 +77,13 @@ def build(args: argparse.Namespace, frames: int, mode: str,
     """Student and teacher of random weights, ready to be trained.
 
     Args:
-        args (argparse.Namespace): Sizes, device and dropped blocks.
-        frames (int): Frames of a window.
-        mode (str): ``lora`` or ``full``.
-        with_cp (bool): Recompute activations.
+        args: Sizes, device and dropped blocks.
+        frames: Frames of a window.
+        mode: ``lora`` or ``full``.
+        with_cp: Recompute activations.
 
     Returns:
-        TeacherStudentWrapper: In training mode.
+        In training mode.
     """
     torch.manual_seed(0)
     model = MODELS.build(
@@ -110,11 +110,11 @@ def make_batch(args: argparse.Namespace, frames: int) -> Dict[str, Any]:
     """A batch of noise with two actions a window.
 
     Args:
-        args (argparse.Namespace): Batch size, pixels and device.
-        frames (int): Frames of a window.
+        args: Batch size, pixels and device.
+        frames: Frames of a window.
 
     Returns:
-        dict: ``inputs`` and ``data_samples`` as the model takes them.
+        ``inputs`` and ``data_samples`` as the model takes them.
     """
     torch.manual_seed(1)
     segments = [[1., frames / 4], [frames / 2, frames * .9]]
@@ -127,13 +127,13 @@ def step_of(way: str, args: argparse.Namespace, model: TeacherStudentWrapper,
     """One training step.
 
     Args:
-        way (str): ``plain`` or ``ours``.
-        args (argparse.Namespace): Precision and device.
-        model (TeacherStudentWrapper): Student and teacher.
-        batch (dict): What the model takes.
+        way: ``plain`` or ``ours``.
+        args: Precision and device.
+        model: Student and teacher.
+        batch: What the model takes.
 
     Returns:
-        Callable: Runs the step, returns its loss.
+        Runs the step, returns its loss.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-6)
@@ -164,15 +164,15 @@ def peak_bytes(way: str, args: argparse.Namespace, frames: int, mode: str,
     """Memory of a step on top of models, optimizer and inputs.
 
     Args:
-        way (str): ``plain`` or ``ours``.
-        args (argparse.Namespace): Sizes and device.
-        frames (int): Frames of a window.
-        mode (str): ``lora`` or ``full``.
-        with_cp (bool): Recompute activations.
+        way: ``plain`` or ``ours``.
+        args: Sizes and device.
+        frames: Frames of a window.
+        mode: ``lora`` or ``full``.
+        with_cp: Recompute activations.
 
     Returns:
-        int: Bytes. On the CPU the growth of the largest resident size of
-        this process, which should be a fresh one.
+        Bytes. On the CPU the growth of the largest resident size of this
+        process, which should be a fresh one.
     """
     quiet()
     model, batch = build(args, frames, mode, with_cp), make_batch(args, frames)
@@ -193,13 +193,13 @@ def compare(args: argparse.Namespace, frames: int, mode: str,
     """One line of the table.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
-        frames (int): Frames of a window.
-        mode (str): ``lora`` or ``full``.
-        with_cp (bool): Recompute activations.
+        args: See :func:`parse_args`.
+        frames: Frames of a window.
+        mode: ``lora`` or ``full``.
+        with_cp: Recompute activations.
 
     Returns:
-        dict: Text by column.
+        Text by column.
     """
     case = (args, frames, mode, with_cp)
     memory = {

@@ -22,11 +22,11 @@ def pipelines(args: argparse.Namespace, folder: str) -> Dict[str, List[dict]]:
     """What is compared, by name; the first is the plain one.
 
     Args:
-        args (argparse.Namespace): Pixels.
-        folder (str): Where frames may be kept.
+        args: Pixels.
+        folder: Where frames may be kept.
 
     Returns:
-        dict: Name to the steps between record and decoded window.
+        Name to the steps between record and decoded window.
     """
     scale = (args.pixels, args.pixels)
     resize = dict(type='mmaction.Resize', scale=scale, keep_ratio=False)
@@ -49,13 +49,13 @@ def one_video_dataset(path: str, args: argparse.Namespace,
     """Sliding windows over one video.
 
     Args:
-        path (str): The video.
-        args (argparse.Namespace): Window and stride.
-        steps (Sequence[dict]): Steps up to the decoded window.
-        folder (str): Where an annotation file may be written.
+        path: The video.
+        args: Window and stride.
+        steps: Steps up to the decoded window.
+        folder: Where an annotation file may be written.
 
     Returns:
-        UntrimmedVideoDataset: Its windows.
+        Its windows.
     """
     return many_videos_dataset([path], args, steps, folder)
 
@@ -66,14 +66,14 @@ def many_videos_dataset(paths: Sequence[str], args: argparse.Namespace,
     """Windows over some videos of a folder.
 
     Args:
-        paths (Sequence[str]): Videos of one folder.
-        args (argparse.Namespace): Window and stride.
-        steps (Sequence[dict]): Steps up to the decoded window.
-        folder (str): Where an annotation file may be written.
+        paths: Videos of one folder.
+        args: Window and stride.
+        steps: Steps up to the decoded window.
+        folder: Where an annotation file may be written.
         **kwargs: Of the data set.
 
     Returns:
-        UntrimmedVideoDataset: Its windows.
+        Its windows.
     """
     database = {}
     for path in paths:
@@ -104,11 +104,11 @@ def plain_windows(paths: Sequence[str], args: argparse.Namespace) -> int:
     """As many windows by mmaction2's own sampling, none of ours.
 
     Args:
-        paths (Sequence[str]): The videos.
-        args (argparse.Namespace): Window, stride and pixels.
+        paths: The videos.
+        args: Window, stride and pixels.
 
     Returns:
-        int: Number of frames.
+        Number of frames.
     """
     pipeline = Compose([
         TRANSFORMS.build(cfg) for cfg in (

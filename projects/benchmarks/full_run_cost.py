@@ -21,11 +21,11 @@ def windows_of(dataset: Dict[str, Any], annotations: Path) -> int:
     """Windows of a data set, from its annotations alone.
 
     Args:
-        dataset (dict): Its config.
-        annotations (Path): ActivityNet-style JSON.
+        dataset: Its config.
+        annotations: ActivityNet-style JSON.
 
     Returns:
-        int: Number of samples.
+        Number of samples.
     """
     cfg = dict(
         dataset,
@@ -42,14 +42,14 @@ def paper_run(size: str, rounds: int, annotations: Path,
     """Multiply-accumulates of a whole run of block drop.
 
     Args:
-        size (str): 'small' or 'large'.
-        rounds (int): Rounds of its config.
-        annotations (Path): Of THUMOS14.
-        step_factor (float): Cost of a training step in forward passes of
-            the teacher and the student.
+        size: 'small' or 'large'.
+        rounds: Rounds of its config.
+        annotations: Of THUMOS14.
+        step_factor: Cost of a training step in forward passes of the teacher
+            and the student.
 
     Returns:
-        dict: Counts, and MACs by part.
+        Counts, and MACs by part.
     """
     cfg = Config.fromfile(str(ROOT / RUN.format(size, rounds)))
     with empty_weights():
@@ -89,12 +89,12 @@ def paper_section(args: argparse.Namespace,
     """The full THUMOS14 runs, worked out.
 
     Args:
-        args (argparse.Namespace): ``annotations`` and ``tmacs``.
-        measured (dict): ``frames``, ``macs`` and seconds of ``forward`` and
-            ``step`` of a long window.
+        args: ``annotations`` and ``tmacs``.
+        measured: ``frames``, ``macs`` and seconds of ``forward`` and ``step``
+            of a long window.
 
     Returns:
-        str: Markdown.
+        Markdown.
     """
     if not args.annotations.is_file():
         return ('### A full THUMOS14 run, on paper\n\nNot worked out: there '

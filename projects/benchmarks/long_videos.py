@@ -17,10 +17,10 @@ def generate(path: str, minutes: float, fps: float, pixels: int) -> None:
     """Write a long video.
 
     Args:
-        path (str): The file.
-        minutes (float): Its length.
-        fps (float): Frames per second.
-        pixels (int): Side of a frame.
+        path: The file.
+        minutes: Its length.
+        fps: Frames per second.
+        pixels: Side of a frame.
 
     Raises:
         RuntimeError: If OpenCV cannot write it.
@@ -42,12 +42,12 @@ def localizing_peak(path: str, window: int, pixels: int) -> Tuple[int, float]:
     """Localize one video here and watch memory and clock.
 
     Args:
-        path (str): The video.
-        window (int): Frames of a window.
-        pixels (int): Side of a frame.
+        path: The video.
+        window: Frames of a window.
+        pixels: Side of a frame.
 
     Returns:
-        tuple[int, float]: Bytes on top of the model, and seconds.
+        Bytes on top of the model, and seconds.
     """
     from mmblockdrop.apis import localize_video
     quiet()
@@ -75,12 +75,12 @@ def memory_rows(lengths: Sequence[float], fps: float,
     """Peak while videos of several lengths are localized.
 
     Args:
-        lengths (Sequence[float]): Minutes.
-        fps (float): Frames per second.
-        window (int): Frames of a window.
+        lengths: Minutes.
+        fps: Frames per second.
+        window: Frames of a window.
 
     Returns:
-        list[dict]: Lines of the table.
+        Lines of the table.
     """
     rows = []
     with tempfile.TemporaryDirectory() as folder:

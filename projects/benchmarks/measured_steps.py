@@ -30,12 +30,12 @@ def localizer(args: argparse.Namespace, frames: int, blocks: int) -> Config:
     """Config of the detector that is measured.
 
     Args:
-        args (argparse.Namespace): Of ``benchmark_scale.py``.
-        frames (int): Frames and steps of a window.
-        blocks (int): Blocks of the transformer.
+        args: Of ``benchmark_scale.py``.
+        frames: Frames and steps of a window.
+        blocks: Blocks of the transformer.
 
     Returns:
-        Config: The model.
+        The model.
     """
     cfg = narrow(trained_detector(frames, args.size), args.width)
     cfg.backbone.depth = blocks
@@ -46,12 +46,12 @@ def batch(args: argparse.Namespace, frames: int, size: int) -> Dict[str, Any]:
     """Windows of noise with one action each.
 
     Args:
-        args (argparse.Namespace): Of ``benchmark_scale.py``.
-        frames (int): Frames of a window.
-        size (int): Windows.
+        args: Of ``benchmark_scale.py``.
+        frames: Frames of a window.
+        size: Windows.
 
     Returns:
-        dict: ``inputs`` and ``data_samples``.
+        ``inputs`` and ``data_samples``.
     """
     return noise_windows(size, frames, args.size, [[20., 60.]], args.device)
 
@@ -61,12 +61,12 @@ def student_and_teacher(args: argparse.Namespace, frames: int,
     """A wrapper ready for a step, with LoRA of a quarter of the width.
 
     Args:
-        args (argparse.Namespace): Of ``benchmark_scale.py``.
-        frames (int): Frames of a window.
-        blocks (int): Blocks of the transformer.
+        args: Of ``benchmark_scale.py``.
+        frames: Frames of a window.
+        blocks: Blocks of the transformer.
 
     Returns:
-        TeacherStudentWrapper: On the device.
+        On the device.
     """
     torch.manual_seed(0)
     cfg = localizer(args, frames, blocks)
@@ -86,11 +86,11 @@ def median_time(args: argparse.Namespace, work: Callable[[], Any]) -> float:
     """Median seconds of a call after one to warm up.
 
     Args:
-        args (argparse.Namespace): Of ``benchmark_scale.py``.
-        work (Callable): What is timed.
+        args: Of ``benchmark_scale.py``.
+        work: What is timed.
 
     Returns:
-        float: Seconds.
+        Seconds.
     """
     times = []
     for _ in range(args.repeats + 1):
@@ -106,11 +106,11 @@ def memory(args: argparse.Namespace, peak: bool) -> float:
     """Memory of this process, or of the GPU, in MB.
 
     Args:
-        args (argparse.Namespace): Of ``benchmark_scale.py``.
-        peak (bool): The most there was, not what is there now.
+        args: Of ``benchmark_scale.py``.
+        peak: The most there was, not what is there now.
 
     Returns:
-        float: MB of 1e6 bytes.
+        MB of 1e6 bytes.
     """
     if args.device == 'cuda':
         return (torch.cuda.max_memory_allocated() if peak else
@@ -123,12 +123,12 @@ def forward(args: argparse.Namespace, frames: int,
     """Time and memory of one window without gradients.
 
     Args:
-        args (argparse.Namespace): Of ``benchmark_scale.py``.
-        frames (int): Frames of a window.
-        blocks (int): Blocks of the transformer.
+        args: Of ``benchmark_scale.py``.
+        frames: Frames of a window.
+        blocks: Blocks of the transformer.
 
     Returns:
-        dict: ``seconds``, ``mb`` above what was there before, ``macs``.
+        ``seconds``, ``mb`` above what was there before, ``macs``.
     """
     model = MODELS.build(localizer(args, frames, blocks))
     model = model.to(args.device).eval()
@@ -148,16 +148,16 @@ def step(args: argparse.Namespace, frames: int, blocks: int,
     """Time and memory of one training step.
 
     Args:
-        args (argparse.Namespace): Of ``benchmark_scale.py``.
-        frames (int): Frames of a window.
-        blocks (int): Blocks of the transformer.
-        size (int): Windows of this process.
-        group (str, optional): File by which the processes meet.
-        rank (int): Number of this process.
-        world (int): Processes.
+        args: Of ``benchmark_scale.py``.
+        frames: Frames of a window.
+        blocks: Blocks of the transformer.
+        size: Windows of this process.
+        group: File by which the processes meet.
+        rank: Number of this process.
+        world: Processes.
 
     Returns:
-        dict: ``seconds`` and ``mb`` above what was there before.
+        ``seconds`` and ``mb`` above what was there before.
     """
     torch.manual_seed(rank)
     model = student_and_teacher(args, frames, blocks)
@@ -186,13 +186,13 @@ def apart(args: argparse.Namespace, work: Callable, *values: Any,
     """Call a function in a process of its own, or here on a GPU.
 
     Args:
-        args (argparse.Namespace): Of ``benchmark_scale.py``.
-        work (Callable): The function; gets ``args`` first.
+        args: Of ``benchmark_scale.py``.
+        work: The function; gets ``args`` first.
         *values: Its arguments.
         **options: Its keyword arguments.
 
     Returns:
-        dict: What it returns.
+        What it returns.
     """
     if args.device == 'cuda':
         torch.cuda.empty_cache()
@@ -223,12 +223,12 @@ def two_processes(args: argparse.Namespace, frames: int,
     """A step of two windows on two processes, one each.
 
     Args:
-        args (argparse.Namespace): Of ``benchmark_scale.py``.
-        frames (int): Frames of a window.
-        blocks (int): Blocks of the transformer.
+        args: Of ``benchmark_scale.py``.
+        frames: Frames of a window.
+        blocks: Blocks of the transformer.
 
     Returns:
-        dict: The slower process's ``seconds``, the larger one's ``mb``.
+        The slower process's ``seconds``, the larger one's ``mb``.
     """
     context = multiprocessing.get_context('fork')
     queue = context.Queue()

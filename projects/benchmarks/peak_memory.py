@@ -15,7 +15,7 @@ def peak_resident() -> int:
     """Largest resident size of this process so far.
 
     Returns:
-        int: Bytes.
+        Bytes.
     """
     if STATUS.exists():
         match = re.search(r'VmHWM:\s*(\d+) kB', STATUS.read_text())
@@ -28,7 +28,7 @@ def resident() -> int:
     """Resident size of this process at present, where Linux tells it.
 
     Returns:
-        int: Bytes.
+        Bytes.
 
     Raises:
         RuntimeError: If the system does not tell.
@@ -44,7 +44,7 @@ def restart_peak() -> int:
     """Count the peak from now on, where the system can.
 
     Returns:
-        int: Bytes to subtract from a later peak.
+        Bytes to subtract from a later peak.
     """
     try:
         CLEAR.write_text('5')
@@ -57,12 +57,11 @@ def in_new_process(function: Callable, *args: Any) -> Any:
     """Call a function where nothing was computed before.
 
     Args:
-        function (Callable): Of a module; runs with as many threads as this
-            process has.
+        function: Of a module; runs with as many threads as this process has.
         *args: Its arguments.
 
     Returns:
-        Any: What it returns.
+        What it returns.
 
     Raises:
         RuntimeError: If it fails.

@@ -50,11 +50,11 @@ def plain_losses(model: TeacherStudentWrapper,
     """Losses of a step that records everything first.
 
     Args:
-        model (TeacherStudentWrapper): Student and teacher.
-        batch (dict): What the model takes.
+        model: Student and teacher.
+        batch: What the model takes.
 
     Returns:
-        dict: As the wrapper's.
+        As the wrapper's.
     """
     teacher, student = model.teacher, model.student
     kept: List[Any] = []
@@ -92,8 +92,8 @@ def check_same(model: TeacherStudentWrapper, batch: Dict[str, Any]) -> None:
     """Refuse to compare two steps that compute different losses.
 
     Args:
-        model (TeacherStudentWrapper): Student and teacher.
-        batch (dict): What the model takes.
+        model: Student and teacher.
+        batch: What the model takes.
 
     Raises:
         RuntimeError: If they differ.

@@ -16,7 +16,7 @@ class RecordedScorer(RacingScorer):
         **settings: As of :class:`RacingScorer`.
 
     Attributes:
-        known (dict): Candidate to place of the batch to what it gave.
+        known: Candidate to place of the batch to what it gave.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -27,10 +27,10 @@ class RecordedScorer(RacingScorer):
         """Nobody leaves.
 
         Args:
-            total (int): Batches of the subset.
+            total: Batches of the subset.
 
         Returns:
-            list: Empty.
+            Empty.
         """
         return []
 
@@ -44,7 +44,7 @@ class ReplayedScorer(RacingScorer):
     """A race that looks up what it would compute, and counts as if it did.
 
     Args:
-        known (dict): See :class:`RecordedScorer`.
+        known: See :class:`RecordedScorer`.
         **settings: As of :class:`RacingScorer`.
     """
 
@@ -63,9 +63,9 @@ def replayed(scorer: RecordedScorer) -> Callable[..., RacingScorer]:
     """What builds races on a record.
 
     Args:
-        scorer (RecordedScorer): It has run.
+        scorer: It has run.
 
     Returns:
-        Callable: Takes the settings of a race.
+        Takes the settings of a race.
     """
     return functools.partial(ReplayedScorer, scorer.known)

@@ -10,7 +10,7 @@ class Solved:
     """Problems that were solved, in a file.
 
     Args:
-        args (argparse.Namespace): Of the benchmark.
+        args: Of the benchmark.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:

@@ -32,8 +32,8 @@ class ToyWindows(Dataset):
     """Windows of noise with one to three actions.
 
     Args:
-        length (int): Windows.
-        seed (int): Seed of their content.
+        length: Windows.
+        seed: Seed of their content.
     """
 
     metainfo = dict(classes=CLASSES)
@@ -89,11 +89,11 @@ def localizer(depth: int, width: int = 32) -> Dict[str, Any]:
     """Config of a toy localizer.
 
     Args:
-        depth (int): Blocks.
-        width (int): Width of the tokens.
+        depth: Blocks.
+        width: Width of the tokens.
 
     Returns:
-        dict: Config.
+        Config.
     """
     return dict(
         type='mmblockdrop.ActionFormer',
@@ -134,10 +134,10 @@ class Problem(NamedTuple):
     """A trained localizer and what its candidates are scored on.
 
     Attributes:
-        model (nn.Module): The localizer.
-        stack (BlockStack): Its blocks.
-        batches (DataLoader): Scoring batches.
-        new_evaluator (Callable): Gives a fresh evaluator.
+        model: The localizer.
+        stack: Its blocks.
+        batches: Scoring batches.
+        new_evaluator: Gives a fresh evaluator.
     """
     model: nn.Module
     stack: BlockStack
@@ -153,14 +153,14 @@ def make_problem(depth: int,
     """Train a toy localizer.
 
     Args:
-        depth (int): Blocks.
-        seed (int): Seed of weights and data.
-        steps (int): Training steps of eight windows.
-        num_batches (int): Scoring batches.
-        batch_size (int): Windows of a scoring batch.
+        depth: Blocks.
+        seed: Seed of weights and data.
+        steps: Training steps of eight windows.
+        num_batches: Scoring batches.
+        batch_size: Windows of a scoring batch.
 
     Returns:
-        Problem: The problem.
+        The problem.
     """
     torch.manual_seed(seed)
     model = MODELS.build(localizer(depth))
@@ -202,13 +202,13 @@ def train(model: nn.Module, windows: ToyWindows, steps: int,
     """Train all weights.
 
     Args:
-        model (nn.Module): The localizer.
-        windows (ToyWindows): Training windows.
-        steps (int): Steps of eight windows.
-        seed (int): Seed of the order.
+        model: The localizer.
+        windows: Training windows.
+        steps: Steps of eight windows.
+        seed: Seed of the order.
 
     Returns:
-        list[float]: Losses.
+        Losses.
     """
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)

@@ -18,10 +18,10 @@ def video_config(folder: Path) -> Config:
     """Config of a narrow detector that reads a video.
 
     Args:
-        folder (Path): Where paths may point.
+        folder: Where paths may point.
 
     Returns:
-        Config: The config.
+        The config.
     """
     frames = 64
     model = narrow(trained_detector(frames, 64), 192)
@@ -55,9 +55,9 @@ def make_video(path: Path, frames: int = 384, size: int = 256) -> None:
     """Write a video of moving noise.
 
     Args:
-        path (Path): MP4 to write.
-        frames (int): Its length.
-        size (int): Height and width.
+        path: MP4 to write.
+        frames: Its length.
+        size: Height and width.
     """
     import cv2
     writer = cv2.VideoWriter(
@@ -75,10 +75,10 @@ def video_table(args: argparse.Namespace) -> str:
     """A whole video, with and without what saves time.
 
     Args:
-        args (argparse.Namespace): ``device`` and ``repeats``.
+        args: ``device`` and ``repeats``.
 
     Returns:
-        str: Markdown.
+        Markdown.
     """
     variants = {
         'window by window': dict(read_ahead=0, reuse_clips=False),

@@ -14,11 +14,11 @@ def load(model: nn.Module, state: Dict[str, Tensor]) -> Any:
     """Load weights as the published training does.
 
     Args:
-        model (nn.Module): A published detector.
-        state (dict): Names with or without ``module.``.
+        model: A published detector.
+        state: Names with or without ``module.``.
 
     Returns:
-        tuple: Missing and unexpected names, the latter as in the file.
+        Missing and unexpected names, the latter as in the file.
     """
     given = {k[7:] if k.startswith('module.') else k: k for k in state}
     values = {name: state[key].clone() for name, key in given.items()}
@@ -58,11 +58,11 @@ def record_forward(model: nn.Module, batch: Dict[str, Any]) -> Given:
     """What a detector computes for a batch, up to the proposals.
 
     Args:
-        model (nn.Module): A published detector.
-        batch (dict): See :func:`batch_of`.
+        model: A published detector.
+        batch: See :func:`batch_of`.
 
     Returns:
-        dict: The entries of ``student`` in the README.
+        The entries of ``student`` in the README.
     """
     encoder = Tap(model.backbone, 'forward')
     head = Tap(model.rpn_head, 'get_valid_proposals_scores')
@@ -128,13 +128,13 @@ def record_training(model: nn.Module, teacher: Given, batch: Dict[str, Any],
     """Losses in both modes and the gradients of the published cost.
 
     Args:
-        model (nn.Module): A published student.
-        teacher (dict): What :func:`record_teacher` returned.
-        batch (dict): See :func:`batch_of`.
-        weights (dict): Weight of each loss.
+        model: A published student.
+        teacher: What :func:`record_teacher` returned.
+        batch: See :func:`batch_of`.
+        weights: Weight of each loss.
 
     Returns:
-        dict: The entries of ``train`` in the README.
+        The entries of ``train`` in the README.
     """
     with torch.no_grad():
         still = student_losses(model, teacher, batch)
@@ -213,14 +213,14 @@ def record_detector(configs: dict, given: Given,
     """Everything but the baselines.
 
     Args:
-        configs (dict): ``student`` and ``teacher``.
-        given (dict): Checkpoint, inputs and annotation.
-        variants (Sequence): Dropped blocks of each student.
-        weights (dict): Weight of each loss.
-        post (dict): Published post-processing.
+        configs: ``student`` and ``teacher``.
+        given: Checkpoint, inputs and annotation.
+        variants: Dropped blocks of each student.
+        weights: Weight of each loss.
+        post: Published post-processing.
 
     Returns:
-        dict: ``given`` and what was recorded.
+        ``given`` and what was recorded.
     """
     averaged = given['checkpoint']['state_dict_ema']
     changed = merged_entries(averaged)

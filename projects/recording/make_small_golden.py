@@ -41,14 +41,14 @@ def differences(ours: Any, theirs: Any,
     """Largest difference of each pair of values, with its place.
 
     Args:
-        ours (Any): Recorded now.
-        theirs (Any): Recorded before.
-        path (str): Where in the file.
+        ours: Recorded now.
+        theirs: Recorded before.
+        path: Where in the file.
 
     Yields:
-        tuple[float, str]: Difference relative to the largest value. Numbers
-        below a millionth of the largest beside them are rounding and left
-        out (gradients of biases that a softmax cancels).
+        Difference relative to the largest value. Numbers below a millionth of
+        the largest beside them are rounding and left out (gradients of biases
+        that a softmax cancels).
     """
     if isinstance(ours, dict):
         floor = 1e-6 * max([
@@ -96,7 +96,7 @@ def verify(golden: Path) -> None:
     """Repeat the full set from its inputs.
 
     Args:
-        golden (Path): The full set.
+        golden: The full set.
 
     Raises:
         ValueError: A number differs by more than rounding.
@@ -135,10 +135,10 @@ def make(golden: Path) -> Dict[str, Any]:
     """Record the small set.
 
     Args:
-        golden (Path): The full set, for what its configs have in common.
+        golden: The full set, for what its configs have in common.
 
     Returns:
-        dict: Content of the three files by name.
+        Content of the three files by name.
     """
     configs = json.loads((golden / CONFIG).read_text())
     for part, size in ((configs, small.THUMOS), (configs['anet_like'],

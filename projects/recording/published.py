@@ -26,7 +26,7 @@ def import_published(folder: str) -> None:
     """Make ``opentad`` importable and start a group of one process.
 
     Args:
-        folder (str): Checkout of nanxiaolu/Progressive_Block_Drop-TAD.
+        folder: Checkout of nanxiaolu/Progressive_Block_Drop-TAD.
     """
     for name in STAND_INS:
         sys.modules.setdefault(name, types.ModuleType(name))
@@ -86,11 +86,11 @@ def build(config: dict, drop_idx: list = ()) -> Any:
     """Build a published detector in evaluation mode.
 
     Args:
-        config (dict): One of the configs in ``pbd_detector_config.json``.
-        drop_idx (list): Blocks to leave out.
+        config: One of the configs in ``pbd_detector_config.json``.
+        drop_idx: Blocks to leave out.
 
     Returns:
-        nn.Module: The detector.
+        The detector.
     """
     from opentad.models import build_detector
     config = ConfigDict(copy.deepcopy(config))

@@ -74,10 +74,10 @@ def annotate(model: nn.Module, given: Given, post: dict,
     """Annotate the clips with the best detections of the full model.
 
     Args:
-        model (nn.Module): The uncompressed detector.
-        given (dict): Gets ``annotation`` and ``gt_*_grid``.
-        post (dict): Published post-processing.
-        per_video (int): Actions of a video.
+        model: The uncompressed detector.
+        given: Gets ``annotation`` and ``gt_*_grid``.
+        post: Published post-processing.
+        per_video: Actions of a video.
     """
     given['gt_segments_grid'], given['gt_labels_grid'] = [], []
     batches = loader(dict(given, gt_segments_grid=[], gt_labels_grid=[]))
@@ -114,14 +114,14 @@ def record_round(configs: dict, state: Dict[str, Tensor], given: Given,
     """One step of the published selection.
 
     Args:
-        configs (dict): ``student`` and ``teacher``.
-        state (dict): Weights of the detector.
-        given (dict): Clips and annotation.
-        drops (Sequence[int]): Blocks that are gone before the step.
-        post (dict): Published post-processing.
+        configs: ``student`` and ``teacher``.
+        state: Weights of the detector.
+        given: Clips and annotation.
+        drops: Blocks that are gone before the step.
+        post: Published post-processing.
 
     Returns:
-        dict: One entry of ``rounds`` in the README.
+        One entry of ``rounds`` in the README.
     """
     from opentad.cores import test_engine_sub
     from opentad.evaluations import build_evaluator
@@ -228,10 +228,10 @@ def tie_spread(given: Given) -> float:
     """How far the order of equal scores moves the metrics.
 
     Args:
-        given (dict): Clips, annotation and ``rounds``.
+        given: Clips, annotation and ``rounds``.
 
     Returns:
-        float: Largest change of any metric when detections are shuffled.
+        Largest change of any metric when detections are shuffled.
     """
     from opentad.evaluations import build_evaluator
     truth = Path(mkdtemp()) / 'truth.json'

@@ -23,11 +23,11 @@ def shrink(config: Dict[str, Any], size: Dict[str, Any]) -> Dict[str, Any]:
     """Give a published detector config other sizes.
 
     Args:
-        config (dict): Config of a recorded detector.
-        size (dict): ``THUMOS`` or ``ANET``.
+        config: Config of a recorded detector.
+        size: ``THUMOS`` or ``ANET``.
 
     Returns:
-        dict: The smaller config.
+        The smaller config.
     """
     config = copy.deepcopy(config)
     width = size['width']
@@ -86,10 +86,10 @@ def checkpoint(config: Dict[str, Any]) -> Given:
     """Live and averaged weights in the published layout.
 
     Args:
-        config (dict): Config of the student.
+        config: Config of the student.
 
     Returns:
-        dict: ``epoch``, ``state_dict`` and ``state_dict_ema``.
+        ``epoch``, ``state_dict`` and ``state_dict_ema``.
     """
     own = build(config).state_dict()
     live = {name: draw(name, value) for name, value in own.items()}
@@ -110,13 +110,13 @@ def film(count: int, frames: int, height: int, width: int) -> Tensor:
     """Videos of moving patches of light.
 
     Args:
-        count (int): Videos.
-        frames (int): Frames of each.
-        height (int): Pixels.
-        width (int): Pixels.
+        count: Videos.
+        frames: Frames of each.
+        height: Pixels.
+        width: Pixels.
 
     Returns:
-        Tensor: uint8 ``[count, 1, 3, frames, height, width]``.
+        Uint8 ``[count, 1, 3, frames, height, width]``.
     """
     coarse = torch.randn(count, 3, max(frames // 6, 2), 3, 3)
     smooth = F.interpolate(

@@ -20,8 +20,8 @@ class BrightClips(Dataset):
     """Clips that are bright or dark.
 
     Args:
-        length (int): Number of clips.
-        seed (int): Seed of their content.
+        length: Number of clips.
+        seed: Seed of their content.
     """
 
     metainfo = dict(classes=['dark', 'bright'])

@@ -12,10 +12,10 @@ class Entry(NamedTuple):
     """One backbone.
 
     Attributes:
-        cfg (dict): Its config.
-        shape (tuple[int]): Shape of its input.
-        stack (str | list[str]): Paths of its blocks.
-        fixed (list[int]): Blocks that have to stay.
+        cfg: Its config.
+        shape: Shape of its input.
+        stack: Paths of its blocks.
+        fixed: Blocks that have to stay.
     """
     cfg: Dict[str, Any]
     shape: Tuple[int, ...]
@@ -100,11 +100,10 @@ def build(name: str) -> Tuple[nn.Module, Tensor]:
     """Build a backbone and an input for it.
 
     Args:
-        name (str): Key of :data:`ZOO`.
+        name: Key of :data:`ZOO`.
 
     Returns:
-        tuple[nn.Module, Tensor]: The model in evaluation mode, every weight
-        random, and clips.
+        The model in evaluation mode, every weight random, and clips.
     """
     entry = ZOO[name]
     cfg = dict(entry.cfg, type=name)

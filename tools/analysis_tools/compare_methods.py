@@ -34,13 +34,13 @@ def command(method: Method, folder: Path, seed: int,
     """Command that trains a method.
 
     Args:
-        method (Method): The method.
-        folder (Path): Its work directory.
-        seed (int): Seed.
-        full (Path): The trained full model.
+        method: The method.
+        folder: Its work directory.
+        seed: Seed.
+        full: The trained full model.
 
     Returns:
-        list[str]: Command.
+        Command.
     """
     options = [*method.options, f'randomness.seed={seed}']
     if not method.scratch:
@@ -59,8 +59,8 @@ def run(args: Sequence[str], log: Path) -> None:
     """Run a program with its output in a file.
 
     Args:
-        args (Sequence[str]): Command.
-        log (Path): File that the output is added to.
+        args: Command.
+        log: File that the output is added to.
 
     Raises:
         RuntimeError: It failed.
@@ -77,14 +77,14 @@ def outcome(method: Method, root: Path, seed: int, full: Path,
     """Train and test a method for one seed, unless done.
 
     Args:
-        method (Method): The method.
-        root (Path): Where everything goes.
-        seed (int): Seed.
-        full (Path): The trained full model.
-        epochs (int): Epochs of a model from scratch.
+        method: The method.
+        root: Where everything goes.
+        seed: Seed.
+        full: The trained full model.
+        epochs: Epochs of a model from scratch.
 
     Returns:
-        dict: Test metrics.
+        Test metrics.
     """
     result = root / f'seed{seed}' / f'{method.name}-{method.blocks}.json'
     if result.exists():
@@ -117,12 +117,12 @@ def compare(rows: Sequence[Method], root: Path, seeds: Sequence[int],
     """All methods for all seeds, ``jobs`` runs at a time.
 
     Args:
-        rows (Sequence[Method]): The methods, the full model first.
-        root (Path): Where everything goes.
-        seeds (Sequence[int]): Seeds.
-        jobs (int): Runs side by side.
-        epochs (int): Epochs of the full model.
-        per_round (int): Epochs of alignment per dropped block.
+        rows: The methods, the full model first.
+        root: Where everything goes.
+        seeds: Seeds.
+        jobs: Runs side by side.
+        epochs: Epochs of the full model.
+        per_round: Epochs of alignment per dropped block.
     """
     trained: Dict[int, Future] = {}
 
@@ -158,11 +158,11 @@ def table(rows: Sequence[Method],
     """Mean and spread over the seeds that are finished.
 
     Args:
-        rows (Sequence[Method]): The methods.
-        found (dict): Seed to ``name-blocks`` to metrics.
+        rows: The methods.
+        found: Seed to ``name-blocks`` to metrics.
 
     Returns:
-        str: Markdown.
+        Markdown.
     """
     lines = [
         '| method | blocks left | test mAP@0.5 | test mAP@0.3:0.7 | seeds |',
@@ -190,12 +190,12 @@ def finished(rows: Sequence[Method], root: Path,
     """What earlier calls have found.
 
     Args:
-        rows (Sequence[Method]): The methods.
-        root (Path): Where everything is.
-        seeds (Sequence[int]): Seeds.
+        rows: The methods.
+        root: Where everything is.
+        seeds: Seeds.
 
     Returns:
-        dict: Seed to ``name-blocks`` to metrics.
+        Seed to ``name-blocks`` to metrics.
     """
     found: Dict[int, Dict[str, Dict[str, Any]]] = {s: {} for s in seeds}
     for seed in seeds:

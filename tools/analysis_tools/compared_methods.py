@@ -21,13 +21,13 @@ class Method:
     """One way to come by a model of a given depth.
 
     Args:
-        name (str): Row of the table and folder.
-        blocks (int): Blocks that are left.
-        config (str): Config that trains it.
-        options (Sequence[str]): ``--cfg-options`` for that config.
-        scratch (bool): Trained from scratch, not from the full model.
-        round (int): Which round's result is tested.
-        same_run_as (str, optional): Folder of the run that gives it.
+        name: Row of the table and folder.
+        blocks: Blocks that are left.
+        config: Config that trains it.
+        options: ``--cfg-options`` for that config.
+        scratch: Trained from scratch, not from the full model.
+        round: Which round's result is tested.
+        same_run_as: Folder of the run that gives it.
     """
 
     def __init__(self,
@@ -50,13 +50,13 @@ def methods(configs: Sequence[str], depth: int, epochs: int,
     """Rows of the table.
 
     Args:
-        configs (Sequence[str]): One entry of ``ENCODERS``.
-        depth (int): Blocks of the full model.
-        epochs (int): Epochs of the full model.
-        per_round (int): Epochs of alignment per dropped block.
+        configs: One entry of ``ENCODERS``.
+        depth: Blocks of the full model.
+        epochs: Epochs of the full model.
+        per_round: Epochs of alignment per dropped block.
 
     Returns:
-        list[Method]: In the order of the table.
+        In the order of the table.
     """
     baseline, block_drop, gt_only = configs
     quarter, half = depth // 4, depth // 2

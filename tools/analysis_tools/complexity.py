@@ -33,7 +33,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -72,11 +72,11 @@ def window_shape(cfg: Config) -> Tuple[int, ...]:
     """Shape of the inputs for one window, from the test data of a config.
 
     Args:
-        cfg (Config): A whole config.
+        cfg: A whole config.
 
     Returns:
-        tuple[int]: (1, 1, colours, frames, height, width), or (1, channels,
-        steps) for features.
+        (1, 1, colours, frames, height, width), or (1, channels, steps) for
+        features.
 
     Raises:
         ValueError: If the config does not tell.
@@ -99,7 +99,7 @@ def colours_of(model: dict) -> int:
     """Channels of the frames that a localizer takes; 3 unless it tells.
 
     Args:
-        model (dict): Config of the localizer.
+        model: Config of the localizer.
     """
     return (model.get('backbone') or {}).get('in_channels', 3)
 
@@ -108,7 +108,7 @@ def image_size(pipeline: Sequence[dict]) -> Optional[Tuple[int, int]]:
     """Height and width that a test pipeline gives, None if it is unknown.
 
     Args:
-        pipeline (Sequence[dict]): Configs of transforms.
+        pipeline: Configs of transforms.
     """
     size = None
     for step in pipeline:
@@ -130,14 +130,14 @@ def row_of(dropped: Sequence[int], left: int, parts: Dict[str, Part],
     """One line of the table.
 
     Args:
-        dropped (Sequence[int]): Blocks that are gone.
-        left (int): Number of blocks that are left.
-        parts (dict): What :func:`~mmblockdrop.report.complexity` gave.
-        full (Part): Total of the uncompressed model.
-        time (float, optional): Latency in milliseconds.
+        dropped: Blocks that are gone.
+        left: Number of blocks that are left.
+        parts: What :func:`~mmblockdrop.report.complexity` gave.
+        full: Total of the uncompressed model.
+        time: Latency in milliseconds.
 
     Returns:
-        dict: Text by column.
+        Text by column.
     """
     total = parts['total']
     digits = 1 if full.macs > 1e11 else 3
@@ -165,10 +165,10 @@ def run(args: argparse.Namespace) -> str:
     """Count.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        args: See :func:`parse_args`.
 
     Returns:
-        str: The table as Markdown.
+        The table as Markdown.
     """
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
@@ -207,12 +207,12 @@ def build(cfg: Config, real: bool, keep_lora: bool) -> torch.nn.Module:
     """Build the localizer, with weights or without.
 
     Args:
-        cfg (Config): A whole config.
-        real (bool): Whether it has to run.
-        keep_lora (bool): Whether LoRA stays.
+        cfg: A whole config.
+        real: Whether it has to run.
+        keep_lora: Whether LoRA stays.
 
     Returns:
-        nn.Module: The localizer.
+        The localizer.
     """
     model_cfg = localizer_config(cfg)
     backbone = model_cfg.get('backbone')

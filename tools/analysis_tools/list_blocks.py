@@ -32,10 +32,10 @@ class Preset(NamedTuple):
     """A backbone of the table.
 
     Attributes:
-        what (str): Its size, in a few words.
-        cfg (dict): Config.
-        shape (tuple[int]): Clips that it takes.
-        stack (list[str]): Paths of its blocks.
+        what: Its size, in a few words.
+        cfg: Config.
+        shape: Clips that it takes.
+        stack: Paths of its blocks.
     """
     what: str
     cfg: Dict[str, Any]
@@ -126,7 +126,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -160,10 +160,10 @@ def read_model(args: argparse.Namespace) -> Preset:
     """What the command line asks for.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        args: See :func:`parse_args`.
 
     Returns:
-        Preset: Config, shape of the input, and stacks if they are given.
+        Config, shape of the input, and stacks if they are given.
 
     Raises:
         ValueError: The shape of the input is not known.
@@ -196,10 +196,10 @@ def probe(preset: Preset) -> List[BlockStack]:
     """Run a model and look at its stacks.
 
     Args:
-        preset (Preset): The model; without stacks, all are looked at.
+        preset: The model; without stacks, all are looked at.
 
     Returns:
-        list[BlockStack]: One for each path.
+        One for each path.
     """
     with empty_weights():
         model = MODELS.build(preset.cfg)
@@ -224,10 +224,10 @@ def rows_of(stacks: Sequence[BlockStack]) -> List[Dict[str, str]]:
     """One line for each stack.
 
     Args:
-        stacks (Sequence[BlockStack]): After their probe.
+        stacks: After their probe.
 
     Returns:
-        list[dict[str, str]]: Text by column.
+        Text by column.
     """
     return [{
         'stack': f'`{stack.path}`',
@@ -242,11 +242,11 @@ def table_row(name: str, preset: Preset) -> Dict[str, str]:
     """One line of the table of backbones.
 
     Args:
-        name (str): Key of :data:`PRESETS`.
-        preset (Preset): The backbone.
+        name: Key of :data:`PRESETS`.
+        preset: The backbone.
 
     Returns:
-        dict[str, str]: Text by column.
+        Text by column.
     """
     stacks = probe(preset)
     reasons: Dict[str, List[str]] = {}

@@ -14,8 +14,8 @@ class Clock:
     """Exclusive time of nested phases.
 
     Attributes:
-        seconds (dict[str, float]): Time of each phase.
-        calls (dict[str, int]): How often each was entered.
+        seconds: Time of each phase.
+        calls: How often each was entered.
     """
 
     def __init__(self) -> None:
@@ -77,12 +77,12 @@ def timed(clock: Clock, name: str,
     """Wrapper that counts calls of a method as a phase.
 
     Args:
-        clock (Clock): Where to count.
-        name (str): The phase.
-        quiet_in (Sequence[str]): Not inside these phases.
+        clock: Where to count.
+        name: The phase.
+        quiet_in: Not inside these phases.
 
     Returns:
-        Callable: For :func:`replaced`.
+        For :func:`replaced`.
     """
 
     def make(old: Callable) -> Callable:

@@ -38,7 +38,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -73,8 +73,8 @@ def watching(clock: Clock, model: type) -> Iterator[None]:
     """Count phases of whatever runs inside.
 
     Args:
-        clock (Clock): Counts.
-        model (type): Class whose ``forward`` is a step of the student.
+        clock: Counts.
+        model: Class whose ``forward`` is a step of the student.
     """
     started: List[bool] = []
 
@@ -135,11 +135,11 @@ def shorten(cfg: Config, samples: Optional[int]) -> Config:
     """One round of one epoch, or one epoch, on part of the data.
 
     Args:
-        cfg (Config): Config of a run.
-        samples (int, optional): Samples of each data set.
+        cfg: Config of a run.
+        samples: Samples of each data set.
 
     Returns:
-        Config: The changed config.
+        The changed config.
 
     Raises:
         ValueError: If the run is not by epochs, or a data set cannot be cut.
@@ -170,11 +170,11 @@ def rows(clock: Clock, whole: str = 'round') -> List[Dict[str, str]]:
     """Phases as rows of a table, with their sum.
 
     Args:
-        clock (Clock): After the run.
-        whole (str): Name of the sum.
+        clock: After the run.
+        whole: Name of the sum.
 
     Returns:
-        list[dict[str, str]]: The rows.
+        The rows.
     """
     total = sum(clock.seconds.values())
     found = [{
@@ -195,10 +195,10 @@ def draw(clock: Clock, path: str, title: str, whole: str = 'round') -> None:
     """Bars of the phases.
 
     Args:
-        clock (Clock): After the run.
-        path (str): PNG to write.
-        title (str): Its title.
-        whole (str): Of what these are the seconds.
+        clock: After the run.
+        path: PNG to write.
+        title: Its title.
+        whole: Of what these are the seconds.
     """
     import matplotlib
     matplotlib.use('Agg')

@@ -26,7 +26,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -66,10 +66,10 @@ def summary(problems: Sequence[Problem]) -> str:
     """Table of the problems by kind.
 
     Args:
-        problems (Sequence[Problem]): What was found.
+        problems: What was found.
 
     Returns:
-        str: Markdown.
+        Markdown.
     """
     rows = []
     for kind in ERRORS + WARNINGS:
@@ -88,11 +88,11 @@ def examples(problems: Sequence[Problem], count: int) -> str:
     """First examples of every kind of problem.
 
     Args:
-        problems (Sequence[Problem]): What was found.
-        count (int): Examples of each kind.
+        problems: What was found.
+        count: Examples of each kind.
 
     Returns:
-        str: One line each.
+        One line each.
     """
     lines: List[str] = []
     seen: Counter = Counter()
@@ -109,12 +109,12 @@ def as_json(database: Dict[str, dict], problems: Sequence[Problem],
     """The whole report as plain data.
 
     Args:
-        database (dict): Annotations by video.
-        problems (Sequence[Problem]): What does not fit.
-        found (dict): What the files tell.
+        database: Annotations by video.
+        problems: What does not fit.
+        found: What the files tell.
 
     Returns:
-        dict: Ready for JSON.
+        Ready for JSON.
     """
     return dict(
         videos=len(database),
@@ -132,10 +132,10 @@ def run(args: argparse.Namespace) -> int:
     """Check and report.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        args: See :func:`parse_args`.
 
     Returns:
-        int: Exit status.
+        Exit status.
     """
     ann_file = osp.join(args.root, args.ann)
     database = read_database(ann_file)

@@ -9,7 +9,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     """Add where videos and annotations are.
 
     Args:
-        parser (argparse.ArgumentParser): Has no arguments yet.
+        parser: Has no arguments yet.
     """
     parser.add_argument('root', help='folder that the other paths start from')
     parser.add_argument(
@@ -25,7 +25,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add the number of processes.
 
     Args:
-        parser (argparse.ArgumentParser): Has the program's own arguments.
+        parser: Has the program's own arguments.
     """
     parser.add_argument(
         '--workers', type=int, default=min(8, os.cpu_count() or 1))
@@ -36,12 +36,12 @@ def exit_status(program: str, run: Callable[[argparse.Namespace], int],
     """Run, and say in one line why it could not begin.
 
     Args:
-        program (str): Name of the program, for the message.
-        run (Callable): What it does; returns an exit status.
-        args (argparse.Namespace): The arguments.
+        program: Name of the program, for the message.
+        run: What it does; returns an exit status.
+        args: The arguments.
 
     Returns:
-        int: What ``run`` returns, or 2 for a wrong path or value.
+        What ``run`` returns, or 2 for a wrong path or value.
     """
     try:
         return run(args)

@@ -31,7 +31,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -72,10 +72,10 @@ def find_videos(source: str) -> List[str]:
     """All videos of a folder.
 
     Args:
-        source (str): Folder.
+        source: Folder.
 
     Returns:
-        list[str]: Paths relative to it, sorted.
+        Paths relative to it, sorted.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -102,8 +102,8 @@ def settle_recipe(target: str, recipe: Recipe) -> None:
     """Note how a folder is made, and refuse to mix two ways.
 
     Args:
-        target (str): Folder of the new videos.
-        recipe (Recipe): How they are to be made.
+        target: Folder of the new videos.
+        recipe: How they are to be made.
 
     Raises:
         ValueError: If the folder was begun otherwise.
@@ -128,9 +128,9 @@ class Job:
     """Re-encodes one video of the source; can be pickled.
 
     Args:
-        source (str): Folder of videos.
-        target (str): Folder of the new videos.
-        recipe (Recipe): How.
+        source: Folder of videos.
+        target: Folder of the new videos.
+        recipe: How.
     """
 
     def __init__(self, source: str, target: str, recipe: Recipe) -> None:
@@ -150,7 +150,7 @@ def remove_leftovers(target: str) -> None:
     """Remove what an interrupted call was writing.
 
     Args:
-        target (str): Folder of the new videos.
+        target: Folder of the new videos.
     """
     for folder, _, names in os.walk(target):
         for name in names:
@@ -162,10 +162,10 @@ def run(args: argparse.Namespace) -> int:
     """Re-encode what is not there yet.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        args: See :func:`parse_args`.
 
     Returns:
-        int: Exit status, 1 if a video failed.
+        Exit status, 1 if a video failed.
     """
     videos = find_videos(args.source)
     source, target = (osp.realpath(p) for p in (args.source, args.target))

@@ -30,7 +30,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line.
 
     Args:
-        argv (Sequence[str], optional): Defaults to ``sys.argv``.
+        argv: Defaults to ``sys.argv``.
 
     Returns:
         argparse.Namespace: The arguments.
@@ -55,10 +55,10 @@ def read_content(path: str) -> Dict[str, Any]:
     """Read a whole annotation file, fields outside the database included.
 
     Args:
-        path (str): Annotation file.
+        path: Annotation file.
 
     Returns:
-        dict: Its content.
+        Its content.
     """
     load_database(path)  # for its errors
     with open(path, encoding='utf8') as file:
@@ -69,8 +69,8 @@ def write_atomically(path: str, content: Dict[str, Any]) -> None:
     """Write JSON under its name only once it is whole.
 
     Args:
-        path (str): File.
-        content (dict): What to write.
+        path: File.
+        content: What to write.
     """
     with whole_file(path, f'.{os.getpid()}.part') as temporary:
         with open(temporary, 'w', encoding='utf8') as file:
@@ -81,10 +81,10 @@ def run(args: argparse.Namespace) -> int:
     """Read the videos and write the copy.
 
     Args:
-        args (argparse.Namespace): See :func:`parse_args`.
+        args: See :func:`parse_args`.
 
     Returns:
-        int: Exit status, 1 if a video could not be read.
+        Exit status, 1 if a video could not be read.
     """
     folder = require_path(osp.join(args.root, args.videos), '--videos')
     content = read_content(osp.join(args.root, args.ann))

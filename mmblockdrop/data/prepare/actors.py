@@ -20,9 +20,9 @@ class Pose(NamedTuple):
     """Where an actor is relative to its place, over T frames.
 
     Args:
-        dx, dy (ndarray): Pixels [T], to the right and down.
-        angle (ndarray): Radians [T], clockwise.
-        scale (ndarray): Factor of the size [T].
+        dx, dy: Pixels [T], to the right and down.
+        angle: Radians [T], clockwise.
+        scale: Factor of the size [T].
     """
     dx: np.ndarray
     dy: np.ndarray
@@ -34,8 +34,8 @@ class Motion(NamedTuple):
     """A class of actions.
 
     Args:
-        first, last (str): Gestures at its ends.
-        shortest, longest (float): Seconds.
+        first, last: Gestures at its ends.
+        shortest, longest: Seconds.
     """
     first: str
     last: str
@@ -72,12 +72,12 @@ def pose(first: str, last: str, u: np.ndarray, seconds: float) -> Pose:
     """One gesture, a pause, another gesture.
 
     Args:
-        first, last (str): The gestures; ``'rest'`` stays where it is.
-        u (ndarray): Progress [T] in [0, 1].
-        seconds (float): Length of the whole.
+        first, last: The gestures; ``'rest'`` stays where it is.
+        u: Progress [T] in [0, 1].
+        seconds: Length of the whole.
 
     Returns:
-        Pose: Of T frames.
+        Of T frames.
     """
     share = GESTURE / seconds
     begun = np.clip(u / share, 0, 1)
@@ -105,11 +105,11 @@ def draw_actor(image: np.ndarray, centre: Tuple[float, float], angle: float,
     """Draw one actor into a frame, in place.
 
     Args:
-        image (ndarray): uint8 [H, W, 3].
-        centre (tuple of 2 floats): Pixels, x and y.
-        angle (float): Radians, clockwise from the right.
-        scale (float): Factor of the size.
-        colours (list of 2 tuples): Of the bar and of its dot.
+        image: uint8 [H, W, 3].
+        centre: Pixels, x and y.
+        angle: Radians, clockwise from the right.
+        scale: Factor of the size.
+        colours: Of the bar and of its dot.
     """
     along = np.array([np.cos(angle), np.sin(angle)]) * 6 * scale
     across = np.array([-along[1], along[0]]) * 0.45

@@ -28,9 +28,9 @@ class Problem(NamedTuple):
     """Something that does not fit.
 
     Args:
-        kind (str): One of :data:`ERRORS` or :data:`WARNINGS`.
-        video (str): The video.
-        detail (str): What was found, and what was expected.
+        kind: One of :data:`ERRORS` or :data:`WARNINGS`.
+        video: The video.
+        detail: What was found, and what was expected.
     """
     kind: str
     video: str
@@ -46,10 +46,10 @@ class Found(NamedTuple):
     """What a video file tells.
 
     Args:
-        frames (int): Number of frames.
-        fps (float): Frames per second, on average.
-        drift (float): Largest distance in seconds between the time of a
-            frame and its number over ``fps``.
+        frames: Number of frames.
+        fps: Frames per second, on average.
+        drift: Largest distance in seconds between the time of a frame and its
+            number over ``fps``.
     """
     frames: int
     fps: float
@@ -60,10 +60,10 @@ def read_database(ann_file: str) -> Dict[str, Any]:
     """Read the videos of an annotation file, whatever their form.
 
     Args:
-        ann_file (str): ActivityNet-style JSON.
+        ann_file: ActivityNet-style JSON.
 
     Returns:
-        dict: Annotations by video.
+        Annotations by video.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -87,11 +87,11 @@ def inspect_video(filename: str, decode: bool = True) -> Found:
     """Read frames, rate and evenness of a video.
 
     Args:
-        filename (str): The video.
-        decode (bool): Also decode its first and its last frame.
+        filename: The video.
+        decode: Also decode its first and its last frame.
 
     Returns:
-        Found: What the file tells.
+        What the file tells.
 
     Raises:
         UnreadableVideoError: If it is missing, empty or damaged.
@@ -122,15 +122,15 @@ def check_entry(name: str,
     """Problems of one video.
 
     Args:
-        name (str): The video.
-        entry (dict): Its annotation.
-        classes (Sequence[str], optional): Known labels; None knows all.
-        drop_labels (Sequence[str]): Labels that are background.
-        found (Found, optional): What the file tells, where there is one.
-        tolerance (float): Share by which rate and duration may differ.
+        name: The video.
+        entry: Its annotation.
+        classes: Known labels; None knows all.
+        drop_labels: Labels that are background.
+        found: What the file tells, where there is one.
+        tolerance: Share by which rate and duration may differ.
 
     Returns:
-        list[Problem]: Worst first is not promised.
+        Worst first is not promised.
     """
     problems = [Problem('bad entry', name, text) for text in _entry(entry)]
     if problems:
@@ -219,20 +219,18 @@ def check_folder(database: Mapping[str, Mapping[str, Any]],
     """Problems of all videos.
 
     Args:
-        database (dict): Annotations by video.
-        folder (str, optional): Folder of the videos. None looks at the
-            annotations alone.
-        classes (Sequence[str], optional): See :func:`check_entry`.
-        drop_labels (Sequence[str]): See :func:`check_entry`.
-        filename_tmpl (str): File name of a video, suffix apart.
-        suffixes (Sequence[str]): File suffixes to look for, best first.
-        tolerance (float): See :func:`check_entry`.
-        decode (bool): See :func:`inspect_video`.
-        workers (int): Processes.
+        database: Annotations by video.
+        folder: Folder of the videos. None looks at the annotations alone.
+        classes: See :func:`check_entry`.
+        drop_labels: See :func:`check_entry`.
+        filename_tmpl: File name of a video, suffix apart.
+        suffixes: File suffixes to look for, best first.
+        tolerance: See :func:`check_entry`.
+        decode: See :func:`inspect_video`.
+        workers: Processes.
 
     Returns:
-        tuple[list[Problem], dict[str, Found]]: Problems, errors first, and
-        what the readable files tell, by video.
+        Problems, errors first, and what the readable files tell, by video.
     """
     problems: List[Problem] = []
     found: Dict[str, Found] = {}

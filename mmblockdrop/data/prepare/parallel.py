@@ -19,16 +19,15 @@ def for_each(function: Callable[[Any], Any],
     fails.
 
     Args:
-        function (Callable): Of one item; can be pickled if there are
-            several workers.
-        items (Sequence): Hashable, each once.
-        workers (int): Processes; 0 or 1 works in this one, without shelter
-            from crashes. Defaults to 1.
-        progress (bool): Show a bar on the error stream. Defaults to True.
+        function: Of one item; can be pickled if there are several workers.
+        items: Hashable, each once.
+        workers: Processes; 0 or 1 works in this one, without shelter from
+            crashes. Defaults to 1.
+        progress: Show a bar on the error stream. Defaults to True.
 
     Returns:
-        tuple[dict, dict]: Item to result, and item to what went wrong; both
-        in the order of the items.
+        Item to result, and item to what went wrong; both in the order of the
+        items.
     """
     done: Dict[Any, Any] = {}
     failed: Dict[Any, str] = {}

@@ -29,15 +29,15 @@ class DemoSpec:
     """What to generate.
 
     Args:
-        seed (int): The same seed gives the same videos.
-        videos (dict): Number of videos of each subset.
-        size (int): Height and width in pixels.
-        fps (float): Frames per second.
-        shortest, longest (float): Seconds of a video.
-        imitations (float): Imitations per action.
-        overlap (float): Share of actions that the other actor accompanies
-            by one of its own, or by an imitation.
-        noise (float): Standard deviation of the pixel noise, of 255.
+        seed: The same seed gives the same videos.
+        videos: Number of videos of each subset.
+        size: Height and width in pixels.
+        fps: Frames per second.
+        shortest, longest: Seconds of a video.
+        imitations: Imitations per action.
+        overlap: Share of actions that the other actor accompanies by one of
+            its own, or by an imitation.
+        noise: Standard deviation of the pixel noise, of 255.
     """
     seed: int = 0
     videos: Dict[str, int] = field(default_factory=lambda: dict(
@@ -114,7 +114,7 @@ def trajectories(rng: np.random.Generator, spec: DemoSpec, frames: int,
     """Place, angle and size of both actors in every frame.
 
     Returns:
-        ndarray: [2, frames, 4], x, y, angle (radians) and scale.
+        [2, frames, 4], x, y, angle (radians) and scale.
     """
     half = spec.size / 2
     side = rng.choice([-1., 1.])
@@ -166,10 +166,10 @@ def render(rng: np.random.Generator, spec: DemoSpec,
     """Frames of a video.
 
     Args:
-        states (ndarray): [A, T, 4] of all who are to be seen.
+        states: [A, T, 4] of all who are to be seen.
 
     Yields:
-        ndarray: uint8 [size, size, 3].
+        Uint8 [size, size, 3].
     """
     frames = states.shape[1]
     margin = 4
@@ -193,11 +193,11 @@ def make_video(task: Tuple[str, int, DemoSpec, str]) -> Dict[str, Any]:
     """Write one video.
 
     Args:
-        task (tuple): Name, subset, number of the video, specification, and
-            folder to write to.
+        task: Name, subset, number of the video, specification, and folder to
+            write to.
 
     Returns:
-        dict: Its entry of the annotation file.
+        Its entry of the annotation file.
     """
     name, subset, index, spec, folder = task
     cv2.setNumThreads(1)
@@ -254,13 +254,13 @@ def make_dataset(out_dir: str, spec: DemoSpec = DemoSpec(),
     """Write the demonstration data, unless they are there.
 
     Args:
-        out_dir (str): Folder for ``videos/``, ``annotations.json`` and
+        out_dir: Folder for ``videos/``, ``annotations.json`` and
             ``category_idx.txt``.
-        spec (DemoSpec): What to generate.
-        num_workers (int): Processes.
+        spec: What to generate.
+        num_workers: Processes.
 
     Returns:
-        str: Path of the annotation file.
+        Path of the annotation file.
     """
     ann_file = osp.join(out_dir, 'annotations.json')
     if is_finished(out_dir, spec):

@@ -27,16 +27,14 @@ class Recipe(NamedTuple):
     """How a video is written.
 
     Args:
-        short_side (int, optional): Pixels of the short side; a smaller video
-            is not enlarged. None keeps the size.
-        size (tuple[int, int], optional): Width and height instead, whatever
-            the video's shape.
-        gop (int): A key frame every so many frames at least.
-        fps (float, optional): Frames per second; None keeps the average
-            rate of the file.
-        crf (int): Quality of H.264, lower is better; for ``ffmpeg``.
-        encoder (str): ``ffmpeg`` writes H.264; ``opencv`` needs no program
-            and writes MPEG-4 part 2, with a key frame every 12 frames.
+        short_side: Pixels of the short side; a smaller video is not enlarged.
+            None keeps the size.
+        size: Width and height instead, whatever the video's shape.
+        gop: A key frame every so many frames at least.
+        fps: Frames per second; None keeps the average rate of the file.
+        crf: Quality of H.264, lower is better; for ``ffmpeg``.
+        encoder: ``ffmpeg`` writes H.264; ``opencv`` needs no program and
+            writes MPEG-4 part 2, with a key frame every 12 frames.
     """
     short_side: Optional[int] = 160
     size: Optional[Tuple[int, int]] = None
@@ -55,7 +53,7 @@ def check_recipe(recipe: Recipe) -> None:
     """Refuse what an encoder cannot do.
 
     Args:
-        recipe (Recipe): How videos are to be written.
+        recipe: How videos are to be written.
 
     Raises:
         ValueError: Unknown encoder, or key frames too close for it.
@@ -73,12 +71,12 @@ def target_size(width: int, height: int, recipe: Recipe) -> Tuple[int, int]:
     """Size of the new video, even numbers as codecs ask for.
 
     Args:
-        width (int): Pixels of the video.
-        height (int): Pixels of the video.
-        recipe (Recipe): Says which size is wanted.
+        width: Pixels of the video.
+        height: Pixels of the video.
+        recipe: Says which size is wanted.
 
     Returns:
-        tuple[int, int]: Width and height.
+        Width and height.
     """
     if recipe.size is not None:
         width, height = recipe.size
@@ -92,12 +90,12 @@ def transcode(source: str, target: str, recipe: Recipe) -> int:
     """Write a video anew, under its final name only once it is whole.
 
     Args:
-        source (str): The video.
-        target (str): The new ``.mp4``; its folder is made.
-        recipe (Recipe): How.
+        source: The video.
+        target: The new ``.mp4``; its folder is made.
+        recipe: How.
 
     Returns:
-        int: Frames of the new video.
+        Frames of the new video.
 
     Raises:
         UnreadableVideoError: If the video is missing or damaged.
@@ -147,14 +145,14 @@ def ffmpeg_command(source: str, target: str, size: Tuple[int, int],
     """Command line that re-encodes by H.264.
 
     Args:
-        source (str): The video.
-        target (str): The file to write.
-        size (tuple[int, int]): Width and height.
-        fps (float): Frames per second.
-        recipe (Recipe): Key frames and quality.
+        source: The video.
+        target: The file to write.
+        size: Width and height.
+        fps: Frames per second.
+        recipe: Key frames and quality.
 
     Returns:
-        list[str]: Program and arguments.
+        Program and arguments.
     """
     gop = str(recipe.gop)
     return [

@@ -18,16 +18,16 @@ class SnippetClassHead(BaseModule):
     ``topk`` best classes.
 
     Args:
-        in_channels (int): Channels of the features.
-        num_classes (int): Classes.
-        feat_channels (int): Width of the hidden layers. Defaults to 256.
-        num_convs (int): Hidden layers. Defaults to 1.
-        kernel_size (int): Of all convolutions. Defaults to 3.
-        topk (int): Classes per proposal. Defaults to 2.
-        prior_prob (float): Probability at the start. Defaults to 0.01.
-        loss_cls (dict): Loss on logits and targets, which is summed and
-            divided by the number of positive entries.
-        loss_weight (float): Factor of the loss. Defaults to 1.
+        in_channels: Channels of the features.
+        num_classes: Classes.
+        feat_channels: Width of the hidden layers. Defaults to 256.
+        num_convs: Hidden layers. Defaults to 1.
+        kernel_size: Of all convolutions. Defaults to 3.
+        topk: Classes per proposal. Defaults to 2.
+        prior_prob: Probability at the start. Defaults to 0.01.
+        loss_cls: Loss on logits and targets, which is summed and divided by
+            the number of positive entries.
+        loss_weight: Factor of the loss. Defaults to 1.
     """
 
     def __init__(self,
@@ -68,10 +68,10 @@ class SnippetClassHead(BaseModule):
         """Logits of steps.
 
         Args:
-            feats (Tensor): Features ``[B, C, T]``.
+            feats: Features ``[B, C, T]``.
 
         Returns:
-            Tensor: ``[B, classes, T]``.
+            ``[B, classes, T]``.
         """
         return self.cls(self.convs(feats))
 
@@ -80,14 +80,13 @@ class SnippetClassHead(BaseModule):
         """Loss on all steps that hold real video.
 
         Args:
-            logits (Tensor): ``[B, classes, T]``.
-            segments (list[Tensor]): Actions of each sample, ``[N, 2]`` in
-                steps.
-            labels (list[Tensor]): Their classes, ``[N]``.
-            valid (Tensor): bool ``[B, T]``.
+            logits: ``[B, classes, T]``.
+            segments: Actions of each sample, ``[N, 2]`` in steps.
+            labels: Their classes, ``[N]``.
+            valid: bool ``[B, T]``.
 
         Returns:
-            dict: ``loss_class``.
+            ``loss_class``.
         """
         target = torch.stack([
             self.targets(*pair, logits.shape[-1])
@@ -103,14 +102,13 @@ class SnippetClassHead(BaseModule):
         """Which steps show which action.
 
         Args:
-            segments (Tensor): ``[N, 2]`` in steps.
-            labels (Tensor): ``[N]``.
-            steps (int): T.
+            segments: ``[N, 2]`` in steps.
+            labels: ``[N]``.
+            steps: T.
 
         Returns:
-            Tensor: ``[classes, T]``, 1 where the middle of a step lies in an
-            action; an action between two middles marks the step that it is
-            in.
+            ``[classes, T]``, 1 where the middle of a step lies in an action;
+            an action between two middles marks the step that it is in.
         """
         target = torch.zeros(self.num_classes, steps, device=segments.device)
         middle = torch.arange(steps, device=segments.device) + 0.5
@@ -127,13 +125,12 @@ class SnippetClassHead(BaseModule):
         """Detections from the proposals of one window.
 
         Args:
-            logits (Tensor): ``[classes, T]``.
-            segments (Tensor): Proposals ``[N, 2]`` in steps.
-            scores (Tensor): ``[N]``.
+            logits: ``[classes, T]``.
+            segments: Proposals ``[N, 2]`` in steps.
+            scores: ``[N]``.
 
         Returns:
-            tuple: Index of the proposal, score and label of ``N * topk``
-            detections.
+            Index of the proposal, score and label of ``N * topk`` detections.
         """
         prob = segment_mean(logits.float().sigmoid(), segments)
         best, labels = prob.topk(self.topk, dim=1)
@@ -147,12 +144,12 @@ def segment_mean(values: Tensor, segments: Tensor) -> Tensor:
     """Mean of step-wise values over segments with fractional ends.
 
     Args:
-        values (Tensor): ``[K, T]``; a value holds over its whole step.
-        segments (Tensor): ``[N, 2]`` in steps, cut to ``[0, T]``.
+        values: ``[K, T]``; a value holds over its whole step.
+        segments: ``[N, 2]`` in steps, cut to ``[0, T]``.
 
     Returns:
-        Tensor: ``[N, K]``; the value at the place for a segment shorter
-        than a hundredth of a step.
+        ``[N, K]``; the value at the place for a segment shorter than a
+        hundredth of a step.
     """
     steps = values.shape[1]
     total = F.pad(values.double().cumsum(1), (1, 0))

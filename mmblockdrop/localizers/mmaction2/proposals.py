@@ -26,8 +26,7 @@ def is_window(sample: ActionDataSample) -> bool:
     """Whether a sample is a window of our data set.
 
     Args:
-        sample (ActionDataSample): Any sample; those of mmaction2 name no
-            ``snippet_stride``.
+        sample: Any sample; those of mmaction2 name no ``snippet_stride``.
     """
     return 'snippet_stride' in sample.metainfo
 
@@ -39,18 +38,17 @@ def to_proposal_sample(sample: ActionDataSample,
     """A window as mmaction2's proposal localizers read a video.
 
     Args:
-        sample (ActionDataSample): Window of ``UntrimmedVideoDataset``.
-        interval (int): ``feature_extraction_interval`` of the localizer.
-        proposals (Tensor, optional): ``[M, 3]``, start and end as shares of
-            the window, and score, for localizers that refine proposals.
+        sample: Window of ``UntrimmedVideoDataset``.
+        interval: ``feature_extraction_interval`` of the localizer.
+        proposals: ``[M, 3]``, start and end as shares of the window, and
+            score, for localizers that refine proposals.
 
     Returns:
-        ActionDataSample: A new sample. ``gt_instances.gt_bbox`` are the
-        actions as shares of the window, ``[N, 2]``; with ``proposals`` one
-        row for each of them, the action that it overlaps most (zeros where
-        there is none). A window without actions gets one row that touches
-        no step. The metainfo holds ``duration_second`` and the like besides
-        what it held.
+        A new sample. ``gt_instances.gt_bbox`` are the actions as shares of the
+        window, ``[N, 2]``; with ``proposals`` one row for each of them, the
+        action that it overlaps most (zeros where there is none). A window
+        without actions gets one row that touches no step. The metainfo holds
+        ``duration_second`` and the like besides what it held.
     """
     window_size = sample.window_size
     segments = torch.zeros((0, 2))
@@ -85,11 +83,11 @@ def best_actions(proposals: Tensor, boxes: Tensor) -> Tensor:
     """The action that each proposal overlaps most.
 
     Args:
-        proposals (Tensor): ``[M, 3]``, start, end and score.
-        boxes (Tensor): Actions ``[N, 2]``.
+        proposals: ``[M, 3]``, start, end and score.
+        boxes: Actions ``[N, 2]``.
 
     Returns:
-        Tensor: ``[M, 2]``, zeros where no action is touched.
+        ``[M, 2]``, zeros where no action is touched.
     """
     if not len(boxes):
         return proposals.new_zeros(len(proposals), 2)
@@ -107,15 +105,14 @@ def add_proposals(sample: ActionDataSample,
     """Put what a stock localizer predicts for a window into its sample.
 
     Args:
-        sample (ActionDataSample): The window.
-        outputs (Any): What the localizer returned for it: a dict with a
+        sample: The window.
+        outputs: What the localizer returned for it: a dict with a
             ``proposal_list`` in steps (BMN, TCANet, PEM), or a pair of the
             video's name and curves ``[T, 5]`` (TEM).
 
     Returns:
-        ActionDataSample: The sample, with ``pred_instances`` (``segments``
-        ``[N, 2]`` in seconds of the video and ``scores``, no labels), or
-        with ``curves`` ``[T, 5]``.
+        The sample, with ``pred_instances`` (``segments`` ``[N, 2]`` in seconds
+        of the video and ``scores``, no labels), or with ``curves`` ``[T, 5]``.
 
     Raises:
         TypeError: The localizer returned something else.
@@ -140,10 +137,10 @@ class ProposalFile:
     """Proposals of whole videos that a localizer refines (TCANet).
 
     Args:
-        path (str): JSON in ActivityNet's format, as ``ANetMetric`` and
-            ``TADMetric.outfile`` write it: ``results -> video ->
-            [{segment, score}]``, times in seconds.
-        max_num (int): Best proposals kept per window.
+        path: JSON in ActivityNet's format, as ``ANetMetric`` and
+            ``TADMetric.outfile`` write it: ``results -> video -> [{segment,
+            score}]``, times in seconds.
+        max_num: Best proposals kept per window.
 
     Raises:
         FileNotFoundError: No such file.
@@ -173,11 +170,11 @@ class ProposalFile:
         """Proposals of a window.
 
         Args:
-            sample (ActionDataSample): The window.
+            sample: The window.
 
         Returns:
-            Tensor: ``[M, 3]``, start and end as shares of the window and
-            score; the whole window with a score of 0 if there is none.
+            ``[M, 3]``, start and end as shares of the window and score; the
+            whole window with a score of 0 if there is none.
 
         Raises:
             ValueError: The file does not know the video.

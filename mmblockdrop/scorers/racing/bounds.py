@@ -29,16 +29,15 @@ def radius(values: np.ndarray, total: int, delta: float, bound: str,
       but the only one that decides on tens of values.
 
     Args:
-        values (ndarray): What was seen, [seen].
-        total (int): Number of all values.
-        delta (float): Probability of an error.
-        bound (str): One of :data:`BOUNDS`.
-        width (float): Length of the interval that holds all values; not
-            used by ``student``.
+        values: What was seen, [seen].
+        total: Number of all values.
+        delta: Probability of an error.
+        bound: One of :data:`BOUNDS`.
+        width: Length of the interval that holds all values; not used by
+            ``student``.
 
     Returns:
-        float: The radius; infinite if too few values were seen, zero once
-        all were.
+        The radius; infinite if too few values were seen, zero once all were.
     """
     seen = len(values)
     if seen >= total:
@@ -65,11 +64,11 @@ def student_quantile(probability: float, freedom: int) -> float:
     ``cos(a) ** (freedom - 1)``, which is summed.
 
     Args:
-        probability (float): In [0.5, 1).
-        freedom (int): Degrees of freedom, at least 1.
+        probability: In [0.5, 1).
+        freedom: Degrees of freedom, at least 1.
 
     Returns:
-        float: The quantile.
+        The quantile.
     """
     edges = np.linspace(0, math.pi / 2, 20001)
     density = np.cos((edges[1:] + edges[:-1]) / 2)**(freedom - 1)

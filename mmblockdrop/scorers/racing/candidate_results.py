@@ -16,7 +16,7 @@ class Judge:
     """What is known about every candidate on every batch.
 
     Attributes:
-        nothing (Any): What a batch without samples gives.
+        nothing: What a batch without samples gives.
     """
     nothing: Any = None
 
@@ -46,11 +46,11 @@ class LossJudge(Judge):
         """Run the model as it is now and keep what comes out.
 
         Args:
-            index (int): The candidate it lacks.
-            place (int): Place of the batch in the loader.
-            model (nn.Module): The localizer.
-            data (dict): The batch, preprocessed.
-            batch (dict): The batch as loaded.
+            index: The candidate it lacks.
+            place: Place of the batch in the loader.
+            model: The localizer.
+            data: The batch, preprocessed.
+            batch: The batch as loaded.
         """
         loss, _ = model.parse_losses(model(**data, mode='loss'))
         samples = len(data['data_samples'])
@@ -65,11 +65,11 @@ class LossJudge(Judge):
         """Values to compare, the same on every process.
 
         Args:
-            left (Sequence[int]): Candidates that have seen every batch.
+            left: Candidates that have seen every batch.
 
         Returns:
-            Dict[int, ndarray]: One value per batch, in the order taken;
-            not-a-number where a batch tells nothing.
+            One value per batch, in the order taken; not-a-number where a batch
+            tells nothing.
         """
         table = torch.tensor([list(self.found[i].values()) for i in left],
                              dtype=torch.float64)
@@ -81,10 +81,10 @@ class LossJudge(Judge):
         """The criterion over all that a candidate has seen.
 
         Args:
-            index (int): The candidate.
+            index: The candidate.
 
         Returns:
-            float: Its score, the same on every process.
+            Its score, the same on every process.
         """
         total = torch.zeros(2, dtype=torch.float64)
         for _, pair in sorted(self.found[index].items()):
@@ -105,11 +105,11 @@ class MetricJudge(Judge):
         """Run the model as it is now and keep what comes out.
 
         Args:
-            index (int): The candidate it lacks.
-            place (int): Place of the batch in the loader.
-            model (nn.Module): The localizer.
-            data (dict): The batch, preprocessed.
-            batch (dict): The batch as loaded.
+            index: The candidate it lacks.
+            place: Place of the batch in the loader.
+            model: The localizer.
+            data: The batch, preprocessed.
+            batch: The batch as loaded.
         """
         evaluator = self.new_evaluator()
         evaluator.process(model(**data, mode='predict'), batch)
@@ -137,11 +137,11 @@ class MetricJudge(Judge):
         """Values to compare, the same on every process.
 
         Args:
-            left (Sequence[int]): Candidates that have seen every batch.
+            left: Candidates that have seen every batch.
 
         Returns:
-            Dict[int, ndarray]: One value per batch, in the order taken;
-            not-a-number where a batch tells nothing.
+            One value per batch, in the order taken; not-a-number where a batch
+            tells nothing.
         """
         table = torch.tensor(
             [[value for value, _ in self.found[i].values()] for i in left],
@@ -154,10 +154,10 @@ class MetricJudge(Judge):
         """The criterion over all that a candidate has seen.
 
         Args:
-            index (int): The candidate.
+            index: The candidate.
 
         Returns:
-            float: Its score, the same on every process.
+            Its score, the same on every process.
         """
         evaluator = self.new_evaluator()
         parts = [results for _, (_, results) in sorted(

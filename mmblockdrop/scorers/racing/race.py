@@ -15,10 +15,10 @@ class Lost(NamedTuple):
     """A candidate that left the race.
 
     Attributes:
-        index (int): Its number.
-        leader (int): Who was ahead of it.
-        gap (float): By how much on average over the batches both saw, in
-            the criterion's unit; above zero.
+        index: Its number.
+        leader: Who was ahead of it.
+        gap: By how much on average over the batches both saw, in the
+            criterion's unit; above zero.
     """
     index: int
     leader: int
@@ -37,18 +37,17 @@ class Race:
     probability at most ``delta``, by the bound's own assumptions.
 
     Args:
-        candidates (Sequence[int]): Numbers.
-        total (int): Batches of the whole subset.
-        checks (Sequence[int]): Numbers of seen batches at which candidates
-            may leave.
-        higher_is_better (bool): Direction of the values.
-        delta (float): Probability of losing the best.
-        bound (str): See :func:`~.bounds.radius`; or ``'halving'``.
-        width (float): Length of the interval that holds all values.
-        keep (int): So many stay in any case.
-        corrected (bool): Whether ``delta`` holds for the whole race. If not,
-            it is that of a single comparison, and the race as a whole loses
-            the best more often. Defaults to True.
+        candidates: Numbers.
+        total: Batches of the whole subset.
+        checks: Numbers of seen batches at which candidates may leave.
+        higher_is_better: Direction of the values.
+        delta: Probability of losing the best.
+        bound: See :func:`~.bounds.radius`; or ``'halving'``.
+        width: Length of the interval that holds all values.
+        keep: So many stay in any case.
+        corrected: Whether ``delta`` holds for the whole race. If not, it is
+            that of a single comparison, and the race as a whole loses the best
+            more often. Defaults to True.
     """
 
     def __init__(self, candidates: Sequence[int], total: int,
@@ -68,9 +67,8 @@ class Race:
         """Let candidates go.
 
         Args:
-            values (Dict[int, ndarray]): Values on the batches seen so far,
-                the same batches for all that are left; not-a-number where a
-                batch tells nothing.
+            values: Values on the batches seen so far, the same batches for all
+                that are left; not-a-number where a batch tells nothing.
         """
         means = {i: self.sign * np.nanmean(values[i]) for i in self.left}
         order = sorted(self.left, key=lambda i: (-means[i], i))

@@ -43,41 +43,40 @@ class RacingScorer(Scorer):
     bound.
 
     Args:
-        criterion (str): ``'metric'`` or ``'loss'``.
-        metric (str): Key of the evaluator. Defaults to the mean over tIoU.
-        delta (float): Probability that the best is lost. Defaults to 0.05.
-        corrected (bool): Whether ``delta`` is meant for the race as a whole,
-            by the union bound over all its comparisons, which are far from
-            independent: it errs much less often than that. False takes it
-            for every comparison alone; the race then errs more often than
+        criterion: ``'metric'`` or ``'loss'``.
+        metric: Key of the evaluator. Defaults to the mean over tIoU.
+        delta: Probability that the best is lost. Defaults to 0.05.
+        corrected: Whether ``delta`` is meant for the race as a whole, by the
+            union bound over all its comparisons, which are far from
+            independent: it errs much less often than that. False takes it for
+            every comparison alone; the race then errs more often than
             ``delta``, and needs half of the executions (see *Choosing the
             block* in ``docs/en/notes/benchmarks.md``). Defaults to True.
-        bound (str): ``'student'``, ``'bernstein'`` or ``'hoeffding'``; or
-            ``'halving'``, without error bound: the worse half leaves at
-            every check.
-        value_range (float, optional): Length of the interval that holds all
-            values. Defaults to 1 for the metric; must be given for the loss
-            unless the bound is ``'student'``.
-        first (int, optional): Batches before the first check. Defaults to
-            None, a sixteenth of them and at least 4, or an eighth when
-            halving.
-        growth (float): The next check comes after so many times the
-            batches, at least one more. Defaults to 1.5, or 2 when halving;
-            1 checks after every batch.
-        keep (int): Candidates that stay in any case; at least
-            ``drops_per_round``. Defaults to 1.
-        shortlist (int, optional): Only so many candidates race, those that
-            change their input least by block influence (ShortGPT,
-            `arXiv 2403.03853 <https://arxiv.org/abs/2403.03853>`_); the
-            others get no score. Defaults to None, all.
-        shortlist_batches (int): Batches for the block influence.
-        seed (int): Seed of the order of batches.
-        cache_mb (float): See :class:`~.batches.ShuffledBatches`; kept from
-            round to round. Defaults to 512.
+        bound: ``'student'``, ``'bernstein'`` or ``'hoeffding'``; or
+            ``'halving'``, without error bound: the worse half leaves at every
+            check.
+        value_range: Length of the interval that holds all values. Defaults to
+            1 for the metric; must be given for the loss unless the bound is
+            ``'student'``.
+        first: Batches before the first check. Defaults to None, a sixteenth of
+            them and at least 4, or an eighth when halving.
+        growth: The next check comes after so many times the batches, at least
+            one more. Defaults to 1.5, or 2 when halving; 1 checks after every
+            batch.
+        keep: Candidates that stay in any case; at least ``drops_per_round``.
+            Defaults to 1.
+        shortlist: Only so many candidates race, those that change their input
+            least by block influence (ShortGPT, `arXiv 2403.03853
+            <https://arxiv.org/abs/2403.03853>`_); the others get no score.
+            Defaults to None, all.
+        shortlist_batches: Batches for the block influence.
+        seed: Seed of the order of batches.
+        cache_mb: See :class:`~.batches.ShuffledBatches`; kept from round to
+            round. Defaults to 512.
 
     Attributes:
-        seen (Dict[int, int]): Batches that each candidate of the last call
-            saw, on each process.
+        seen: Batches that each candidate of the last call saw, on each
+            process.
 
     Raises:
         ValueError: On an unknown choice or a number out of range.
@@ -163,7 +162,7 @@ class RacingScorer(Scorer):
         """Run batch after batch, those of an interrupted call first.
 
         Yields:
-            list[int]: The candidates that ran.
+            The candidates that ran.
         """
         states = self.journal.read() if self.journal is not None else []
         for place, found, self.executions in states:
@@ -183,10 +182,10 @@ class RacingScorer(Scorer):
         """When candidates may leave.
 
         Args:
-            total (int): Batches of the subset.
+            total: Batches of the subset.
 
         Returns:
-            List[int]: Numbers of seen batches, below ``total``.
+            Numbers of seen batches, below ``total``.
         """
         usual = max(2, total // 8) if self.bound == HALVING else max(
             4, total // 16)
