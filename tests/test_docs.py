@@ -7,9 +7,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([
     ROOT / 'README.md', *ROOT.glob('docs/en/**/*.md'),
-    *ROOT.glob('configs/*/README.md')
+    *ROOT.glob('configs/*/README.md'), *ROOT.glob('projects/*/README.md')
 ])
-FOLDERS = 'configs|demo|docs|mmblockdrop|requirements|tests|tools'
+FOLDERS = 'configs|demo|docs|mmblockdrop|projects|requirements|tests|tools'
 #: Pages that programs write when they have measured something.
 WRITTEN = ('benchmarks.md', )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -67,7 +67,7 @@ def test_headings_that_are_linked_are_there(page):
 def test_programs_have_the_options(page):
     text = (ROOT / page).read_text().replace('\\\n', ' ')
     for line in text.splitlines():
-        found = re.search(r'(?:python|bash) ((?:tools|demo)/[\w./]+)(.*)',
+        found = re.search(r'(?:python|bash) ((?:tools|demo|projects)/[\w./]+)(.*)',
                           line)
         if found is None or found.group(1).endswith('...'):
             continue

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
 
 from origin import set_aside_unless_same  # noqa: E402
-from own_videos import (CONFIGS, KNOWN, choose_subsets,  # noqa: E402
+from own_videos import (KNOWN, PROJECTS, choose_subsets,  # noqa: E402
                         write_configs)
 from quickstart import (BASELINE, BLOCK_DROP, is_finished,  # noqa: E402
                         is_newer, metrics_file, read_metrics, unseen_video)
@@ -68,7 +68,7 @@ def test_data_sets_with_configs_of_ours_get_those(own, tmp_path, name):
     (tmp_path / name).symlink_to(own)
     files = write_configs(tmp_path / name, tmp_path, BASELINE, BLOCK_DROP)
     for file, known in zip(files, KNOWN[name]):
-        cfg, ours = map(Config.fromfile, (file, CONFIGS / known))
+        cfg, ours = map(Config.fromfile, (file, PROJECTS / known))
         assert cfg.model.type == ours.model.type
         datasets = [cfg[f'{part}_dataloader'].dataset
                     for part in ('train', 'val', 'test', 'score')]
@@ -81,6 +81,15 @@ def test_data_sets_with_configs_of_ours_get_those(own, tmp_path, name):
         assert datasets[2] == before
     assert cfg.model.localizer == Config.fromfile(files[0]).model
     assert cfg.model.localizer == ours.model.localizer
+
+
+def test_without_the_projects_they_are_derived(own, tmp_path, monkeypatch):
+    monkeypatch.setattr('own_videos.PROJECTS', tmp_path / 'projects')
+    data = tmp_path / min(KNOWN)
+    data.symlink_to(own)
+    known, other = (
+        Config.fromfile(write(folder, tmp_path)[0]) for folder in (data, own))
+    assert known.model == other.model
 
 
 @pytest.mark.parametrize('subsets,val,test', [

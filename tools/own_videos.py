@@ -15,16 +15,16 @@ EPOCH = 200
 SCORED = 25
 SPLIT = dict(ratio=0.15, seed=0)
 LOADERS = ('train', 'val', 'test', 'score')
-CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
-#: Data sets with configs of their own, by the name of their folder.
+PROJECTS = Path(__file__).resolve().parents[1] / 'projects'
+#: Data sets with configs of their own in a clone, by the name of their folder.
 KNOWN = {
     'grid_s1_words_tad': [
-        'grid_words/actionformer_vit-w96-d8_36e_grid-words.py',
-        'grid_words/blockdrop_vit-w96-d8_4x2e_grid-words.py'
+        'grid_words/configs/actionformer_vit-w96-d8_36e_grid-words.py',
+        'grid_words/configs/blockdrop_vit-w96-d8_4x2e_grid-words.py'
     ],
     'ceiling_adl_tad': [
-        'ceiling_adl/actionformer_vit-w64-d8_30e_ceiling-adl.py',
-        'ceiling_adl/blockdrop_vit-w64-d8_2x5e_ceiling-adl.py'
+        'ceiling_adl/configs/actionformer_vit-w64-d8_30e_ceiling-adl.py',
+        'ceiling_adl/configs/blockdrop_vit-w64-d8_2x5e_ceiling-adl.py'
     ],
 }
 
@@ -33,11 +33,12 @@ def write_configs(data: Path, work: Path, baseline: str,
                   block_drop: str) -> Tuple[Path, Path]:
     """Write ``baseline.py`` and ``blockdrop.py`` for a folder of videos.
 
-    A data set of which there are configs here, known by the name of its
-    folder, gets those. For any other, steps are as long as the short actions
-    need, levels as many as the long ones need, the encoder sees clips of 16
-    frames, and the rest is the demonstration's. The files are complete and
-    can be changed and run by themselves.
+    A data set with configs in ``projects/``, known by the name of its
+    folder, gets those; a wheel has no ``projects/``. For any other, steps
+    are as long as the short actions need, levels as many as the long ones
+    need, the encoder sees clips of 16 frames, and the rest is the
+    demonstration's. The files are complete and can be changed and run by
+    themselves.
 
     Args:
         data: Holds ``annotations.json`` and ``videos``.
@@ -52,11 +53,10 @@ def write_configs(data: Path, work: Path, baseline: str,
         SystemExit: The annotations lack what is needed.
     """
     database = read_database(data)
-    if data.name in KNOWN:
-        cfg, drop = (Config.fromfile(CONFIGS / name)
-                     for name in KNOWN[data.name])
-        print(f'{len(database)} videos; the configs of configs/'
-              f'{Path(KNOWN[data.name][0]).parent}')
+    known = [PROJECTS / name for name in KNOWN.get(data.name, ())]
+    if known and all(path.is_file() for path in known):
+        cfg, drop = map(Config.fromfile, known)
+        print(f'{len(database)} videos; the configs of {known[0].parent}')
     else:
         cfg, drop = Config.fromfile(baseline), Config.fromfile(block_drop)
         _fit(cfg, data, database)

@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/actionformer_videomaev2-giant.py',
     '../_base_/models/whole_video.py',
-    '../_base_/datasets/activitynet13_768x160.py',
+    '../_base_/datasets/activitynet13.py',
     '../_base_/schedules/finetune_15e.py',
     '../_base_/ema_runtime.py'
 ]

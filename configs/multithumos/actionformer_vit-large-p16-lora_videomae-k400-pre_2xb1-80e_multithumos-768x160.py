@@ -1,6 +1,6 @@
 _base_ = [
     '../_base_/models/actionformer_videomae-large.py',
-    '../_base_/datasets/multithumos_768x160.py',
+    '../_base_/datasets/multithumos.py',
     '../_base_/schedules/finetune_80e.py',
     '../_base_/ema_runtime.py'
 ]

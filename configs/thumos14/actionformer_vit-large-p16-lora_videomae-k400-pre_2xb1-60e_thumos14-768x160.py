@@ -1,6 +1,6 @@
 _base_ = [
     '../_base_/models/actionformer_videomae-large.py',
-    '../_base_/datasets/thumos14_768x160.py',
+    '../_base_/datasets/thumos14.py',
     '../_base_/schedules/finetune_60e.py',
     '../_base_/ema_runtime.py'
 ]

@@ -1,5 +1,5 @@
 """Video and annotations to packed samples."""
-from .augmentation import RandAugmentClip
+from .augmentation import RandAugmentClip, RandomSquareCrop, SquareCrop
 from .cache import CachedFrames
 from .dataset import UntrimmedVideoDataset
 from .files import UnreadableVideoError
@@ -9,6 +9,6 @@ from .transforms import PackTADInputs, SampleWindow
 
 __all__ = [
     'CachedFrames', 'JitterContrast', 'LoadFeatures', 'OpenVideo',
-    'PackTADInputs', 'RandAugmentClip', 'SampleWindow', 'ToGray',
-    'UnreadableVideoError', 'UntrimmedVideoDataset'
+    'PackTADInputs', 'RandAugmentClip', 'RandomSquareCrop', 'SampleWindow',
+    'SquareCrop', 'ToGray', 'UnreadableVideoError', 'UntrimmedVideoDataset'
 ]

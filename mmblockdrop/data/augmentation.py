@@ -1,5 +1,5 @@
 """Augmentation of whole clips, all frames alike."""
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import numpy as np
 import torch
@@ -51,3 +51,60 @@ class RandAugmentClip(BaseTransform):
         return (f'{type(self).__name__}(num_ops={self.augment.num_ops}, '
                 f'magnitude={self.augment.magnitude}, '
                 f'bins={self.augment.num_magnitude_bins})')
+
+
+@TRANSFORMS.register_module()
+class SquareCrop(BaseTransform):
+    """Scale the short side to ``crop_size`` and keep the middle square.
+
+    mmaction2's ``Resize`` and ``CenterCrop`` with one size for both, so that
+    ``--cfg-options`` changes the size of the frames by one key per loader.
+
+    Required Keys: imgs (uint8 frames [H, W, 3]), img_shape
+
+    Modified Keys: imgs, img_shape, and what those transforms add
+
+    Args:
+        crop_size: Height and width of the result, in pixels.
+    """
+
+    def __init__(self, crop_size: int) -> None:
+        self.crop_size = crop_size
+        self.transforms = [
+            TRANSFORMS.build(step) for step in self._steps(crop_size)
+        ]
+
+    @staticmethod
+    def _steps(size: int) -> List[Dict[str, Any]]:
+        return [
+            dict(type='mmaction.Resize', scale=(-1, size)),
+            dict(type='mmaction.CenterCrop', crop_size=size),
+        ]
+
+    def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
+        """Scale and crop all frames alike."""
+        for transform in self.transforms:
+            results = transform(results)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(crop_size={self.crop_size})'
+
+
+@TRANSFORMS.register_module()
+class RandomSquareCrop(SquareCrop):
+    """Scale a random area of the frames to a square, for training.
+
+    The short side becomes 8 / 7 of ``crop_size`` first (256 for 224 pixels,
+    182 for 160), as in the published recipes; then mmaction2's
+    ``RandomResizedCrop`` with its default area and aspect ratio.
+    """
+
+    @staticmethod
+    def _steps(size: int) -> List[Dict[str, Any]]:
+        return [
+            dict(type='mmaction.Resize', scale=(-1, size * 8 // 7)),
+            dict(type='mmaction.RandomResizedCrop'),
+            dict(
+                type='mmaction.Resize', scale=(size, size), keep_ratio=False),
+        ]

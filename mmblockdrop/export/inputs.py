@@ -147,7 +147,7 @@ def _frames(cfg: Config, model: dict) -> Optional[Tuple[int, ...]]:
         kind = str(step['type']).rsplit('.', 1)[-1]
         if kind == 'Resize' and not step.get('keep_ratio', True):
             size = step['scale'][::-1]
-        elif kind in ('CenterCrop', 'ThreeCrop', 'TenCrop'):
+        elif kind in ('CenterCrop', 'SquareCrop', 'ThreeCrop', 'TenCrop'):
             size = step['crop_size']
             size = (size, size) if isinstance(size, int) else size[::-1]
             crops = dict(ThreeCrop=3, TenCrop=10).get(kind, 1)

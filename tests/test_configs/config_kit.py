@@ -1,5 +1,8 @@
 """Configs of the repository, whole and at a size that runs in seconds."""
+import functools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
@@ -12,12 +15,18 @@ from mmblockdrop.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Folders whose configs train a localizer on videos.
-FOLDERS = ('thumos14', 'activitynet13', 'multithumos', 'fineaction',
-           'demo_actions', 'ceiling_adl', 'grid_words')
+FOLDERS = [
+    *(f'configs/{name}' for name in ('thumos14', 'activitynet13',
+                                     'multithumos', 'fineaction',
+                                     'demo_actions')),
+    *(f'projects/{name}/configs' for name in ('ceiling_adl', 'grid_words'))
+]
 PATHS = sorted(
-    str(path.relative_to(ROOT / 'configs')) for folder in FOLDERS
-    for path in (ROOT / 'configs' / folder).glob('*.py'))
-FULL_SIZE = [path for path in PATHS if '_768' in path or '-768' in path]
+    str(path.relative_to(ROOT)) for folder in FOLDERS
+    for path in (ROOT / folder).glob('*.py'))
+FULL_SIZE = [path for path in PATHS if '-768x160' in path]
+#: Folders whose README has lines with ``--cfg-options``.
+WITH_VARIANTS = ('thumos14', 'activitynet13')
 PARTS = ('train', 'val', 'test', 'score')
 FPS = 10.
 LABELS = dict(
@@ -34,15 +43,63 @@ PUBLIC = ('thumos14', 'activitynet13', 'multithumos', 'fineaction')
 STEPS, PIXELS = 16, 32
 
 
-def read(path: str) -> Config:
-    """Config by its path inside ``configs``; written without yapf."""
-    cfg = Config.fromfile(ROOT / 'configs' / path)
+def commands(folder: str) -> List[List[str]]:
+    """Arguments of every line under *Variants* in a README, as bash reads it.
+
+    Args:
+        folder: One of ``WITH_VARIANTS``.
+
+    Returns:
+        For each line the program and its arguments.
+    """
+    card = (ROOT / 'configs' / folder / 'README.md').read_text()
+    lines = card.split('## Variants')[1].split('```')[1]
+    script = 'python() { printf "%s\\n" "$@" ""; }\n' + lines.replace(
+        'shell', '', 1)
+    done = subprocess.run(['bash', '-euc', script],
+                          check=True,
+                          capture_output=True,
+                          text=True)
+    return [call.split('\n') for call in done.stdout.strip().split('\n\n')]
+
+
+@functools.lru_cache(maxsize=None)
+def variants(folder: str) -> Dict[str, Config]:
+    """Configs of these lines, merged as the program does, by work folder."""
+    sys.path.insert(0, str(ROOT / 'tools'))
+    from train import merge_args, parse_args, read_config
+    found = {}
+    for _, config, *rest in commands(folder):
+        args = parse_args([str(ROOT / config), *rest])
+        found[Path(args.work_dir).name] = merge_args(read_config(args), args)
+    return found
+
+
+def read(name: str) -> Config:
+    """Config by its path, or by the name of a variant; without yapf."""
+    if '/' in name:
+        cfg = Config.fromfile(ROOT / name)
+    else:
+        cfg = variants(name.split('-')[0])[name]
     return Config(cfg.to_dict(), format_python_code=False)
+
+
+def kind_of(name: str) -> str:
+    """Data set of a config or variant."""
+    return Path(name).parts[1] if '/' in name else name.split('-')[0]
 
 
 def find(start: str) -> str:
     """The first config whose path begins so."""
     return next(path for path in PATHS if path.startswith(start))
+
+
+def crop_sizes(pipeline: Sequence[Dict[str, Any]]) -> List[int]:
+    """Sizes of the central or random squares that are cut out."""
+    return [
+        step.get('crop_size') or step['size'] for step in pipeline
+        if step['type'].endswith('Crop')
+    ]
 
 
 def localizer_of(cfg: Config) -> Dict[str, Any]:
@@ -74,7 +131,7 @@ def write_data(root: Path, kind: str, counts: Dict[str, int],
 
     Args:
         root: Folder of all data sets.
-        kind: Folder of the configs.
+        kind: The data set.
         counts: Videos by subset.
         frames: Length of each.
 
@@ -223,7 +280,7 @@ def _shrink_frames(pipeline: List[Dict[str, Any]]) -> None:
             _shrink_frames(step.transforms)
         elif step.type == 'Resize':
             step.scale = (-1 if -1 in step.scale else PIXELS, PIXELS)
-        elif step.type == 'CenterCrop':
+        elif 'crop_size' in step:
             step.crop_size = PIXELS
         elif step.type == 'RandomCrop':
             step.size = PIXELS

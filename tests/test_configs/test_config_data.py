@@ -2,35 +2,30 @@
 import warnings
 
 import pytest
-from config_kit import (PARTS, PIXELS, PUBLIC, ROOT, datasets, find, read,
-                        shorten_windows, use_data, write_data)
+from config_kit import (PARTS, PIXELS, PUBLIC, ROOT, datasets, find, kind_of,
+                        read, shorten_windows, use_data, write_data)
 
 from mmblockdrop.registry import DATASETS, METRICS
 
-#: One config for each way to read a data set.
+LORA = 'actionformer_vit-small-p16-lora_'
+#: One config or variant for each way to read a data set, and its pixels.
 READERS = {
-    'thumos14-160': 'thumos14/actionformer_vit-small-p16-lora_videomae-'
-    'k400-pre_2xb1-60e_thumos14-768x160.py',
-    'thumos14-224': 'thumos14/actionformer_vit-small-p16-lora_videomae-'
-    'k400-pre_2xb1-60e_thumos14-768x224.py',
-    'activitynet13-160': 'activitynet13/actionformer_vit-small-p16-lora_'
-    'videomae-k400-pre_4xb4-15e_activitynet13-768x160.py',
-    'activitynet13-224': 'activitynet13/actionformer_vit-small-p16-lora_'
-    'videomae-k400-pre_4xb4-15e_activitynet13-768x224.py',
-    'multithumos-160': 'multithumos/actionformer_vit-small-p16-lora_'
-    'videomae-k400-pre_2xb1-80e_multithumos-768x160.py',
-    'fineaction-160': 'fineaction/actionformer_vit-small-p16-lora_videomae-'
-    'k400-pre_4xb4-15e_fineaction-768x160.py',
-    'demo_actions-48': find('demo_actions/actionformer_'),
-    'ceiling_adl-48': find('ceiling_adl/actionformer_'),
-    'grid_words-32': find('grid_words/actionformer_')
+    find(f'configs/thumos14/{LORA}'): 160,
+    'thumos14-224': 224,
+    find(f'configs/activitynet13/{LORA}'): 160,
+    'activitynet13-224': 224,
+    find(f'configs/multithumos/{LORA}'): 160,
+    find(f'configs/fineaction/{LORA}'): 160,
+    find('configs/demo_actions/actionformer_'): 48,
+    find('projects/ceiling_adl/configs/actionformer_'): 48,
+    find('projects/grid_words/configs/actionformer_'): 32
 }
 
 
-@pytest.mark.parametrize('name', READERS)
-def test_every_loader_on_a_tiny_video(tmp_path, name):
-    kind, pixels = name.rsplit('-', 1)
-    cfg = read(READERS[name])
+@pytest.mark.parametrize('name,pixels', READERS.items())
+def test_every_loader_on_a_tiny_video(tmp_path, name, pixels):
+    kind = kind_of(name)
+    cfg = read(name)
     frames = shorten_windows(cfg)
     subsets = dict(training=5, validation=1)
     if kind not in PUBLIC:
@@ -45,8 +40,7 @@ def test_every_loader_on_a_tiny_video(tmp_path, name):
         seen[part] = set(dataset.video_names)
         packed = dataset[0]
         shown = config.window_size * config.frames_per_step
-        assert packed['inputs'].shape == (1, colours, shown, int(pixels),
-                                          int(pixels))
+        assert packed['inputs'].shape == (1, colours, shown, pixels, pixels)
         sample = packed['data_samples']
         assert 0 < sample.valid_steps <= config.window_size
         assert len(sample.video_labels) == 2
@@ -66,13 +60,12 @@ def test_every_loader_on_a_tiny_video(tmp_path, name):
 def test_every_data_set_is_tried():
     files = {
         path.stem
-        for path in (ROOT / 'configs/_base_/datasets').glob('*.py')
-        if path.stem != 'untrimmed_video' and 'frames' not in path.stem
+        for folder in ('configs/_base_/datasets', 'projects/*/configs/_base_')
+        for path in ROOT.glob(f'{folder}/*.py')
     }
-    tried = {name.rsplit('-', 1)[0] for name in READERS}
-    wired = {f'{p}_768x{s}' for p, s in
-             (name.rsplit('-', 1) for name in READERS) if p in PUBLIC}
-    assert files == tried | wired
+    assert files == {
+        *map(kind_of, READERS), 'untrimmed_video', 'square_frames'
+    }
 
 
 # Real annotations ---------------------------------------------------------
@@ -80,11 +73,15 @@ def test_every_data_set_is_tried():
 #: Folder beside the repository, file, videos of both subsets, and actions and
 #: classes of the test part (ActivityNet has 7293, three of zero length).
 REAL = {
-    'thumos14-160': ('thumos14_annotations', 'thumos_14_anno.json',
-                     dict(training=200, validation=211), 3325, 20),
-    'activitynet13-160': ('activitynet13', 'activitynet_13_train_val.json',
+    'thumos14': ('thumos14_annotations', 'thumos_14_anno.json',
+                 dict(training=200, validation=211), 3325, 20),
+    'activitynet13': ('activitynet13', 'activitynet_13_train_val.json',
                           dict(training=9649, validation=4728), 7290, 200)
 }
+
+
+def baseline(name):
+    return read(find(f'configs/{name}/{LORA}'))
 
 
 def annotations_of(name, tmp_path):
@@ -95,10 +92,9 @@ def annotations_of(name, tmp_path):
         return (shared, file, 'category_idx.txt'), (videos, actions, classes)
     warnings.warn(f'{shared} is absent: the data settings are checked on a '
                   'small file of the same form, not on the real annotations')
-    kind = name.rsplit('-', 1)[0]
     videos = dict(training=5, validation=2)
-    written = write_data(tmp_path, kind, videos, 24)
-    file = datasets(read(READERS[name]))['train'].ann_file
+    written = write_data(tmp_path, name, videos, 24)
+    file = datasets(baseline(name))['train'].ann_file
     return ((written, file, 'annotations/category_idx.txt'),
             (videos, 2 * videos['validation'], 2))
 
@@ -107,7 +103,7 @@ def annotations_of(name, tmp_path):
 def test_whole_annotation_files(tmp_path, name):
     (folder, file, names), (videos, actions, classes) = annotations_of(
         name, tmp_path)
-    cfg = read(READERS[name])
+    cfg = baseline(name)
     built = {}
     for part in ('train', 'val', 'test'):
         config = datasets(cfg)[part]
@@ -138,7 +134,7 @@ def test_whole_annotation_files(tmp_path, name):
 def test_without_the_data_the_key_and_the_folder_are_named(
         tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    cfg = read(READERS[name])
+    cfg = baseline(name)
     with pytest.raises(FileNotFoundError, match="data_root='data/.*13'|"
                        "data_root='data/thumos14'"):
         DATASETS.build(datasets(cfg)['train'])
@@ -148,7 +144,7 @@ def test_without_the_data_the_key_and_the_folder_are_named(
 
 
 def test_a_block_list_of_everything_is_an_error(tmp_path):
-    cfg = read(READERS['activitynet13-160'])
+    cfg = baseline('activitynet13')
     shorten_windows(cfg)
     folder = write_data(tmp_path, 'activitynet13',
                         dict(training=2, validation=1), PIXELS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from config_kit import (PUBLIC, datasets, find, localizer_of, read,
+from config_kit import (PUBLIC, datasets, find, kind_of, localizer_of, read,
                         shorten_windows, shrink, untrained, use_data,
                         write_data)
 from mmengine.evaluator import Evaluator
@@ -14,27 +14,24 @@ from mmblockdrop.apis import localize_video
 from mmblockdrop.compression import replay
 from mmblockdrop.registry import MODELS
 
-SMALL = '_vit-small-p16-lora_videomae-k400-pre_'
-BASELINE = f'thumos14/actionformer{SMALL}2xb1-60e_thumos14-768x160.py'
-LORA = f'thumos14/blockdrop{SMALL}2xb1-3x60e_thumos14-768x160.py'
-#: One config of every kind and data set; LORA has a test of its own.
+SMALL = 'vit-small-p16-lora_'
+#: One config of every kind and data set; THUMOS14 has a test of its own.
 ROUNDS = [
-    'thumos14/blockdrop_vit-small-p16_videomae-k400-pre_2xb1-3x60e_'
-    'thumos14-768x160.py',
-    f'thumos14/blockdrop-published{SMALL}2xb1-3x60e_thumos14-768x160.py',
-    f'activitynet13/blockdrop{SMALL}4xb4-3x15e_activitynet13-768x160.py',
-    f'multithumos/blockdrop{SMALL}2xb1-3x60e_multithumos-768x160.py',
-    f'fineaction/blockdrop{SMALL}4xb4-3x15e_fineaction-768x160.py',
-    find('demo_actions/blockdrop_'),
-    find('ceiling_adl/blockdrop_'),
-    find('grid_words/blockdrop_')
+    'thumos14-all-drop',
+    find(f'configs/thumos14/blockdrop-published_{SMALL}'),
+    find(f'configs/activitynet13/blockdrop_{SMALL}'),
+    find(f'configs/multithumos/blockdrop_{SMALL}'),
+    find(f'configs/fineaction/blockdrop_{SMALL}'),
+    find('configs/demo_actions/blockdrop_'),
+    find('projects/ceiling_adl/configs/blockdrop_'),
+    find('projects/grid_words/configs/blockdrop_')
 ]
 
 
 def small(path, tmp_path, work_dir='run'):
     """A config at a size that runs in seconds, with data to run on."""
     cfg = read(path)
-    kind = Path(path).parts[0]
+    kind = kind_of(path)
     subsets = dict(training=3, validation=1)
     if kind not in PUBLIC:
         subsets['test'] = 1
@@ -98,14 +95,15 @@ def test_one_round(tmp_path, path):
 
 def test_from_the_baseline_to_a_shorter_model(tmp_path):
     """LoRA of the baseline is merged; the average of its weights goes on."""
-    baseline = small(BASELINE, tmp_path, 'baseline')
+    baseline = small(
+        find(f'configs/thumos14/actionformer_{SMALL}'), tmp_path, 'baseline')
     runner = run(baseline)
     trained = [name for name, p in runner.model.named_parameters()
                if p.requires_grad and name.startswith('backbone')]
     assert trained and all(
         any(part in name for part in ('lora_', 'norm', 'patch_embed'))
         for name in trained)
-    cfg = small(LORA, tmp_path)
+    cfg = small(find(f'configs/thumos14/blockdrop_{SMALL}'), tmp_path)
     checkpoint = Path(baseline.work_dir) / 'epoch_1.pth'
     assert 'ema_state_dict' in torch.load(checkpoint, weights_only=False)
     cfg.model.checkpoint = str(checkpoint)

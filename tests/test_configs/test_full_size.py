@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from config_kit import FULL_SIZE, PATHS, ROOT, datasets, localizer_of, read
+from config_kit import (FULL_SIZE, PATHS, PUBLIC, ROOT, crop_sizes, datasets,
+                        find, kind_of, localizer_of, read)
 
 from mmblockdrop.compression import BlockStack
+from mmblockdrop.export.inputs import example_inputs
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity, empty_weights
 
@@ -30,27 +32,18 @@ def on_meta(model):
         return MODELS.build(model).to('meta').eval()
 
 
-def test_names_are_unique_for_mim():
-    paths = [
-        path for path in (ROOT / 'configs').rglob('*.py')
-        if '_base_' not in path.parts
-    ]
-    names = [path.name for path in paths]
-    assert len(names) == len(set(names)) and FULL_SIZE
-
-
-def test_every_size_of_every_data_set_is_there():
-    for data in ('thumos14', 'activitynet13'):
-        for vit in ENCODERS:
-            for kind in ('lora_768x160', 'full_768x160', 'lora_768x224'):
-                method, pixels = kind.split('_')
-                found = [
-                    p for p in FULL_SIZE if p.startswith(data) and f'{vit}' +
-                    ('-lora_' if method == 'lora' else '_') in p
-                    and p.endswith(f'{data}-{pixels}.py')
-                ]
-                stages = {Path(p).name.split('_')[0] for p in found}
-                assert {'actionformer', 'blockdrop'} <= stages, (vit, kind)
+@pytest.mark.parametrize('data,encoders', [
+    ('thumos14', list(ENCODERS)),
+    ('activitynet13', list(ENCODERS)),
+    ('multithumos', ['vit-small-p16', 'vit-large-p16', 'vit-giant-p14']),
+    ('fineaction', ['vit-small-p16', 'vit-large-p16']),
+])
+def test_one_pair_per_encoder_and_data_set(data, encoders):
+    found = sorted(
+        tuple(Path(path).stem.split('_')[:2]) for path in FULL_SIZE
+        if kind_of(path) == data and 'published' not in path)
+    assert found == sorted((stage, f'{vit}-lora') for vit in encoders
+                           for stage in ('actionformer', 'blockdrop'))
 
 
 @pytest.mark.parametrize('path', FULL_SIZE)
@@ -63,21 +56,15 @@ def test_name_and_content_agree(configs, path):
     encoder = model.backbone
     assert (encoder.embed_dims, encoder.depth) == (width, depth)
     assert model.projection.in_channels == width
-    lora = dict(rank=width // 4) if f'{vit}-lora' in name else None
+    lora = dict(rank=width // 4)
     assert encoder.lora == lora
-    assert encoder.trainable == (
-        ['lora_', 'norm', 'patch_embed'] if lora else None)
+    assert encoder.trainable == ['lora_', 'norm', 'patch_embed']
     gpus, batch, epochs = re.search(r'_(\d+)xb(\d+)-([\dx]+)e_', name).groups()
     assert cfg.train_dataloader.batch_size == int(batch)
     assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch)
     frames, pixels = re.search(r'-(\d+)x(\d+)$', name).groups()
-    crop, = {
-        step.crop_size
-        for data in datasets(cfg).values() for step in data.pipeline
-        if step.type == 'CenterCrop'
-    }
-    assert crop == int(pixels)
     for data in datasets(cfg).values():
+        assert crop_sizes(data.pipeline) == [int(pixels)]
         assert data.window_size == model.window_size
         assert data.window_size * data.frames_per_step == int(frames)
     if name.startswith('actionformer'):
@@ -94,19 +81,25 @@ def test_name_and_content_agree(configs, path):
     ]
 
 
+@pytest.mark.parametrize('data', PUBLIC)
+def test_shape_of_the_inputs_is_told(configs, data):
+    cfg = configs[find(f'configs/{data}/actionformer_vit-small-p16-lora_')]
+    assert example_inputs(cfg, cfg.model).shape == (1, 1, 3, 768, 160, 160)
+
+
 @pytest.mark.parametrize(
     'path', [p for p in PATHS if not Path(p).stem.startswith('actionformer')])
 def test_block_drop_inherits_from_its_baseline(configs, path):
     """The checkpoint it starts from is the last of a config beside it."""
     cfg = configs[path]
     folder, name = Path(cfg.model.checkpoint).parts[-2:]
-    baseline = configs[f'{Path(path).parts[0]}/{folder}.py']
+    baseline = configs[str(Path(path).parent / f'{folder}.py')]
     assert name == f'epoch_{baseline.train_cfg.max_epochs}.pth'
     published = Path(path).stem.startswith('blockdrop-published')
     if not published:
         assert cfg.model.localizer == baseline.model
     if path in FULL_SIZE:
-        lines = (ROOT / 'configs' / path).read_text().splitlines()
+        lines = (ROOT / path).read_text().splitlines()
         assert len(lines) <= 24
 
 
@@ -114,10 +107,8 @@ def unique_models(configs):
     """Localizers that differ, with the sizes of frames they are used at."""
     found = {}
     for path, cfg in configs.items():
-        crops = [step.crop_size for step in cfg.test_dataloader.dataset
-                 .pipeline if step.type == 'CenterCrop']
+        size, = crop_sizes(cfg.test_dataloader.dataset.pipeline)
         model = localizer_of(cfg)
-        size = crops[0] if crops else model.backbone.img_size
         found.setdefault(str(model), (path, model, set()))[2].add(size)
     return list(found.values())
 
@@ -151,7 +142,7 @@ def test_models_are_built_and_run_without_weights(configs, quick_tables):
                 ENCODERS[vit][2], abs=1), path
             seen.add(vit)
         frames = cfg.window_size * dict(thumos14=1, multithumos=1).get(
-            Path(path).parts[0], 4 if vit else 2)
+            kind_of(path), 4 if vit else 2)
         for size in sizes:
             inputs = torch.empty(
                 1, 1, cfg.backbone.get('in_channels', 3), frames, size, size,

@@ -3,17 +3,17 @@ import copy
 
 import pytest
 import torch
-from config_kit import FULL_SIZE, localizer_of, read, shrink
+from config_kit import FULL_SIZE, find, kind_of, localizer_of, read, shrink
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
 from mmblockdrop.registry import MODELS
 from mmblockdrop.rounds.schedule import Phase
 
-SMALL = '_vit-small-p16-lora_videomae-k400-pre_'
-THUMOS = f'thumos14/blockdrop{SMALL}2xb1-3x60e_thumos14-768x160.py'
-DEEP = THUMOS.replace('small', 'large').replace('3x60e', '6x60e')
-ANET = f'activitynet13/blockdrop{SMALL}4xb4-3x15e_activitynet13-768x160.py'
+SMALL = 'vit-small-p16-lora_'
+THUMOS = find(f'configs/thumos14/blockdrop_{SMALL}')
+DEEP = find('configs/thumos14/blockdrop_vit-large-p16-lora_')
+ANET = find(f'configs/activitynet13/blockdrop_{SMALL}')
 
 
 def rates(schedulers, base_lrs, per_epoch, iterations):
@@ -99,12 +99,10 @@ def group_of(name, parameter):
 @pytest.mark.parametrize('path,detector,encoder', [
     (THUMOS, 1e-4, 1e-4),
     (ANET, 1e-3, 1e-4),
-    (THUMOS.replace('-lora_', '_'), 1e-4, 1e-5),
-    (ANET.replace('-lora_', '_'), 1e-3, 1e-5),
-    (THUMOS.replace('blockdrop', 'actionformer').replace('3x60e', '60e'),
-     1e-4, 5e-5),
-    (ANET.replace('blockdrop', 'actionformer').replace('3x15e', '15e'),
-     1e-3, 5e-5),
+    ('thumos14-all-drop', 1e-4, 1e-5),
+    ('activitynet13-all-drop', 1e-3, 1e-5),
+    (find(f'configs/thumos14/actionformer_{SMALL}'), 1e-4, 5e-5),
+    (find(f'configs/activitynet13/actionformer_{SMALL}'), 1e-3, 5e-5),
 ])
 def test_rates_and_decay_of_all_parameters(tmp_path, path, detector, encoder):
     cfg = read(path)
@@ -144,10 +142,9 @@ def test_averages_and_distillation_of_all_rounds():
         assert cls.get('activation', 'softmax') == (
             'sigmoid' if anet else 'softmax')
         assert cfg.model.alignments.seg.loss.type == 'mmblockdrop.DIoULoss'
-        at_half = 'thumos14' in path and 'multithumos' not in path
+        at_half = kind_of(path) == 'thumos14'
         metric = 'tad/mAP@0.50' if at_half else 'tad/mAP'
         assert cfg.train_cfg.metric == cfg.train_cfg.scorer.metric == metric
         assert 'protect' not in cfg.train_cfg
-        assert not cfg.train_cfg.get('lora', None) or (
-            cfg.train_cfg.lora.rank * 4 ==
+        assert cfg.train_cfg.lora.rank * 4 == (
             cfg.model.localizer.backbone.embed_dims)

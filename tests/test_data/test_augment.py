@@ -1,9 +1,12 @@
-"""RandAugment on clips."""
+"""RandAugment and square crops of clips."""
+import random
+
 import numpy as np
 import pytest
 import torch
 
 from mmblockdrop.data import RandAugmentClip
+from mmblockdrop.registry import TRANSFORMS
 
 
 def clip(frames=3):
@@ -30,3 +33,28 @@ def test_all_frames_alike_and_by_the_seed_of_numpy():
 def test_strength_out_of_range():
     with pytest.raises(ValueError, match='magnitude=31 must be between 0'):
         RandAugmentClip(magnitude=31)
+
+
+@pytest.mark.parametrize('crop,steps', [
+    ('SquareCrop', [dict(type='Resize', scale=(-1, 21)),
+                    dict(type='CenterCrop', crop_size=21)]),
+    ('RandomSquareCrop', [
+        dict(type='Resize', scale=(-1, 24)), dict(type='RandomResizedCrop'),
+        dict(type='Resize', scale=(21, 21), keep_ratio=False)]),
+])
+def test_square_crops_are_those_of_mmaction2(crop, steps):
+    built = [[TRANSFORMS.build(dict(step, type=f"{scope}.{step['type']}"))
+              for step in chain] for scope, chain in (
+        ('mmblockdrop', [dict(type=crop, crop_size=21)]), ('mmaction', steps))]
+    found = []
+    for chain in built:
+        random.seed(0)
+        np.random.seed(0)
+        results = dict(clip(), img_shape=(24, 32), modality='RGB')
+        for transform in chain:
+            results = transform(results)
+        found.append(results)
+    ours, theirs = found
+    assert ours['img_shape'] == (21, 21) and len(ours['imgs']) == 3
+    assert all(map(np.array_equal, ours['imgs'], theirs['imgs']))
+    assert 'crop_size=21' in repr(built[0][0])

@@ -96,6 +96,14 @@ def test_what_is_random_is_refused(build, name):
         build(dict(a=dict()), pipeline=[frames])
 
 
+def test_random_transforms_of_ours_are_rejected(build):
+    frames = cached('cache')
+    frames['transforms'].append(
+        dict(type='mmblockdrop.RandomSquareCrop', crop_size=16))
+    with pytest.raises(ValueError, match='RandomSquareCrop'):
+        build(dict(a=dict()), pipeline=[frames])
+
+
 def test_transforms_must_open_and_decode(build):
     with pytest.raises(ValueError, match='open the video first'):
         build(dict(a=dict()), pipeline=[

@@ -118,7 +118,7 @@ def image_size(pipeline: Sequence[dict]) -> Optional[Tuple[int, int]]:
         elif kind == 'Resize' and not step.get('keep_ratio', True):
             width, height = step['scale']
             size = (height, width)
-        elif kind in ('CenterCrop', 'ThreeCrop'):
+        elif kind in ('CenterCrop', 'SquareCrop', 'ThreeCrop'):
             crop = step['crop_size']
             size = (crop, crop) if isinstance(crop, int) else (crop[1],
                                                                crop[0])

@@ -3,7 +3,7 @@
 # class scores of whole videos names them. The best epoch is chosen, and
 # candidates are scored, on training videos without classes. The block list
 # names the videos that are no longer on-line.
-_base_ = './untrimmed_video.py'
+_base_ = ['./untrimmed_video.py', './square_frames.py']
 data_root = 'data/activitynet13'
 window_size = 192
 val_split = dict(ratio=0.05, seed=0)
@@ -18,34 +18,30 @@ videos = dict(
     frames_per_step=4,
     # Saves asking every file; each is stretched by its own number of frames.
     fps=15)
+one_class = dict(**videos, class_agnostic=True, subset='training')
+train_part = dict(**one_class, split=dict(part='train', **val_split))
+val_part = dict(**one_class, split=dict(part='val', **val_split))
 
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,
     dataset=dict(
-        **videos,
-        class_agnostic=True,
-        subset='training',
-        split=dict(part='train', **val_split),
-        filter_cfg=dict(min_action_share=0.01)))
+        **train_part,
+        filter_cfg=dict(min_action_share=0.01),
+        pipeline=_base_.train_pipeline))
 val_dataloader = dict(
     batch_size=4,
     num_workers=4,
-    dataset=dict(
-        **videos,
-        class_agnostic=True,
-        subset='training',
-        split=dict(part='val', **val_split)))
+    dataset=dict(**val_part, pipeline=_base_.test_pipeline))
 test_dataloader = dict(
-    batch_size=4, num_workers=4, dataset=dict(**videos, subset='validation'))
-score_dataloader = dict(
     batch_size=4,
     num_workers=4,
     dataset=dict(
-        **videos,
-        class_agnostic=True,
-        subset='training',
-        split=dict(part='train', **val_split)))
+        **videos, subset='validation', pipeline=_base_.test_pipeline))
+score_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    dataset=dict(**train_part, pipeline=_base_.test_pipeline))
 
 val_evaluator = dict(
     tiou_thresholds=[

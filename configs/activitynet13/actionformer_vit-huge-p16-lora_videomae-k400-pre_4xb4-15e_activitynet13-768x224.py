@@ -1,8 +1,0 @@
-_base_ = [
-    '../_base_/models/actionformer_videomae-huge.py',
-    '../_base_/models/whole_video.py',
-    '../_base_/datasets/activitynet13_768x224.py',
-    '../_base_/schedules/finetune_15e.py',
-    '../_base_/ema_runtime.py'
-]
-model = _base_.whole_video

@@ -1,6 +1,0 @@
-_base_ = [
-    '../_base_/models/actionformer_videomae-small.py',
-    '../_base_/datasets/thumos14_768x224.py',
-    '../_base_/schedules/finetune_60e.py',
-    '../_base_/ema_runtime.py'
-]

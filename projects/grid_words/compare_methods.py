@@ -1,0 +1,344 @@
+"""Compare ways of dropping blocks, with the same training for each.
+
+    python projects/grid_words/compare_methods.py [--seeds 0 1 2] [--jobs 2]
+        [--encoder patches|stem]
+
+For every seed: the full model; progressive drops with alignment (ours) and
+with ground truth only; all blocks at once with alignment; random blocks,
+progressively with alignment; and shallow models from scratch, which train as
+many epochs longer as the others spend on alignment. Candidates are scored on
+training videos, the best epoch is chosen on the validation part, the test
+part is only read for the table. Finished runs are reused, interrupted ones
+are resumed. Run it in the root of the repository.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from mmblockdrop.utils.writing import whole_file
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+CONFIGS = 'projects/grid_words/configs'
+METRICS = ('tad/mAP@0.50', 'tad/mAP')
+#: Configs of the full model, of block drop, and of ground truth only.
+ENCODERS = {
+    'patches': [
+        f'{CONFIGS}/{method}_vit-w96-d8_{epochs}_grid-words.py'
+        for method, epochs in (('actionformer', '36e'), ('blockdrop', '4x2e'),
+                               ('blockdrop-gt', '4x2e'))
+    ],
+    'stem': [
+        f'{CONFIGS}/{method}_stem-vit-w96-d8_{epochs}_grid-words.py'
+        for method, epochs in (('actionformer', '20e'), ('blockdrop', '4x2e'),
+                               ('blockdrop-gt', '4x2e'))
+    ],
+}
+
+
+@dataclass
+class Method:
+    """One way to obtain a model of a given depth.
+
+    Args:
+        name: Row of the table.
+        blocks: Remaining blocks.
+        config: Config that trains it.
+        options: ``--cfg-options`` for that config.
+        scratch: Trained from scratch, not from the full model.
+        round: Which round's result is tested.
+        run: Folder of the run that gives it; by default ``name-blocks``.
+    """
+    name: str
+    blocks: int
+    config: str
+    options: Sequence[str] = ()
+    scratch: bool = False
+    round: int = 1
+    run: str = ''
+
+    def __post_init__(self) -> None:
+        self.run = self.run or f'{self.name}-{self.blocks}'
+
+
+def methods(configs: Sequence[str], depth: int, epochs: int,
+            per_round: int) -> List[Method]:
+    """Rows of the table.
+
+    Args:
+        configs: One entry of ``ENCODERS``.
+        depth: Blocks of the full model.
+        epochs: Epochs of the full model.
+        per_round: Epochs of alignment per dropped block.
+
+    Returns:
+        In the order of the table.
+    """
+    baseline, block_drop, gt_only = configs
+    quarter, half = depth // 4, depth // 2
+    rows = [Method('full', depth, baseline, scratch=True)]
+    for drops in (quarter, half):
+        remaining = depth - drops
+        for name, config, options in (
+            ('ours', block_drop, []), ('gt-only', gt_only, []),
+            ('random', block_drop,
+             ['train_cfg.scorer.type=mmblockdrop.RandomScorer'])):
+            rows.append(
+                Method(
+                    name,
+                    remaining,
+                    config,
+                    options,
+                    round=drops,
+                    run=name))
+        rows.append(
+            Method('at-once', remaining, block_drop, [
+                f'train_cfg.drops={drops}',
+                f'train_cfg.drops_per_round={drops}',
+                f'train_cfg.epochs_per_round={drops * per_round}'
+            ]))
+        longer = epochs + drops * per_round
+        rows.append(
+            Method(
+                'shallow',
+                remaining,
+                baseline, [
+                    f'model.backbone.depth={remaining}',
+                    f'train_cfg.max_epochs={longer}'
+                ],
+                scratch=True))
+    return rows
+
+
+def command(method: Method, folder: Path, seed: int,
+            full: Path) -> List[str]:
+    """Command that trains a method.
+
+    Args:
+        method: The method.
+        folder: Its work directory.
+        seed: Seed.
+        full: The trained full model.
+
+    Returns:
+        The arguments.
+    """
+    options = [*method.options, f'randomness.seed={seed}']
+    if not method.scratch:
+        options.append(f'model.checkpoint={full}')
+        if method.name == 'random':
+            options.append(f'train_cfg.scorer.seed={seed}')
+    return [
+        sys.executable, '-W', 'ignore',
+        str(TOOLS / 'train.py'), method.config,
+        '--work-dir',
+        str(folder), '--resume', 'auto', '--cfg-options', *options
+    ]
+
+
+def run(args: Sequence[str], log: Path) -> None:
+    """Run a program with its output in a file.
+
+    Args:
+        args: Command.
+        log: File that the output is added to.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open('a') as file:
+        code = subprocess.call(args, stdout=file, stderr=subprocess.STDOUT)
+    if code:
+        raise RuntimeError(f'status {code}, see {log}')
+
+
+def outcome(method: Method, root: Path, seed: int, full: Path,
+            epochs: int) -> Dict[str, Any]:
+    """Train and test a method for one seed, unless done.
+
+    Args:
+        method: The method.
+        root: Where everything goes.
+        seed: Seed.
+        full: The trained full model.
+        epochs: Epochs of a model from scratch.
+
+    Returns:
+        Test metrics.
+    """
+    result = root / f'seed{seed}' / f'{method.name}-{method.blocks}.json'
+    if result.exists():
+        return json.loads(result.read_text())
+    folder = root / f'seed{seed}' / method.run
+    if method.scratch:
+        weights = folder / f'epoch_{epochs}.pth'
+    else:
+        weights = folder / f'round_{method.round}.pth'
+    if not weights.exists():
+        run(command(method, folder, seed, full), folder / 'train.log')
+    tested = root / f'seed{seed}' / f'test-{method.name}-{method.blocks}'
+    depth = [o for o in method.options if 'backbone.depth' in o]
+    extra = ['--cfg-options', *depth] if depth else []
+    run([
+        sys.executable, '-W', 'ignore',
+        str(TOOLS / 'test.py'), method.config,
+        str(weights), '--work-dir',
+        str(tested), *extra
+    ], tested / 'test.log')
+    metrics = json.loads(
+        sorted(tested.glob('*/*.json'))[-1].read_text().splitlines()[-1])
+    with whole_file(result) as partial:
+        partial.write_text(json.dumps(metrics))
+    return metrics
+
+
+def compare(rows: Sequence[Method], root: Path, seeds: Sequence[int],
+            jobs: int, epochs: int, per_round: int) -> None:
+    """All methods for all seeds, ``jobs`` runs at a time.
+
+    Args:
+        rows: The methods, the full model first.
+        root: Where everything goes.
+        seeds: Seeds.
+        jobs: Runs side by side.
+        epochs: Epochs of the full model.
+        per_round: Epochs of alignment per dropped block.
+    """
+    trained: Dict[int, Future] = {}
+
+    def task(seed: int, group: Sequence[Method]) -> None:
+        if group[0] is not rows[0]:
+            trained[seed].result()
+        full = root / f'seed{seed}' / rows[0].run / f'epoch_{epochs}.pth'
+        for method in group:
+            longer = epochs + (rows[0].blocks - method.blocks) * per_round
+            key = f'{method.name}-{method.blocks}'
+            metrics = outcome(method, root, seed, full, longer)
+            print(f'seed {seed} {key}: {100 * metrics["tad/mAP"]:.1f}',
+                  flush=True)
+
+    groups = [[m for m in rows[1:] if m.run == run]
+              for run in dict.fromkeys(m.run for m in rows[1:])]
+    with ThreadPoolExecutor(jobs) as pool:
+        # First in, first out: whoever waits for a full model finds it done
+        # or in work. What takes longest comes last.
+        for seed in seeds:
+            trained[seed] = pool.submit(task, seed, rows[:1])
+        rest = [
+            pool.submit(task, seed, group)
+            for group in sorted(groups, key=lambda g: g[0].scratch)
+            for seed in seeds
+        ]
+        for future in [*trained.values(), *rest]:
+            future.result()
+
+
+def table(rows: Sequence[Method],
+          found: Dict[int, Dict[str, Dict[str, Any]]]) -> str:
+    """Mean and spread over the seeds that are finished.
+
+    Args:
+        rows: The methods.
+        found: Seed to ``name-blocks`` to metrics.
+
+    Returns:
+        Markdown.
+    """
+    lines = [
+        '| method | blocks | test mAP@0.5 | test mAP@0.3:0.7 | seeds |',
+        '| --- | --- | --- | --- | --- |'
+    ]
+    for method in rows:
+        key = f'{method.name}-{method.blocks}'
+        done = [f[key] for f in found.values() if key in f]
+        if not done:
+            continue
+        cells = []
+        for metric in METRICS:
+            values = [100 * metrics[metric] for metrics in done]
+            cell = f'{statistics.mean(values):.1f}'
+            if len(values) > 1:
+                cell += f' ± {statistics.stdev(values):.1f}'
+            cells.append(cell)
+        lines.append(f'| {method.name} | {method.blocks} | '
+                     f'{" | ".join(cells)} | {len(done)} |')
+    return '\n'.join(lines)
+
+
+def finished(rows: Sequence[Method], root: Path,
+             seeds: Sequence[int]) -> Dict[int, Dict[str, Dict[str, Any]]]:
+    """What earlier calls have found.
+
+    Args:
+        rows: The methods.
+        root: Where everything is.
+        seeds: Seeds.
+
+    Returns:
+        Seed to ``name-blocks`` to metrics.
+    """
+    found: Dict[int, Dict[str, Dict[str, Any]]] = {s: {} for s in seeds}
+    for seed in seeds:
+        for method in rows:
+            key = f'{method.name}-{method.blocks}'
+            result = root / f'seed{seed}' / f'{key}.json'
+            if result.exists():
+                found[seed][key] = json.loads(result.read_text())
+    return found
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run everything that is not done yet and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument(
+        '--jobs', type=int, default=2, help='runs side by side')
+    parser.add_argument(
+        '--encoder',
+        choices=ENCODERS,
+        default='patches',
+        help='patches straight into the blocks, or a convolutional stem '
+        'in front of them')
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        help='default: work_dirs/compare_grid-ENCODER')
+    parser.add_argument(
+        '--methods', nargs='+', help='rows to run; all if left out')
+    parser.add_argument(
+        '--table', action='store_true', help='run nothing, print what is done')
+    args = parser.parse_args(argv)
+    from mmengine.config import Config
+    configs = ENCODERS[args.encoder]
+    work_dir = args.work_dir or Path(f'work_dirs/compare_grid-{args.encoder}')
+    epochs = Config.fromfile(configs[0]).train_cfg.max_epochs
+    drop = Config.fromfile(configs[1])
+    per_round = drop.train_cfg.epochs_per_round
+    rows = methods(configs, drop.model.localizer.backbone.depth, epochs,
+                   per_round)
+    names = list(dict.fromkeys(m.name for m in rows))
+    chosen = args.methods or names
+    if set(chosen) - set(names):
+        parser.error(f'--methods {" ".join(chosen)}: expected some of {names}')
+    os.environ.setdefault('OMP_NUM_THREADS',
+                          str(max((os.cpu_count() or 1) // args.jobs, 1)))
+    if not args.table:
+        wanted = [m for m in rows if m is rows[0] or m.name in chosen]
+        compare(wanted, work_dir, args.seeds, args.jobs, epochs,
+                per_round)
+    text = table(rows, finished(rows, work_dir, args.seeds))
+    (work_dir / 'table.md').write_text(text + '\n')
+    print(text)
+
+
+if __name__ == '__main__':
+    main()
