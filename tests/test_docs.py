@@ -67,8 +67,8 @@ def test_headings_that_are_linked_are_there(page):
 def test_programs_have_the_options(page):
     text = (ROOT / page).read_text().replace('\\\n', ' ')
     for line in text.splitlines():
-        found = re.search(r'(?:python|bash) ((?:tools|demo|projects)/[\w./]+)(.*)',
-                          line)
+        found = re.search(
+            r'(?:python|bash) ((?:tools|demo|projects)/[\w./]+)(.*)', line)
         if found is None or found.group(1).endswith('...'):
             continue
         program, rest = found.groups()

@@ -1,6 +1,7 @@
 # ActionFormer on eight blocks of width 64, from raw grey pixels, from scratch.
-# A block sees windows of four steps, the localizer behind them has one level and
-# few convolutions: what lies seconds apart only the depth of the encoder joins.
+# A block sees windows of four steps, and the localizer behind them has one
+# level and few convolutions: only the depth of the encoder relates gestures
+# that are seconds apart.
 _base_ = [
     '../_base_/models/actionformer_vit-w96-d8.py',
     '../_base_/datasets/demo_actions.py',

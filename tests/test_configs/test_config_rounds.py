@@ -49,7 +49,7 @@ def run(cfg):
 
 
 def check_round(cfg):
-    """What a round leaves fits the plain localizer; returns the model."""
+    """The result of a round fits the plain localizer; returns the model."""
     work_dir = Path(cfg.work_dir)
     record = json.loads((work_dir / 'blockdrop.json').read_text())
     entry, = record['rounds']

@@ -1,8 +1,8 @@
-# ActivityNet-1.3. A whole video is laid on 192 steps of four frames. The
-# localizer finds actions of any class; when it is tested, a file with the
-# class scores of whole videos names them. The best epoch is chosen, and
-# candidates are scored, on training videos without classes. The block list
-# names the videos that are no longer on-line.
+# ActivityNet-1.3. A whole video is resampled to 192 grid steps of four frames.
+# The localizer finds actions of any class; in testing a file with class scores
+# of whole videos gives their classes. The best epoch is chosen, and candidates
+# are scored, on training videos without classes. The block list names the
+# videos that are no longer online.
 _base_ = ['./untrimmed_video.py', './square_frames.py']
 data_root = 'data/activitynet13'
 window_size = 192
@@ -16,7 +16,8 @@ videos = dict(
     windows='resize',
     window_size=window_size,
     frames_per_step=4,
-    # Saves asking every file; each is stretched by its own number of frames.
+    # No file has to be opened for its rate: resampling goes by the number of
+    # frames.
     fps=15)
 one_class = dict(**videos, class_agnostic=True, subset='training')
 train_part = dict(**one_class, split=dict(part='train', **val_split))

@@ -1,5 +1,5 @@
-# Videos written by tools/data/make_demo_data.py: nine actions that show in what
-# an actor does at their two ends, 20 to 60 s at 10 frames per second.
+# Videos written by tools/data/make_demo_data.py: nine actions, told apart by
+# what an actor does at both ends of each; 20 to 60 s, 10 frames per second.
 _base_ = './untrimmed_video.py'
 data_root = 'data/demo_actions'
 cache_dir = 'data/cache/demo_actions'
