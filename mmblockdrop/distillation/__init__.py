@@ -1,14 +1,14 @@
-"""The teacher beside the student."""
-from .alignments import Alignment, ClassAlignment, SegmentAlignment
+"""The student and its teacher: what is recorded, compared and learned."""
+from .alignments import (Alignment, BlockAlignment, ClassAlignment,
+                         FeatureAlignment, ModuleAlignment, SegmentAlignment)
 from .losses import (BinaryKLLoss, ClassDKDLoss, ClassKLLoss, FeatureMSELoss,
                      TokenRelationLoss)
-from .feature_alignments import BlockAlignment, ModuleAlignment, PathwiseAlignment
-from .recorder import tap
+from .recorder import record
 from .wrapper import TeacherStudentWrapper
 
 __all__ = [
     'Alignment', 'BinaryKLLoss', 'BlockAlignment', 'ClassAlignment',
-    'ClassDKDLoss', 'ClassKLLoss', 'FeatureMSELoss', 'ModuleAlignment',
-    'PathwiseAlignment', 'SegmentAlignment', 'TeacherStudentWrapper',
-    'TokenRelationLoss', 'tap'
+    'ClassDKDLoss', 'ClassKLLoss', 'FeatureAlignment', 'FeatureMSELoss',
+    'ModuleAlignment', 'SegmentAlignment', 'TeacherStudentWrapper',
+    'TokenRelationLoss', 'record'
 ]

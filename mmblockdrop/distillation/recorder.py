@@ -11,8 +11,8 @@ INPUT = ':input'
 
 
 @contextmanager
-def listen(model: nn.Module, paths: Iterable[str],
-           heard: Callable[[str, Any], None]) -> Iterator[None]:
+def on_output(model: nn.Module, paths: Iterable[str],
+              callback: Callable[[str, Any], None]) -> Iterator[None]:
     """Call back whenever one of some modules has run.
 
     Args:
@@ -20,7 +20,7 @@ def listen(model: nn.Module, paths: Iterable[str],
         paths: Dotted paths of its modules; the empty path is the model itself.
             ``<path>:input`` asks for the first input of the module instead of
             its output.
-        heard: Called with the path and the value.
+        callback: Called with the path and the value.
 
     Raises:
         ValueError: A path names no module.
@@ -32,7 +32,7 @@ def listen(model: nn.Module, paths: Iterable[str],
         def hook(module, args, kwargs, output):
             if path.endswith(INPUT):
                 output = args[0] if args else next(iter(kwargs.values()))
-            heard(path, output)
+            callback(path, output)
 
         return hook
 
@@ -48,15 +48,16 @@ def listen(model: nn.Module, paths: Iterable[str],
 
 
 @contextmanager
-def tap(model: nn.Module, paths: Iterable[str]) -> Iterator[Dict[str, Any]]:
-    """Keep the outputs of some modules inside a ``with`` statement.
+def record(model: nn.Module,
+           paths: Iterable[str]) -> Iterator[Dict[str, Any]]:
+    """Record the outputs of some modules inside a ``with`` statement.
 
     Where a module runs several times, as an encoder that takes its clips in
     chunks, its tensors are joined along the first dimension.
 
     Args:
         model: Model that will run inside the statement.
-        paths: As in :func:`listen`.
+        paths: As in :func:`on_output`.
 
     Yields:
         Path to output, filled while the model runs.
@@ -70,7 +71,7 @@ def tap(model: nn.Module, paths: Iterable[str]) -> Iterator[Dict[str, Any]]:
     def keep(path: str, value: Any) -> None:
         outputs[path] = joined(path, outputs, value)
 
-    with listen(model, paths, keep):
+    with on_output(model, paths, keep):
         yield outputs
 
 

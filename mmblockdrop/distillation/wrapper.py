@@ -1,6 +1,6 @@
 """The student and its frozen teacher, as one model."""
 import copy
-from typing import Any, Callable, Dict, List, Optional, Set, Union
+from typing import Any, Dict, List, Optional, Set, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from mmblockdrop.registry import MODELS
 from .checkpoint import load_localizer, load_whole, read_localizer
-from .collector import SideBySide
-from .recorder import listen, not_in_place, tap
-from .walking import RunsAgain, WalkingTeacher
+from .collector import AlignmentCollector
+from .recorder import not_in_place, on_output, record
 
 __all__ = [
     'TeacherStudentWrapper', 'load_localizer', 'load_whole', 'read_localizer'
@@ -41,18 +40,11 @@ class TeacherStudentWrapper(BaseModel):
             predictions are made on the way to the loss only (PEM, TCANet,
             recognizers with their head); the losses are thrown away. Defaults
             to 'tensor'.
-        together: Let the two walk through the localizer together: the teacher
-            waits in a thread at every module that is compared until the
-            student has come there, so that its features need not be kept. If
-            one of these modules turns out to run several times in a step, the
-            step begins anew, and from then on the teacher runs first. For
-            large encoders whose activations are recomputed; a step takes some
-            4 % longer on a CPU. Defaults to False, the teacher runs first.
 
     Raises:
         FileNotFoundError: ``checkpoint`` does not exist.
         ValueError: The checkpoint does not fit the localizer; the error
-            lists the keys.
+            lists the keys. Or an argument that was removed is given.
     """
 
     def __init__(self,
@@ -62,7 +54,14 @@ class TeacherStudentWrapper(BaseModel):
                  task_weight: float = 1.,
                  data_preprocessor: Optional[dict] = None,
                  teacher_mode: str = 'tensor',
-                 together: bool = False) -> None:
+                 **removed: Any) -> None:
+        if 'together' in removed:
+            raise ValueError(
+                f'model.together={removed["together"]!r} was removed: the '
+                'teacher always runs first, and its features are let go '
+                'while the student runs. Delete the key.')
+        if removed:
+            raise TypeError(f'TeacherStudentWrapper has no {sorted(removed)}')
         if teacher_mode not in ('tensor', 'loss'):
             raise ValueError(f'model.teacher_mode is {teacher_mode!r}, '
                              "expected 'tensor' or 'loss'")
@@ -83,8 +82,6 @@ class TeacherStudentWrapper(BaseModel):
         self.alignments = nn.ModuleDict(
             {name: MODELS.build(cfg) for name, cfg in alignments.items()})
         self.__dict__['teacher'] = None
-        # None: to be tried. Becomes False where it cannot be.
-        self.together: Optional[bool] = None if together else False
         self._register_state_dict_hook(_keep_student_only)
         self._register_load_state_dict_pre_hook(_accept_student)
 
@@ -118,7 +115,7 @@ class TeacherStudentWrapper(BaseModel):
         teacher.requires_grad_(False)
         teacher.to(next(self.student.parameters()).device)
         for model in (teacher, self.student):
-            with tap(model, self.alignment_paths()):
+            with record(model, self.alignment_paths()):
                 pass
         self.__dict__['teacher'] = teacher.eval()
 
@@ -138,7 +135,7 @@ class TeacherStudentWrapper(BaseModel):
                 inputs: Tensor,
                 data_samples: Optional[list] = None,
                 mode: str = 'tensor') -> Union[Dict[str, Tensor], List, Any]:
-        """Run the student, and in training the teacher beside it.
+        """Run the student, in training after the teacher.
 
         Args:
             inputs: What the localizer takes.
@@ -157,42 +154,23 @@ class TeacherStudentWrapper(BaseModel):
         if self.teacher is None:
             raise RuntimeError('TeacherStudentWrapper has no teacher yet: '
                                'call init_weights() before training.')
-        # Without gradients encoders may cut a batch into several runs.
-        if self.together is not False and torch.is_grad_enabled():
-            first = self.together is None
-            restore = _put_back(self.student) if first else lambda: None
-            try:
-                losses = self._losses(inputs, data_samples, together=True)
-                self.together = True
-                return losses
-            except RunsAgain:
-                self.together = False
-                restore()
-        return self._losses(inputs, data_samples, together=False)
-
-    def _losses(self, inputs: Tensor, data_samples: Optional[list],
-                together: bool) -> Dict[str, Tensor]:
-        """Task losses and alignments of a batch."""
         paths = self.alignment_paths()
-        with WalkingTeacher(
-                self.teacher, paths, lambda: self.teacher(
-                    inputs, data_samples, mode=self.teacher_mode)) as teacher:
-            if not together:
-                teacher.finish()
-            beside = SideBySide(self.alignments, self.student, teacher,
-                                data_samples)
-            with listen(self.student, paths, beside.heard):
-                losses = self._task_losses(
-                    self.student(inputs, data_samples, mode='loss'))
-            teacher.finish()
-        self._check_reached(paths, set(teacher.runs), set(beside.runs))
-        for name, value in beside.losses().items():
+        with torch.no_grad(), record(self.teacher, paths) as teacher_out:
+            self.teacher(inputs, data_samples, mode=self.teacher_mode)
+        reached = set(teacher_out)
+        collector = AlignmentCollector(self.alignments, self.student,
+                                       teacher_out, data_samples)
+        with on_output(self.student, paths, collector.collect):
+            losses = self._task_losses(
+                self.student(inputs, data_samples, mode='loss'))
+        self._check_reached(paths, reached, set(collector.runs))
+        for name, value in collector.losses().items():
             losses[f'loss_align_{name}'] = value
         return losses
 
     def _check_reached(self, paths: List[str], by_teacher: Set[str],
                        by_student: Set[str]) -> None:
-        """Refuse alignments of modules that did not run."""
+        """Reject alignments of modules that did not run."""
         for path in paths:
             if path not in by_student:
                 raise ValueError(f'module={path!r} of an alignment does not '
@@ -227,24 +205,6 @@ class TeacherStudentWrapper(BaseModel):
         memo[id(self)] = clone
         clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return clone
-
-
-def _put_back(student: nn.Module) -> Callable[[], None]:
-    """What undoes a forward pass: random numbers and buffers."""
-    buffers = {name: x.clone() for name, x in student.named_buffers()}
-    device = next(student.parameters()).device
-    cpu, gpu = torch.get_rng_state(), None
-    if device.type == 'cuda':
-        gpu = torch.cuda.get_rng_state(device)
-
-    def restore() -> None:
-        for name, x in student.named_buffers():
-            x.copy_(buffers[name])
-        torch.set_rng_state(cpu)
-        if gpu is not None:
-            torch.cuda.set_rng_state(gpu, device)
-
-    return restore
 
 
 def _keep_student_only(module: nn.Module, state_dict: dict, prefix: str,

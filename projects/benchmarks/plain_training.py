@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmblockdrop.compression import BlockStack
-from mmblockdrop.distillation import TeacherStudentWrapper, tap
+from mmblockdrop.distillation import TeacherStudentWrapper, record
 
 STACK = 'backbone.blocks'
 
@@ -63,7 +63,7 @@ def plain_losses(model: TeacherStudentWrapper,
     inside = [f'{stack.names[i]}.norm2:input' for i in stack.left]
 
     def record(localizer: nn.Module, mode: str) -> Any:
-        with tap(localizer, paths + inside) as out:
+        with record(localizer, paths + inside) as out:
             result = localizer(**batch, mode=mode)
         kept.append([out[path].clone() for path in inside])
         return result, out

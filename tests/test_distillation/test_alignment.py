@@ -5,7 +5,9 @@ import toy
 from torch import nn
 
 from mmblockdrop.compression import DroppedBlock
-from mmblockdrop.distillation import BlockAlignment, ClassAlignment, ModuleAlignment, SegmentAlignment, tap
+from mmblockdrop.distillation import (BlockAlignment, ClassAlignment,
+                                      ModuleAlignment, SegmentAlignment,
+                                      record)
 from mmblockdrop.registry import MODELS
 
 
@@ -74,7 +76,7 @@ def predictions():
     paths = ['head', 'neck', 'backbone']
     kept = []
     for model in models:
-        with torch.no_grad(), tap(model, paths) as outputs:
+        with torch.no_grad(), record(model, paths) as outputs:
             model(data['inputs'], samples)
         kept.append(outputs)
     return models[0], kept[0], kept[1], samples
@@ -114,7 +116,7 @@ def test_windows_without_action_cost_nothing_but_stay_connected(predictions):
     model, _, theirs, samples = predictions
     for sample in samples:
         sample.gt_instances = sample.gt_instances[torch.zeros(1).bool()]
-    with tap(model, ['head']) as ours:
+    with record(model, ['head']) as ours:
         data = model.data_preprocessor(toy.batch(3), False)
         model(data['inputs'], samples)
     value = SegmentAlignment()(ours, theirs, model, samples)

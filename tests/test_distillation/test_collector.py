@@ -1,6 +1,5 @@
 """Losses taken on the way, and what of padding and teacher remains."""
 import gc
-import threading
 import weakref
 
 import pytest
@@ -12,7 +11,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from mmblockdrop.compression import BlockStack
-from mmblockdrop.distillation import BlockAlignment, FeatureMSELoss, PathwiseAlignment, tap
+from mmblockdrop.distillation import (BlockAlignment, FeatureAlignment,
+                                      FeatureMSELoss, record)
 from mmblockdrop.registry import MODELS
 
 CLIPS = toy.FRAMES // toy.CLIP
@@ -146,7 +146,7 @@ def test_the_whole_model_ignores_padding(trained):
     assert model(**data, mode='loss')['loss_align_block'] != first
 
 
-class Watching(PathwiseAlignment):
+class Watching(FeatureAlignment):
     """Which teacher features are alive when a block is compared."""
 
     def __init__(self):
@@ -170,56 +170,45 @@ def test_a_teacher_feature_lives_until_its_loss(trained):
     data = padded_batch(model, (8, 8))
     losses = model(**data, mode='loss')
     assert watching.alive == [1] * (toy.DEPTH - 1)
-    assert not model.together
     sum(losses.values()).backward()
     assert model.student.backbone.blocks[0].norm1.weight.grad is not None
 
 
-def test_teacher_and_student_walk_together(trained):
-    model = build(trained, alignments=dict())
-    watching = model.alignments['watching'] = Watching()
-    model.set_teacher(trained)
+def test_the_teacher_runs_first(trained):
+    model = build(trained)
     data = padded_batch(model, (8, 8))
     order = []
     for name in ('teacher', 'student'):
         for i, block in enumerate(getattr(model, name).backbone.blocks):
             block.register_forward_hook(
                 lambda *args, place=(name, i): order.append(place))
-    model.together = False
-    first = model(**data, mode='loss')
-    assert [who for who, _ in order[:4]] == ['teacher'] * 4
-    order.clear()
-    model.together = True
-    threads = threading.active_count()
-    second = model(**data, mode='loss')
-    # The student lacks block 1, the teacher passes by it.
-    assert order == [('student', 0), ('teacher', 0), ('student', 1),
-                     ('student', 2), ('teacher', 1), ('teacher', 2),
-                     ('student', 3), ('teacher', 3)]
-    assert torch.equal(first['loss_align_watching'],
-                       second['loss_align_watching'])
-    assert threading.active_count() == threads
-    # Beside the feature that is compared only the one that led to it.
-    assert max(watching.alive[toy.DEPTH - 1:]) <= 2
+    model(**data, mode='loss')
+    assert order == [(name, i) for name in ('teacher', 'student')
+                     for i in range(toy.DEPTH)]
 
 
-class Twice(nn.Module):
-    """Sends the first half of its clips through a module, then the rest."""
+@pytest.mark.parametrize('value', [True, False])
+def test_walking_together_was_removed(trained, value):
+    with pytest.raises(ValueError, match=f'together={value} was removed'):
+        build(trained, together=value)
 
-    def __init__(self, module):
+
+class InParts(nn.Module):
+    """Sends its clips through a module part by part."""
+
+    def __init__(self, module, parts):
         super().__init__()
-        self.inner = module
+        self.inner, self.parts = module, parts
         self.register_buffer('calls', torch.zeros(()))
 
     def forward(self, x):
         self.calls += 1
-        x = nn.functional.dropout(x, 0.1)
-        return torch.cat([self.inner(half) for half in x.chunk(2)])
+        return torch.cat([self.inner(part) for part in x.chunk(self.parts)])
 
 
-def test_a_module_that_runs_twice_lets_the_teacher_run_first(trained):
+def test_a_module_that_runs_in_parts_is_compared_once(trained):
     losses = []
-    for together in (None, False):
+    for parts in (1, 2):
         model = build(
             trained,
             alignments=dict(
@@ -227,22 +216,30 @@ def test_a_module_that_runs_twice_lets_the_teacher_run_first(trained):
                            module='backbone.blocks.2')))
         for localizer in (model.student, model.teacher):
             blocks = localizer.backbone.blocks
-            blocks[2] = Twice(blocks[2])
+            blocks[2] = InParts(blocks[2], parts)
         model.alignments['block'].module = 'backbone.blocks.2.inner'
-        model.together = together
-        torch.manual_seed(3)
         losses.append(model(**padded_batch(model, (8, 8)), mode='loss'))
-        assert model.together is False
         assert model.student.backbone.blocks[2].calls == 1
     for name, value in losses[0].items():
-        assert torch.equal(losses[1][name], value)
+        torch.testing.assert_close(losses[1][name], value)
 
 
-def test_errors_end_the_walk(trained):
-    model = build(trained, together=True)
+def test_more_runs_than_in_the_teacher_are_rejected(trained):
+    model = build(
+        trained,
+        alignments=dict(
+            block=dict(type='mmblockdrop.ModuleAlignment',
+                       module='backbone.blocks.2')))
+    blocks = model.student.backbone.blocks
+    blocks[3] = nn.Sequential(blocks[3], blocks[2])
+    with pytest.raises(ValueError, match="module='backbone.blocks.2'"):
+        model(**padded_batch(model, (8, 8)), mode='loss')
+
+
+def test_an_error_leaves_nothing_behind(trained):
+    model = build(trained)
     data = padded_batch(model, (8, 8))
-    model(**data, mode='loss')
-    threads = threading.active_count()
+    wanted = model(**data, mode='loss')
     for name in ('teacher', 'student'):
         block = getattr(model, name).backbone.blocks[3]
 
@@ -253,22 +250,21 @@ def test_errors_end_the_walk(trained):
         with pytest.raises(ArithmeticError, match=name):
             model(**data, mode='loss')
         handle.remove()
-        assert threading.active_count() == threads
-    assert torch.isfinite(model(**data, mode='loss')['loss_align_block'])
+    again = model(**data, mode='loss')
+    assert torch.equal(again['loss_align_block'], wanted['loss_align_block'])
 
 
 def test_the_teacher_has_the_precision_of_the_student(trained):
-    model = build(trained, together=True)
+    model = build(trained)
     data = padded_batch(model, (8, 8))
     seen = []
     model.teacher.backbone.blocks[2].mlp.register_forward_hook(
         lambda module, args, out: seen.append(
             (out.dtype, torch.is_grad_enabled())))
-    for _ in range(2):
-        with torch.autocast('cpu', torch.bfloat16):
-            model(**data, mode='loss')
+    with torch.autocast('cpu', torch.bfloat16):
+        model(**data, mode='loss')
     model(**data, mode='loss')
-    assert seen == [(torch.bfloat16, False)] * 2 + [(torch.float32, False)]
+    assert seen == [(torch.bfloat16, False), (torch.float32, False)]
 
 
 def test_same_losses_as_from_two_whole_recordings(trained):
@@ -277,10 +273,10 @@ def test_same_losses_as_from_two_whole_recordings(trained):
     torch.manual_seed(0)
     losses = model(**data, mode='loss')
     paths = model.alignment_paths()
-    with torch.no_grad(), tap(model.teacher, paths) as theirs:
+    with torch.no_grad(), record(model.teacher, paths) as theirs:
         model.teacher(**data)
     torch.manual_seed(0)
-    with tap(model.student, paths) as ours:
+    with record(model.student, paths) as ours:
         model.student(**data, mode='loss')
     for name, align in model.alignments.items():
         assert torch.equal(
@@ -289,10 +285,8 @@ def test_same_losses_as_from_two_whole_recordings(trained):
 
 
 def test_an_encoder_that_takes_its_clips_in_chunks(trained):
-    model = build(trained, together=True).eval()
+    model = build(trained).eval()
     data = padded_batch(model, (8, 3))
-    model(**data, mode='loss')
-    assert model.together
     with torch.no_grad():
         whole = model(**data, mode='loss')
         for chunks in ((1, None), (3, 3), (None, 1)):
@@ -314,7 +308,7 @@ class Hidden(nn.Module):
             return self.inner(x)
 
 
-def test_modules_without_gradients_are_refused(trained):
+def test_modules_without_gradients_are_rejected(trained):
     model = build(
         trained,
         alignments=dict(
@@ -340,8 +334,7 @@ def test_recomputing_under_ddp_with_a_static_graph(trained, tmp_path):
     try:
         results = []
         for with_cp, static in ((False, False), (True, True)):
-            model = build(trained, backbone=dict(with_cp=with_cp),
-                          together=static).train()
+            model = build(trained, backbone=dict(with_cp=with_cp)).train()
             wrapped = DDP(model, static_graph=static,
                           find_unused_parameters=not static)
             for step in range(2):

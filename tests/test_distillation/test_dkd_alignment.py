@@ -4,7 +4,7 @@ import torch
 import toy
 from mmengine.registry import init_default_scope
 
-from mmblockdrop.distillation import ClassAlignment, tap
+from mmblockdrop.distillation import ClassAlignment, record
 from mmblockdrop.registry import MODELS
 
 
@@ -18,9 +18,9 @@ def test_label_smoothing_leaves_dkd_finite(smoothing):
     student, teacher = (MODELS.build(config).eval() for _ in range(2))
     batch = student.data_preprocessor(toy.batch(), False)
     align = ClassAlignment(loss=dict(type='mmblockdrop.ClassDKDLoss'))
-    with tap(student, ['head']) as ours:
+    with record(student, ['head']) as ours:
         student(**batch, mode='tensor')
-    with torch.no_grad(), tap(teacher, ['head']) as theirs:
+    with torch.no_grad(), record(teacher, ['head']) as theirs:
         teacher(**batch, mode='tensor')
     value = align(ours, theirs, student, batch['data_samples'])
     value.backward()

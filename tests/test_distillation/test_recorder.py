@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmblockdrop.distillation import tap
+from mmblockdrop.distillation import record
 
 
 class Net(nn.Module):
@@ -26,7 +26,7 @@ X = torch.arange(8.).reshape(4, 2)
 
 def test_outputs_and_inputs_are_kept():
     net = Net()
-    with tap(net, ['', 'stem', 'blocks.1:input', 'blocks.1']) as kept:
+    with record(net, ['', 'stem', 'blocks.1:input', 'blocks.1']) as kept:
         out = net(X)
     assert torch.equal(kept[''], out)
     assert torch.equal(kept['stem'], net.stem(X))
@@ -36,7 +36,7 @@ def test_outputs_and_inputs_are_kept():
 
 def test_gradients_flow_through_what_is_kept():
     net = Net()
-    with tap(net, ['blocks.0']) as kept:
+    with record(net, ['blocks.0']) as kept:
         net(X)
     kept['blocks.0'].sum().backward()
     assert net.stem.weight.grad.abs().sum() > 0
@@ -45,17 +45,17 @@ def test_gradients_flow_through_what_is_kept():
 
 def test_a_module_that_runs_in_chunks_is_joined():
     net = Net()
-    with tap(net, ['blocks.0', 'blocks.0:input']) as whole:
+    with record(net, ['blocks.0', 'blocks.0:input']) as whole:
         net(X)
-    with tap(net, ['blocks.0', 'blocks.0:input']) as chunked:
+    with record(net, ['blocks.0', 'blocks.0:input']) as chunked:
         net(X, chunk=3)
     for path in whole:
         torch.testing.assert_close(chunked[path], whole[path])
 
 
-def test_outputs_that_cannot_be_joined_are_refused():
+def test_outputs_that_cannot_be_joined_are_rejected():
     net = Net()
-    with tap(net, ['blocks.0']):
+    with record(net, ['blocks.0']):
         net.blocks[0](X.new_zeros(2, 3))
         with pytest.raises(ValueError, match='blocks.0.*several times'):
             net.blocks[0](X.new_zeros(2, 5, 3))
@@ -64,7 +64,7 @@ def test_outputs_that_cannot_be_joined_are_refused():
 def test_nothing_is_left_behind_after_an_error():
     net = Net()
     with pytest.raises(RuntimeError):
-        with tap(net, ['stem', 'blocks.0']) as kept:
+        with record(net, ['stem', 'blocks.0']) as kept:
             net(torch.zeros(1, 7))
     assert not kept
     assert not any(m._forward_hooks for m in net.modules())
@@ -73,7 +73,7 @@ def test_nothing_is_left_behind_after_an_error():
 def test_unknown_path_names_the_nearest():
     net = Net()
     with pytest.raises(ValueError) as error:
-        with tap(net, ['stem', 'block.1']):
+        with record(net, ['stem', 'block.1']):
             pass
     assert "module='block.1'" in str(error.value)
     assert "Did you mean 'blocks.1'" in str(error.value)

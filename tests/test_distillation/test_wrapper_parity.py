@@ -6,7 +6,7 @@ from parity_weights import (load, localizer_config, merged_state, our_name,
                             our_state, samples)
 
 from mmblockdrop.compression import BlockStack
-from mmblockdrop.distillation import tap
+from mmblockdrop.distillation import record
 from mmblockdrop.registry import MODELS
 
 pytestmark = pytest.mark.parity
@@ -123,7 +123,7 @@ def test_teacher_features_and_targets(parts, tmp_path):
             'mid': [f'{STACK}.{i}.norm2:input' for i in range(depth)]
         }
         inputs, data = batch(model, part)
-        with torch.no_grad(), tap(model.teacher,
+        with torch.no_grad(), record(model.teacher,
                                   kept['out'] + kept['mid']) as out:
             preds = model.teacher(inputs, data)
         for name, paths in kept.items():
