@@ -101,20 +101,6 @@ def test_all_weights_are_trained_without_lora(data, suffix, quick_tables):
             assert bool(cfg.train_cfg.lora) == lora
 
 
-def test_other_drops_and_schedules():
-    found = variants('thumos14')
-    assert found['thumos14-half-drop'].train_cfg.drops == '50%'
-    short = found['thumos14-short-drop']
-    before = original('thumos14', 'blockdrop')
-    assert 2 * short.train_cfg.epochs_per_round == (
-        before.train_cfg.epochs_per_round)
-    cut = before.param_scheduler[1].end - before.train_cfg.epochs_per_round
-    assert short.param_scheduler[1].end == (
-        short.train_cfg.epochs_per_round + cut)
-    quarter = variants('activitynet13')['activitynet13-quarter-drop']
-    assert quarter.train_cfg.subset.ratio == 0.25
-
-
 @pytest.mark.parametrize('data', WITH_VARIANTS)
 def test_published_habits_are_on(data):
     """No videos are held out, the best epoch is chosen on the test videos."""
