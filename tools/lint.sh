@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Check the code by the rules in pyproject.toml: ruff, codespell, mypy.
+#   bash tools/lint.sh [--fix]
+# --fix lets ruff and codespell change what they can.
+
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+PYTHON=.venv/bin/python
+[ -x "$PYTHON" ] || PYTHON=python
+RUFF=() CODESPELL=()
+if [ "${1:-}" = --fix ]; then RUFF=(--fix) CODESPELL=(--write-changes); fi
+FAILED=()
+"$PYTHON" -m ruff check --quiet --output-format concise "${RUFF[@]}" || FAILED+=(ruff)
+"$PYTHON" -m codespell_lib "${CODESPELL[@]}" || FAILED+=(codespell)
+"$PYTHON" -m mypy || FAILED+=(mypy)
+if [ "${#FAILED[@]}" -gt 0 ]; then
+    echo "Lint: ${FAILED[*]} found something" >&2
+    exit 1
+fi
