@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
 from mmblockdrop.apis import (draw_localization, init_localizer,
                               localize_video, of_classes, read_actions)
 from mmblockdrop.evaluation.activitynet import write_detections

@@ -8,16 +8,16 @@ import difflib
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Union
 
+from mmblockdrop.compression import add_lora, has_lora, merge_lora, replay
+from mmblockdrop.inference import draw_timeline
+from mmblockdrop.inference.loading import build_localizer
+from mmblockdrop.inference.localize import localize_video
+from mmblockdrop.utils.reading import read_json
+
 import numpy as np
 import torch
 from mmengine.config import Config
 from torch import nn
-
-from mmblockdrop.compression import add_lora, has_lora, merge_lora, replay
-from mmblockdrop.inference.localize import localize_video
-from mmblockdrop.inference.loading import build_localizer
-from mmblockdrop.utils.reading import read_json
-from mmblockdrop.inference import draw_timeline
 
 __all__ = [
     'draw_localization', 'init_localizer', 'localize_video', 'of_classes',

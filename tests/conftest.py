@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, Callable
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
+import mmblockdrop  # applies its patches
+
 import pytest
 import torch
 

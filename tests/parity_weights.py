@@ -1,11 +1,11 @@
 """Published configs, checkpoints and samples in the terms of this project."""
 from typing import Any, Dict, List, Optional, Sequence
 
+from mmblockdrop.convert import detector_name, rename_detector
+
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
-
-from mmblockdrop.convert import detector_name, rename_detector
 
 State = Dict[str, Tensor]
 

@@ -1,24 +1,20 @@
 """Configs that the quickstart derives for someone's own videos."""
 import json
 import os
-import sys
 from pathlib import Path
-
-import pytest
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 from mmblockdrop.data.prepare.synthetic import DemoSpec, make_dataset
 from mmblockdrop.registry import DATASETS, MODELS
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / 'tools'))
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from origin import set_aside_unless_same
+from own_videos import KNOWN, PROJECTS, choose_subsets, write_configs
+from quickstart import (BASELINE, BLOCK_DROP, is_finished, is_newer,
+                        metrics_file, read_metrics, unseen_video)
 
-from origin import set_aside_unless_same  # noqa: E402
-from own_videos import (KNOWN, PROJECTS, choose_subsets,  # noqa: E402
-                        write_configs)
-from quickstart import (BASELINE, BLOCK_DROP, is_finished,  # noqa: E402
-                        is_newer, metrics_file, read_metrics, unseen_video)
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope='module')

@@ -1,23 +1,18 @@
 """``tools/compress.py``: from a config and a checkpoint to a shorter model."""
 import copy
 import json
-import sys
-from pathlib import Path
-
-import mmaction.models  # noqa: F401
-import pytest
-import torch
-import toy
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 from mmblockdrop.registry import MODELS
 
-TOOLS = Path(__file__).resolve().parents[1] / 'tools'
-sys.path.insert(0, str(TOOLS))
-import compress  # noqa: E402
-import train  # noqa: E402
-from derived_config import find_alignments, find_blocks  # noqa: E402
+import compress
+import mmaction.models
+import pytest
+import torch
+import toy
+import train
+from derived_config import find_alignments, find_blocks
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 BMN = dict(
     type='mmaction.BMN', temporal_dim=8, boundary_ratio=0.5, num_samples=4,
@@ -111,8 +106,8 @@ def test_config_of_ones_own_is_not_overwritten(baseline, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--drop', '2.5'], r"--drop 2.5: expected a number of blocks"),
-    (['--drop', 'many'], r"--drop many: expected a number of blocks"),
+    (['--drop', '2.5'], r'--drop 2.5: expected a number of blocks'),
+    (['--drop', 'many'], r'--drop many: expected a number of blocks'),
     (['--blocks', 'backbone.block'], None),
 ])
 def test_wrong_arguments_are_explained(arguments, message, baseline, tmp_path,

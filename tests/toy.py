@@ -1,14 +1,14 @@
 """A detector and data of a few units, for whole runs within seconds."""
 from typing import Any, Dict, List
 
+from mmblockdrop.registry import DATASETS
+
 import numpy as np
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
-
-from mmblockdrop.registry import DATASETS
 
 FRAMES, SIZE, CLIP, DEPTH, CLASSES = 16, 16, 8, 4, 2
 STEPS = FRAMES // 2

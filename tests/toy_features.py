@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List
 
+from mmblockdrop.registry import MODELS
+
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-
-from mmblockdrop.registry import MODELS
 
 STEPS, CHANNELS, SECONDS, INTERVAL = 8, 16, 20., 16
 CLASSES = ('jump', 'run')

@@ -3,9 +3,9 @@ import argparse
 import os
 import os.path as osp
 
-from mmengine.config import Config, DictAction
+import mmblockdrop  # applies its patches
 
-import mmblockdrop  # noqa: F401  (mends the stack)
+from mmengine.config import Config, DictAction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from command_line import require_file
-from mmengine.config import DictAction
+from mmblockdrop.utils.writing import whole_file
 
 import train
-from mmblockdrop.utils.writing import whole_file
+from command_line import require_file
+from mmengine.config import DictAction
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -5,14 +5,14 @@ from pathlib import Path
 from pprint import pformat
 from typing import Any, Dict, List, Optional, Sequence, Union
 
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import nn
-
 from mmblockdrop.compression import BlockStack, find_stacks
 from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import empty_weights
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
 
 Paths = Union[str, List[str]]
 #: Metric that chooses epochs and blocks, by type of evaluator.

@@ -11,13 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
-from mmengine.config import Config, DictAction
-
 from mmblockdrop.apis import init_localizer
 from mmblockdrop.export import (ExportError, example_inputs, export_model,
                                 network, to_onnx)
 from mmblockdrop.inference.loading import localizer_config, require_file
+
+from mmengine.config import Config, DictAction
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# Check the code by the rules in pyproject.toml: ruff, codespell, mypy.
+# Check the code by the rules in pyproject.toml: ruff, isort, codespell, mypy.
 #   bash tools/lint.sh [--fix]
-# --fix lets ruff and codespell change what they can.
+# --fix lets all but mypy change what they can.
 
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 PYTHON=.venv/bin/python
 [ -x "$PYTHON" ] || PYTHON=python
-RUFF=() CODESPELL=()
-if [ "${1:-}" = --fix ]; then RUFF=(--fix) CODESPELL=(--write-changes); fi
+RUFF=() ISORT=(--check-only) CODESPELL=()
+if [ "${1:-}" = --fix ]; then
+    RUFF=(--fix) ISORT=() CODESPELL=(--write-changes)
+fi
 FAILED=()
 "$PYTHON" -m ruff check --quiet --output-format concise "${RUFF[@]}" || FAILED+=(ruff)
+"$PYTHON" -m isort --quiet "${ISORT[@]}" . || FAILED+=(isort)
 "$PYTHON" -m codespell_lib "${CODESPELL[@]}" || FAILED+=(codespell)
 "$PYTHON" -m mypy || FAILED+=(mypy)
 if [ "${#FAILED[@]}" -gt 0 ]; then

@@ -5,9 +5,9 @@ from itertools import count
 from pathlib import Path
 from typing import Dict, Sequence
 
-from mmengine.config import Config
-
 from mmblockdrop.utils.writing import whole_file
+
+from mmengine.config import Config
 
 RECORD = 'made_from.json'
 #: What stays: it does not depend on what the results were made from.

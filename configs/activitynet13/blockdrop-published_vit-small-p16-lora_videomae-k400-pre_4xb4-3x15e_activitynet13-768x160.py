@@ -2,7 +2,7 @@
 # held out, so that the best epoch is chosen on the test videos; no alignment
 # of classes, as a softmax over one class gives none; its counting of positive
 # points. For comparison only.
-_base_ = './blockdrop_vit-small-p16-lora_videomae-k400-pre_4xb4-3x15e_activitynet13-768x160.py'  # noqa: E501
+_base_ = './blockdrop_vit-small-p16-lora_videomae-k400-pre_4xb4-3x15e_activitynet13-768x160.py'
 model = dict(
     localizer=dict(head=dict(integer_normalizer=True)),
     alignments=dict(

@@ -1,5 +1,5 @@
 _base_ = [
-    './actionformer_vit-small-p16-lora_videomae-k400-pre_4xb4-15e_activitynet13-768x160.py',  # noqa: E501
+    './actionformer_vit-small-p16-lora_videomae-k400-pre_4xb4-15e_activitynet13-768x160.py',
     '../_base_/schedules/rounds_15e.py'
 ]
 model = dict(

@@ -1,5 +1,5 @@
 _base_ = [
-    './actionformer_vit-giant-p14-lora_videomaev2-k710-pre_2xb1-80e_multithumos-768x160.py',  # noqa: E501
+    './actionformer_vit-giant-p14-lora_videomaev2-k710-pre_2xb1-80e_multithumos-768x160.py',
     '../_base_/schedules/rounds_60e_deep.py'
 ]
 model = dict(

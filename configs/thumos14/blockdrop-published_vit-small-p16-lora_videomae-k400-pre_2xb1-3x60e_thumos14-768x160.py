@@ -2,7 +2,7 @@
 # held out, so that the best epoch is chosen on the test videos; its windows,
 # whole frames, rounding, padding and counting of positive points. For
 # comparison only.
-_base_ = './blockdrop_vit-small-p16-lora_videomae-k400-pre_2xb1-3x60e_thumos14-768x160.py'  # noqa: E501
+_base_ = './blockdrop_vit-small-p16-lora_videomae-k400-pre_2xb1-3x60e_thumos14-768x160.py'
 published = dict(split=None, window_rule='published', frame_rule='truncate')
 model = dict(
     localizer=dict(head=dict(integer_normalizer=True)),

@@ -1,5 +1,5 @@
 _base_ = [
-    './actionformer_vit-huge-p16-lora_videomae-k400-pre_2xb1-60e_thumos14-768x160.py',  # noqa: E501
+    './actionformer_vit-huge-p16-lora_videomae-k400-pre_2xb1-60e_thumos14-768x160.py',
     '../_base_/schedules/rounds_60e_deep.py'
 ]
 model = dict(

@@ -1,10 +1,10 @@
 """Encoders of images, run frame by frame."""
 from typing import Any, Optional
 
+from mmblockdrop.registry import MODELS
+
 from mmengine.model import BaseModule
 from torch import Tensor
-
-from mmblockdrop.registry import MODELS
 
 
 @MODELS.register_module()

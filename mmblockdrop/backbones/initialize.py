@@ -1,13 +1,13 @@
 """Initial weights that mmengine has no initializer for."""
 import math
 import re
-from typing import List, Sequence
+from typing import Iterable, List, Sequence
+
+from mmblockdrop.registry import WEIGHT_INITIALIZERS
 
 import torch
 from mmengine.model.weight_init import update_init_info
 from torch import nn
-
-from mmblockdrop.registry import WEIGHT_INITIALIZERS
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -72,6 +72,6 @@ class ScaleWeights:
                 f'layers={list(self.layers)}')
 
 
-def _ends(names: Sequence[str]) -> List[str]:
+def _ends(names: Iterable[str]) -> List[str]:
     """Names within a block, each once."""
     return sorted({re.sub(r'^.*?\d+\.', '', name) for name in names})

@@ -3,11 +3,11 @@ import difflib
 from pathlib import Path
 from typing import Dict
 
+from mmblockdrop.compression.blocks import DroppedBlock
+
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor, nn
-
-from mmblockdrop.compression.blocks import DroppedBlock
 
 #: Patch projections of the original releases of VideoMAE.
 ORIGINAL = ('patch_embed.proj.weight', 'encoder.patch_embed.proj.weight',

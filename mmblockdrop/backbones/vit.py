@@ -1,17 +1,18 @@
 """The video transformer of VideoMAE, with LoRA and with blocks missing."""
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
+from mmblockdrop.compression.blocks import BlockStack
+from mmblockdrop.compression.lora import add_lora, reset_lora
+from mmblockdrop.registry import MODELS
+
 import torch
 import torch.nn.functional as F
 from mmaction.models.backbones.vit_mae import Attention, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmblockdrop.registry import MODELS
-from mmblockdrop.compression.lora import add_lora, reset_lora
 from .pretrained import load_pretrained
 from .stem import ConvStem
-from mmblockdrop.compression.blocks import BlockStack
 
 
 class ViTAttention(Attention):

@@ -21,7 +21,8 @@ nothing. ``MMBLOCKDROP_WITHOUT=drn,gloo`` in the environment leaves mends out.
 import difflib
 import os
 
-from . import checkpoint, colorjitter, drn, gloo, multimodal, scope, torchvision, vit
+from . import (checkpoint, colorjitter, drn, gloo, multimodal, scope,
+               torchvision, vit)
 from .versions import check_versions
 
 __all__ = ['MENDS', 'apply', 'check_versions']

@@ -15,8 +15,8 @@ from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple,
 import torch
 from torch import Tensor, nn
 
-from .bypass import call_values
 from .blocks import BlockStack
+from .bypass import call_values
 
 #: Number of a block, or path of a module beside the blocks.
 Key = Union[int, str]
@@ -92,7 +92,8 @@ class SharedPrefix:
         self._known.clear()
         self._front.clear()
         self._first, self._began = True, False
-        for index in sorted(indices, key=self._place.get, reverse=True):
+        for index in sorted(
+                indices, key=lambda i: self._place[i], reverse=True):
             self._missing = index
             self._calls = {}
             self._skipped.enter_context(self.stack.skip(index))

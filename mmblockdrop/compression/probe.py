@@ -44,7 +44,8 @@ def probe_blocks(blocks: Dict[int, nn.Module], names: Sequence[str],
 
     def look(index: int) -> Callable:
 
-        def hook(block, args, kwargs, output):
+        def hook(block: nn.Module, args: tuple, kwargs: dict, output: Any):
+            found: Any
             try:
                 found = choose_passes(args, kwargs, output)
             except NoStandIn as error:

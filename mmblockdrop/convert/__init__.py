@@ -1,5 +1,6 @@
 """Published checkpoints, and the same weights under our names."""
-from .detector import convert_detector, detector_name, refuse_adapters, rename_detector
+from .detector import (convert_detector, detector_name, refuse_adapters,
+                       rename_detector)
 from .encoder import convert_encoder, suggested_config
 from .files import read_checkpoint, save_checkpoint, unwrap
 from .recognizer import encoder_for_mmaction

@@ -9,11 +9,12 @@ import copy
 import re
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import torch
-
 from mmblockdrop.compression import BlockStack, add_lora
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report.complexity import empty_weights
+
+import torch
+
 from .files import strip
 from .report import ConversionReport, State
 
@@ -123,7 +124,7 @@ def refuse_adapters(state: State, source: str) -> None:
              for i in re.findall(r'blocks\.(\d+)\.adapter', ' '.join(adapters))
              })
         raise ValueError(
-            f'{source} carries {len(adapters)} keys of AdaTAD\'s '
+            f"{source} carries {len(adapters)} keys of AdaTAD's "
             f'temporal-informative adapters ({adapters[0]}, ...) in blocks '
             f'{blocks}. mmblockdrop has no such layer, and without it the '
             'encoder computes something else, so nothing is converted. '

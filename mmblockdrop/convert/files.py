@@ -5,10 +5,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
-import torch
-
 from mmblockdrop.compat.checkpoint import mmengine_globals_allowed
 from mmblockdrop.utils.writing import whole_file
+
+import torch
+
 from .report import State
 
 #: Where a state dict stands inside a checkpoint.

@@ -3,7 +3,8 @@ import math
 import re
 from typing import Any, Dict, Optional, Tuple
 
-from .encoder import PATCHES, block_numbers, expected_shapes, layout_of, suggested_config
+from .encoder import (PATCHES, block_numbers, expected_shapes, layout_of,
+                      suggested_config)
 from .files import strip, unwrap
 from .report import ConversionReport, State
 

@@ -11,9 +11,10 @@ import os.path as osp
 from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence,
                     Tuple, Union)
 
+from mmblockdrop.utils.reading import read_json, read_lines
+
 from mmengine.logging import print_log
 
-from mmblockdrop.utils.reading import read_json, read_lines
 from .files import nearest, require_path
 
 

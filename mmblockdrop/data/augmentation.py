@@ -1,11 +1,11 @@
 """Augmentation of whole clips, all frames alike."""
 from typing import Any, Dict, List
 
+from mmblockdrop.registry import TRANSFORMS
+
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-
-from mmblockdrop.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()

@@ -6,11 +6,12 @@ import os.path as osp
 import uuid
 from typing import Any, Dict, Optional, Sequence
 
+from mmblockdrop.registry import TRANSFORMS
+from mmblockdrop.utils.writing import whole_file
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmblockdrop.registry import TRANSFORMS
-from mmblockdrop.utils.writing import whole_file
 from .files import FrameArray, UnreadableVideoError
 
 CHUNK_FRAMES = 256

@@ -1,15 +1,17 @@
 """Windows over untrimmed videos."""
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
+from mmblockdrop.registry import DATASETS
+
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from mmblockdrop.registry import DATASETS
 from .actions import ActionReader
 from .annotations import load_classes, load_database
 from .broken import BrokenVideos, read_errors
 from .draws import EpochDraws
-from .files import FEATURE_SUFFIXES, VIDEO_SUFFIXES, UnreadableVideoError, open_video, require_choice, require_path
+from .files import (FEATURE_SUFFIXES, VIDEO_SUFFIXES, UnreadableVideoError,
+                    open_video, require_choice, require_path)
 from .records import FRAME_RULES, VideoRecords
 from .selection import KEYS, choose_videos, select_subset
 from .sources import VideoSources

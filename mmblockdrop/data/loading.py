@@ -4,12 +4,13 @@ import os.path as osp
 import threading
 from typing import Any, Dict, Optional, Tuple
 
+from mmblockdrop.registry import TRANSFORMS
+from mmblockdrop.utils.reading import read_array
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 
-from mmblockdrop.utils.reading import read_array
-from mmblockdrop.registry import TRANSFORMS
 from .files import FrameArray, UnreadableVideoError, open_video, require_choice
 
 

@@ -1,10 +1,10 @@
 """What mmaction2's transforms do not do to the pixels of a clip."""
 from typing import Any, Dict, Tuple
 
+from mmblockdrop.registry import TRANSFORMS
+
 import numpy as np
 from mmcv.transforms import BaseTransform
-
-from mmblockdrop.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()

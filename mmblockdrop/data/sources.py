@@ -4,7 +4,8 @@ from os import listdir
 from typing import Any, List, Mapping, Sequence, Tuple
 
 from .broken import BrokenVideos
-from .files import UnreadableVideoError, find_media, nearest, probe_video, require_path
+from .files import (UnreadableVideoError, find_media, nearest, probe_video,
+                    require_path)
 
 
 class VideoSources:

@@ -6,6 +6,9 @@ augment by mmaction2's own transforms, pack (:class:`PackTADInputs`).
 """
 from typing import Any, Dict, Optional, Tuple
 
+from mmblockdrop.registry import TRANSFORMS
+from mmblockdrop.structures.time_grid import frames_to_steps, whole_video
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,8 +16,6 @@ from mmaction.structures import ActionDataSample
 from mmcv.transforms import BaseTransform
 from mmengine.structures import InstanceData
 
-from mmblockdrop.registry import TRANSFORMS
-from mmblockdrop.structures.time_grid import frames_to_steps, whole_video
 from .windows import cut_segments, random_window, window_actions
 
 META_KEYS = ('video_name', 'duration', 'fps', 'total_frames',

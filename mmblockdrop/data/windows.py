@@ -8,9 +8,9 @@ and with a small overlap the tail of a video can stay uncovered.
 import random
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-import numpy as np
-
 from mmblockdrop.structures.time_grid import frames_to_steps
+
+import numpy as np
 
 MODES = ('random', 'sliding', 'resize')
 WINDOW_RULES = ('covering', 'published')

@@ -10,14 +10,14 @@ their ``window_size`` grid steps are real.
 import difflib
 from typing import Any, Dict, List, Optional, Tuple
 
-import torch
-from mmengine.model import BaseModule
-from torch import Tensor, nn
-
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.compression.blocks import StackPath
 from mmblockdrop.compression.bypass import block_tensor
 from mmblockdrop.registry import MODELS
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
 
 Recording = Dict[str, Any]
 #: Mask of the grid steps that hold real video, by the samples' metainfo.

@@ -1,7 +1,9 @@
 """Losses against the teacher, taken while the student runs."""
 from collections import Counter, defaultdict
 from contextlib import contextmanager
-from typing import Any, Counter as Count, Dict, Iterator, List, Set
+from typing import Any
+from typing import Counter as Count
+from typing import Dict, Iterator, List, Set
 
 import torch
 from torch import Tensor, nn

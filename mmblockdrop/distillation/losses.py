@@ -1,11 +1,11 @@
 """Distances between what the student and the teacher compute."""
 from typing import Tuple
 
+from mmblockdrop.registry import MODELS
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from mmblockdrop.registry import MODELS
 
 
 @MODELS.register_module()

@@ -29,7 +29,7 @@ def on_output(model: nn.Module, paths: Iterable[str],
 
     def hook_of(path: str):
 
-        def hook(module, args, kwargs, output):
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any):
             if path.endswith(INPUT):
                 output = args[0] if args else next(iter(kwargs.values()))
             callback(path, output)

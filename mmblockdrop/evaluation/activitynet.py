@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
                     Union)
 
+from mmblockdrop.structures.segments import Instances, unique_annotations
+from mmblockdrop.utils.reading import read_json
+
 import numpy as np
 
-from mmblockdrop.utils.reading import read_json
 from .average_precision import APTable, average_precision
-from mmblockdrop.structures.segments import Instances, unique_annotations
 from .recall import top_recall
 
 JSON = Union[str, Path, Mapping[str, Any]]

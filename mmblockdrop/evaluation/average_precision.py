@@ -11,9 +11,12 @@ all videos, classes and thresholds.
 """
 from typing import NamedTuple, Optional, Sequence
 
+from mmblockdrop.structures.segments import (Instances, by_score, count_within,
+                                             unique_annotations,
+                                             video_class_keys)
+
 import numpy as np
 
-from mmblockdrop.structures.segments import Instances, by_score, count_within, unique_annotations, video_class_keys
 from .overlaps import overlaps
 
 __all__ = [

@@ -1,10 +1,10 @@
 """Average precision of actionness, start and end curves."""
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from mmblockdrop.registry import METRICS
+
 import numpy as np
 from mmengine.evaluator import BaseMetric
-
-from mmblockdrop.registry import METRICS
 
 NAMES = ('action', 'start', 'end')
 

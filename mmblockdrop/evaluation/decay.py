@@ -6,9 +6,9 @@ segments]`` table. No compiled extension.
 """
 from typing import Callable, List, NamedTuple, Tuple
 
-import numpy as np
-
 from mmblockdrop.structures.segments import count_within
+
+import numpy as np
 
 #: Added to every length in the overlap, so that a segment of zero length
 #: has one.
@@ -26,16 +26,17 @@ def soft_decay(method: str, iou_threshold: float, sigma: float, t1: float,
     """How soft-NMS lowers scores; see :func:`~.postprocess.nms`."""
     threshold, sigma = np.float32(iou_threshold), np.float32(sigma)
 
-    def naive(scores, iou, length):
+    def naive(scores: np.ndarray, iou: np.ndarray, length: np.ndarray):
         return scores * (iou < threshold)
 
-    def linear(scores, iou, length):
+    def linear(scores: np.ndarray, iou: np.ndarray, length: np.ndarray):
         return scores * np.where(iou >= threshold, 1 - iou, np.float32(1))
 
-    def gaussian(scores, iou, length):
+    def gaussian(scores: np.ndarray, iou: np.ndarray, length: np.ndarray):
         return scores * np.exp(-(iou * iou) / sigma)
 
-    def improved_gaussian(scores, iou, length):
+    def improved_gaussian(scores: np.ndarray, iou: np.ndarray,
+                          length: np.ndarray):
         near = iou >= np.float32(t1) + np.float32(t2) * length
         return scores * np.where(near, np.exp(-(iou * iou) / sigma),
                                  np.float32(1))
@@ -51,7 +52,7 @@ def hard_decay(iou_threshold: float) -> Decay:
     """How hard suppression lowers scores: all or nothing."""
     threshold = np.float32(iou_threshold)
 
-    def hard(scores, iou, length):
+    def hard(scores: np.ndarray, iou: np.ndarray, length: np.ndarray):
         return np.where(iou >= threshold, np.float32(-np.inf), scores)
 
     return hard

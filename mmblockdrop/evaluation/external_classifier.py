@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import (Any, Collection, Dict, List, Mapping, Optional, Sequence,
                     Tuple)
 
-import numpy as np
-
 from mmblockdrop.utils.reading import read_array, read_json
+
+import numpy as np
 
 ACTIVATIONS = (None, 'softmax')
 COMBINE = ('product', 'sqrt')

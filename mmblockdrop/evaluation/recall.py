@@ -1,9 +1,11 @@
 """Recall of temporal detections."""
 from typing import Sequence
 
+from mmblockdrop.structures.segments import (Instances, by_score, count_within,
+                                             video_class_keys)
+
 import numpy as np
 
-from mmblockdrop.structures.segments import Instances, by_score, count_within, video_class_keys
 from .overlaps import overlaps
 
 

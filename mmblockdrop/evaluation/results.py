@@ -1,11 +1,12 @@
 """What a localizer predicts for a window, as the metric keeps it."""
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from mmblockdrop.structures.segments import Instances, unique_annotations
+
 import numpy as np
 import torch
 
 from .average_precision import APTable
-from mmblockdrop.structures.segments import Instances, unique_annotations
 from .suppression import Segments
 
 Result = Dict[str, Any]

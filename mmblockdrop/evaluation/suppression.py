@@ -4,10 +4,11 @@ import inspect
 from typing import (Iterator, List, NamedTuple, Optional, Sequence, Tuple,
                     TypeVar, Union)
 
+from mmblockdrop.structures.segments import count_within
+
 import numpy as np
 import torch
 
-from mmblockdrop.structures.segments import count_within
 from .decay import hard_decay, soft_decay, suppress
 from .voting import vote_in_groups
 

@@ -2,18 +2,20 @@
 import logging
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from mmblockdrop.registry import METRICS
+from mmblockdrop.structures.segments import Instances
+
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from mmblockdrop.registry import METRICS
 from .activitynet import write_detections
 from .average_precision import APTable, average_precision
 from .external_classifier import ExternalClassifier
-from mmblockdrop.structures.segments import Instances
-from .suppression import Segments, check_nms, nms_videos
 from .recall import average_recall
-from .results import as_array, class_names, class_table, flatten_videos, group_windows, label_numbers, read_results
+from .results import (as_array, class_names, class_table, flatten_videos,
+                      group_windows, label_numbers, read_results)
+from .suppression import Segments, check_nms, nms_videos
 
 #: Suppression of ActionFormer.
 DEFAULT_NMS = dict(
@@ -25,9 +27,9 @@ class TADMetric(BaseMetric):
     """Score temporal action detections, video by video.
 
     Windows of a video are merged and overlapping detections suppressed
-    (:func:`~mmblockdrop.evaluation.nms`); mAP and recall follow the ActivityNet
-    evaluation (:mod:`~mmblockdrop.evaluation.average_precision`). Each sample
-    gives one result, so that several processes count each window once.
+    (:func:`~mmblockdrop.evaluation.nms`); mAP and recall follow the evaluation
+    of ActivityNet (:mod:`~mmblockdrop.evaluation.average_precision`). Each
+    sample gives one result, so that several processes count each window once.
 
     The samples carry ``pred_instances`` with ``segments`` in seconds,
     ``scores`` and ``labels``, and as meta information ``video_name``,

@@ -3,9 +3,9 @@ import copy
 import inspect
 from typing import Any, Dict, Iterator, List, Tuple
 
-from torch import nn
-
 from mmblockdrop.compression import DroppedBlock
+
+from torch import nn
 
 #: Where a value stands in a config: keys of dicts and places in lists.
 Place = Tuple[Any, ...]

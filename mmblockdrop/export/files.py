@@ -3,14 +3,16 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
+from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.version import __version__
+
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmblockdrop.version import __version__
-from mmblockdrop.utils.writing import whole_file
 from .inputs import difference
-from .plain import is_plain, our_types, standalone, to_plain_types, with_mmaction_types
+from .plain import (is_plain, our_types, standalone, to_plain_types,
+                    with_mmaction_types)
 from .renumber import ExportError, renumber
 
 

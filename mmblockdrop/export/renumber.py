@@ -2,11 +2,12 @@
 import copy
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
+from mmblockdrop.compression import DroppedBlock
+from mmblockdrop.registry import MODELS
+
 import torch
 from torch import Tensor, nn
 
-from mmblockdrop.compression import DroppedBlock
-from mmblockdrop.registry import MODELS
 from .edits import Stack, edits, is_plain_value, owners
 from .inputs import difference
 

@@ -4,14 +4,14 @@ import logging
 from pathlib import Path
 from typing import Callable, Optional, Union
 
+from mmblockdrop.registry import MODELS
+
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
-
-from mmblockdrop.registry import MODELS
 
 WRAPPER = 'TeacherStudentWrapper'
 Prepare = Callable[[nn.Module, dict], None]

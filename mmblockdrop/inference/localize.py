@@ -7,15 +7,16 @@ import contextlib
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Union
 
+from mmblockdrop.evaluation.activitynet import as_rows
+from mmblockdrop.evaluation.tad_metric import TADMetric
+from mmblockdrop.registry import METRICS
+
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from mmblockdrop.registry import METRICS
-from mmblockdrop.evaluation.activitynet import as_rows
-from mmblockdrop.evaluation.tad_metric import TADMetric
 from .prefetch import ClipMemory, WindowBar, ahead
 from .windows import Window, read_windows, without_cache
 

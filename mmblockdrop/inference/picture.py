@@ -3,12 +3,12 @@ import math
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
+from mmblockdrop.report.figures import PathLike, canvas, save
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
-
-from mmblockdrop.report.figures import PathLike, canvas, save
 
 #: Okabe and Ito's colours, the light ones last.
 COLORS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9',

@@ -2,11 +2,12 @@
 from contextlib import ExitStack
 from typing import Any, Optional
 
+from mmblockdrop.registry import HOOKS
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mmblockdrop.registry import HOOKS
 from .prefetch import ClipMemory, clip_keys
 
 

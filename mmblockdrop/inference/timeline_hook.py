@@ -2,6 +2,9 @@
 from pathlib import Path
 from typing import Any, Optional
 
+from mmblockdrop.apis import draw_localization, of_classes, read_actions
+from mmblockdrop.registry import HOOKS
+
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -9,9 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mmblockdrop.apis import draw_localization, of_classes, read_actions
 from .localize import localize_video
-from mmblockdrop.registry import HOOKS
 
 
 @HOOKS.register_module()

@@ -2,16 +2,19 @@
 import copy
 from typing import Any, Dict, List, Optional, Union
 
+from mmblockdrop.backbones.clips import encode_clips, join_clips, split_clips
+from mmblockdrop.localizers.actionformer.localizer import ActionFormer
+from mmblockdrop.localizers.mmaction2.proposals import (ProposalFile,
+                                                        add_proposals,
+                                                        is_window,
+                                                        to_proposal_sample)
+from mmblockdrop.registry import MODELS
+from mmblockdrop.structures.time_grid import seconds_to_steps
+
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
-
-from mmblockdrop.registry import MODELS
-from mmblockdrop.structures.time_grid import seconds_to_steps
-from mmblockdrop.backbones.clips import encode_clips, join_clips, split_clips
-from mmblockdrop.localizers.actionformer.localizer import ActionFormer
-from mmblockdrop.localizers.mmaction2.proposals import ProposalFile, add_proposals, is_window, to_proposal_sample
 
 #: Where localizers keep the number of steps they work on, and the channels
 #: they expect.
@@ -26,9 +29,9 @@ class EndToEndLocalizer(BaseModel):
     The encoder turns the clips of a window into features, which are
     resampled to the steps the localizer works on. The localizer is built
     from its own config and is not changed: to BMN, TEM or TCANet a window
-    looks like a video (:mod:`~mmblockdrop.localizers.mmaction2.proposals`). Samples of
-    other data sets than ``UntrimmedVideoDataset`` reach the localizer as
-    they are, and what it predicts for them is returned as it is.
+    looks like a video, see :mod:`~mmblockdrop.localizers.mmaction2.proposals`.
+    Samples of other data sets than ``UntrimmedVideoDataset`` reach the
+    localizer as they are, and so do its predictions for them the caller.
 
     Args:
         localizer: Config of a localizer that takes features ``[C, T]``: BMN,

@@ -1,11 +1,11 @@
 """Losses on class logits and on segments."""
 from typing import Optional, Tuple
 
+from mmblockdrop.registry import MODELS
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from mmblockdrop.registry import MODELS
 
 
 def reduce_loss(loss: Tensor, reduction: str) -> Tensor:

@@ -1,13 +1,14 @@
 """How a run of rounds begins and how it ends."""
 from typing import Any, Dict
 
+from mmblockdrop.report import round_table, write_report
+from mmblockdrop.scorers.base import pick
+
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from mmblockdrop.report import round_table, write_report
 from .files import remove_file, save_weights
 from .rebuild import fresh_localizer
-from mmblockdrop.scorers.base import pick
 from .stopping import check_once
 
 

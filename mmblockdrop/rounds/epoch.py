@@ -2,13 +2,13 @@
 import random
 from typing import Any, Optional
 
+from mmblockdrop.registry import HOOKS
+
 import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-
-from mmblockdrop.registry import HOOKS
 
 
 def announce_epoch(dataset: Any, epoch: int) -> None:

@@ -2,14 +2,15 @@
 import copy
 from typing import Any, Dict, Optional
 
+from mmblockdrop.compression import BlockStack, has_lora, merge_lora
+from mmblockdrop.compression.lora import check_called
+from mmblockdrop.report import measure
+
 import torch
 from mmengine.dist import broadcast_object_list
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
-from mmblockdrop.compression import BlockStack, has_lora, merge_lora
-from mmblockdrop.compression.lora import check_called
-from mmblockdrop.report import measure
 from .rebuild import evaluate, localizer_of, plain_model
 
 

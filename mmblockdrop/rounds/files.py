@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Optional
 
+from mmblockdrop.utils.writing import check_folder, whole_file
+
 from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.runner import Runner
-
-from mmblockdrop.utils.writing import check_folder, whole_file
 
 
 def write_json(content: Dict[str, Any], path: Path) -> None:

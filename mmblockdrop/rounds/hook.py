@@ -3,14 +3,15 @@ import copy
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
-
 from mmblockdrop.compression import BlockStack, add_lora, has_lora, replay
 from mmblockdrop.compression.blocks import StackPath
 from mmblockdrop.distillation.checkpoint import read_localizer
 from mmblockdrop.registry import HOOKS
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
 from .failure import check_loss
 from .files import keep_checkpoints_whole, read_json, write_json
 from .fit import check_fit

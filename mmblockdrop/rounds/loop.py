@@ -4,20 +4,21 @@ import time
 from pathlib import Path
 from typing import Any, Optional, Sequence, Tuple, Union
 
+from mmblockdrop.registry import LOOPS
+from mmblockdrop.scorers.base import pick
+
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from mmblockdrop.registry import LOOPS
 from .ends import begin, conclude, report_round
 from .epoch import follow_seed, seed_epoch
+from .evaluator import Gauge
 from .failure import explained
 from .files import save_weights
-from .evaluator import Gauge
 from .hook import find_hook
 from .options import refuse_unknown, require_whole
 from .schedule import Phase, best_epoch, build_schedule, rounds_before
 from .scoring import Scoring
-from mmblockdrop.scorers.base import pick
 from .stopping import Stopping, check_protected, count_drops
 from .student import Student
 
@@ -229,7 +230,7 @@ class DistillationLoop(EpochBasedTrainLoop):
 
     def align(self) -> None:
         """Train against the teacher; keep the best evaluated epoch."""
-        entry = self.hook.current
+        entry = self.hook.rounds[-1]
         began = time.perf_counter()
         first = self.schedule.first_epoch(self.hook.rounds[:-1])
         last = first + self.phase.epochs
@@ -248,7 +249,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         Args:
             epoch: Number in the round, from one.
         """
-        epochs = self.hook.current['epochs']
+        epochs = self.hook.rounds[-1]['epochs']
         if str(epoch) in epochs or not self.phase.due(epoch):
             return
         epochs[str(epoch)] = pick(self.runner.val_loop.run(), self.metric)
@@ -258,7 +259,7 @@ class DistillationLoop(EpochBasedTrainLoop):
 
     def finish_round(self) -> None:
         """Go on with the best epoch: merge, measure, write, report."""
-        entry = self.hook.current
+        entry = self.hook.rounds[-1]
         best = best_epoch(entry['epochs'], self.sign)
         self.student.load(str(self.path(self.best_name)))
         entry.update(

@@ -18,11 +18,11 @@ def refuse_unknown(owner: type, given: Dict[str, Any], key: str) -> None:
     Raises:
         ValueError: There is one; names the nearest that is known.
     """
-    parameters = inspect.signature(owner.__init__).parameters
+    parameters = inspect.signature(owner).parameters
     known = [
         name for name, p in parameters.items()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        and name not in ('self', 'runner', 'dataloader')
+        and name not in ('runner', 'dataloader')
     ]
     for name in given:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0)
@@ -46,7 +46,7 @@ def check_arguments(owner: type, cfg: Dict[str, Any], key: str) -> None:
     Raises:
         ValueError: See :func:`refuse_unknown`.
     """
-    parameters = inspect.signature(owner.__init__).parameters
+    parameters = inspect.signature(owner).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         refuse_unknown(
             owner, {

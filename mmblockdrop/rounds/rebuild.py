@@ -3,14 +3,14 @@ import copy
 import difflib
 from typing import Any, Collection, Dict, Sequence, Union
 
+from mmblockdrop.registry import MODELS
+from mmblockdrop.utils.progress import with_progress
+
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
-
-from mmblockdrop.registry import MODELS
-from mmblockdrop.utils.progress import with_progress
 
 
 def plain_model(model: nn.Module) -> nn.Module:

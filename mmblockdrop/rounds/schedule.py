@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from .subset import EpochSubset
 from .rebuild import Recipe
+from .subset import EpochSubset
 
 #: Keys of ``train_cfg.subset``.
 SUBSET_KEYS = ('ratio', 'seed', 'rounds', 'epochs', 'val_begin',
@@ -34,8 +34,8 @@ class Phase:
     val_begin: int = 1
     val_interval: int = 1
     dynamic_intervals: Sequence[Tuple[int, int]] = ()
-    dataloader: Optional[DataLoader] = None
-    recipe: Optional[Recipe] = None
+    dataloader: Any = None
+    recipe: Any = None
 
     def due(self, epoch: int) -> bool:
         """Whether an epoch is evaluated; the last one always is.
@@ -165,7 +165,8 @@ def build_schedule(runner: Runner, full: Phase, subset: Optional[dict],
     Raises:
         ValueError: ``subset`` has wrong keys or values.
     """
-    part, rounds = None, 'first_half'
+    part = None
+    rounds: Union[str, List[int]] = 'first_half'
     if subset is not None:
         rounds = check_subset(subset, n_rounds)
         part = _part(runner, full, subset, configured)

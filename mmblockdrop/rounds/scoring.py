@@ -4,12 +4,13 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from mmblockdrop.registry import SCORERS
+from mmblockdrop.scorers.partial_scores import FOLDER, Journal, clear, digest
+
 from mmengine.runner import Runner
 
-from mmblockdrop.registry import SCORERS
 from .evaluator import Gauge
 from .hook import BlockDropHook, history
-from mmblockdrop.scorers.partial_scores import FOLDER, Journal, clear, digest
 from .options import check_arguments
 from .rebuild import plain_model
 

@@ -1,13 +1,16 @@
 """The localizer that is shortened: LoRA, what is trained, its weights."""
 from typing import Optional, Sequence
 
+from mmblockdrop.compression import check_lora, has_lora, merge_lora
+from mmblockdrop.distillation.checkpoint import (load_localizer, load_whole,
+                                                 read_localizer)
+
 from mmengine.runner import Runner
 from torch import nn
 
-from mmblockdrop.compression import check_lora, has_lora, merge_lora
-from mmblockdrop.distillation.checkpoint import load_localizer, load_whole, read_localizer
 from .hook import BlockDropHook
-from .rebuild import check_paths, fresh_localizer, freeze_except, localizer_of, plain_model, replace_localizer
+from .rebuild import (check_paths, freeze_except, fresh_localizer,
+                      localizer_of, plain_model, replace_localizer)
 
 #: When LoRA is merged: after every round, or once after the last.
 MERGES = ('round', 'end')

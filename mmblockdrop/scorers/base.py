@@ -1,7 +1,10 @@
 """Score the candidates of a round. Proposes, never edits."""
 import difflib
 from abc import ABCMeta, abstractmethod
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+
+from mmblockdrop.compression import BlockStack, block_tensor
+from mmblockdrop.registry import SCORERS
 
 import numpy as np
 import torch
@@ -9,8 +12,6 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmblockdrop.compression import BlockStack, block_tensor
-from mmblockdrop.registry import SCORERS
 from .batches import ShuffledBatches
 from .candidates import Results, for_each_candidate
 from .partial_scores import Journal, walk
@@ -185,7 +186,7 @@ class LossScorer(Scorer):
 
     def _shares(self, model: nn.Module, stack: BlockStack) -> bool:
         """Whether no alignment listens inside a block that would not run."""
-        paths = getattr(model, 'alignment_paths', list)()
+        paths: Iterable[str] = getattr(model, 'alignment_paths', list)()
         blocks = tuple(f'{name}.' for name in stack.names)
         return self.share_prefix and not (
             self.with_alignments and any(
@@ -216,7 +217,8 @@ class BlockChangeScorer(Scorer):
 
         def keep(index: int):
 
-            def hook(module, args, kwargs, output):
+            def hook(module: nn.Module, args: tuple, kwargs: dict,
+                     output: Any) -> None:
                 given = block_tensor([*args, *kwargs.values()])
                 gap = (block_tensor(output) - given).double().square()
                 total[index] += torch.tensor([gap.sum(), gap.numel()]).cpu()

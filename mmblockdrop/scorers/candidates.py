@@ -1,10 +1,11 @@
 """Run a model once without each candidate, batch after batch."""
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
+from mmblockdrop.compression import BlockStack, SharedPrefix
+
 import torch
 from torch import nn
 
-from mmblockdrop.compression import BlockStack, SharedPrefix
 from .partial_scores import Journal, walk
 
 

@@ -8,16 +8,17 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
 
+from mmblockdrop.compat.checkpoint import mmengine_globals_allowed
+from mmblockdrop.utils.progress import with_progress
+from mmblockdrop.utils.writing import whole_file
+
 import torch
 from mmengine.dist import (all_reduce, barrier, get_rank, get_world_size,
                            is_main_process)
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
-from mmblockdrop.compat.checkpoint import mmengine_globals_allowed
-from mmblockdrop.utils.writing import whole_file
 from .batches import ShuffledBatches
-from mmblockdrop.utils.progress import with_progress
 
 FOLDER = 'blockdrop_scoring'
 

@@ -18,19 +18,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
-import torch
-from mmengine.dataset import pseudo_collate
-from torch import nn
-from torch.utils.data import DataLoader
+from mmblockdrop.data.files import VIDEO_SUFFIXES, open_video
+from mmblockdrop.report import markdown_table
 
+import torch
 from benchmark_models import quiet, small_localizer
 from benchmark_page import add_arguments, alternate, median_ratio, publish
 from decoding_pipelines import (many_videos_dataset, one_video_dataset,
                                 pipelines, plain_windows, re_encoded)
 from long_videos import memory_rows
-from mmblockdrop.data.files import VIDEO_SUFFIXES, open_video
-from mmblockdrop.report import markdown_table
+from mmengine.dataset import pseudo_collate
+from torch import nn
+from torch.utils.data import DataLoader
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

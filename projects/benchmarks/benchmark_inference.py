@@ -11,17 +11,16 @@ import statistics
 import sys
 from typing import Iterator, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.registry import MODELS
+from mmblockdrop.report import complexity, markdown_table
+
 import torch
 from benchmark_models import trained_detector
 from benchmark_page import add_arguments, alternate, median_ratio, publish
 from mmengine.registry import init_default_scope
 from torch import nn
 from whole_video_speed import video_table
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.registry import MODELS
-from mmblockdrop.report import complexity, markdown_table
 
 PAPER = dict(zip(range(5), (104.9, 98.4, 89.8, 81.2, 73.6)))
 

@@ -1,17 +1,16 @@
 """Untrained localizers of several sizes for the benchmarks."""
 from typing import Any, Dict, Sequence
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
+from mmblockdrop.registry import MODELS
+
 import torch
+from benchmark_page import ROOT
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import nn
-
-from benchmark_page import ROOT
-from mmblockdrop.registry import MODELS
 
 #: The VideoMAE-S detector of the configs.
 VIDEOMAE_S = ROOT / 'configs/_base_/models/actionformer_videomae-small.py'

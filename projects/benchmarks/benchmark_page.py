@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
                     Sequence)
 
-import torch
-
 from mmblockdrop.utils.writing import whole_file
+
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'en' / 'notes' / 'benchmarks.md'

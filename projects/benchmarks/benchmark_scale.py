@@ -12,14 +12,13 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
+from mmblockdrop.report import markdown_table
+
 import torch
 from benchmark_page import PAGE, ROOT, add_arguments, publish
 from full_run_cost import paper_section
 from measured_steps import apart, forward, step, two_processes
 from mmengine.registry import init_default_scope
-
-from mmblockdrop.report import markdown_table
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -23,14 +23,14 @@ from concurrent.futures import (FIRST_COMPLETED, Future, ProcessPoolExecutor,
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from mmblockdrop.report import markdown_table
+from mmblockdrop.scorers import LossScorer, MetricScorer, RacingScorer, Scorer
+
 import torch
 from benchmark_page import ROOT, add_arguments, median_ratio, publish
 from recorded_race import RecordedScorer, replayed
 from solved_problems import Solved
 from toy_problems import Problem, make_problem
-
-from mmblockdrop.report import markdown_table
-from mmblockdrop.scorers import LossScorer, MetricScorer, RacingScorer, Scorer
 
 PLAIN, SHARED, RACED = 'plain', 'shared', 'raced'
 BOLD, LISTED, HALVED = 'raced, uncorrected', 'raced, shortlist', 'halving'

@@ -17,15 +17,14 @@ import sys
 from contextlib import ExitStack
 from typing import Any, Callable, Dict, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
-import torch
-
-from benchmark_models import SIZES, localizer_config, noise_windows, quiet
-from benchmark_page import add_arguments, alternate, median_ratio, publish
 from mmblockdrop.compression import BlockStack, add_lora
 from mmblockdrop.distillation import TeacherStudentWrapper
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import markdown_table
+
+import torch
+from benchmark_models import SIZES, localizer_config, noise_windows, quiet
+from benchmark_page import add_arguments, alternate, median_ratio, publish
 from peak_memory import in_new_process, peak_resident, restart_peak
 from plain_training import STACK, WAYS, attention_of, check_same
 

@@ -4,11 +4,12 @@ import json
 import os.path as osp
 from typing import Any, Dict, List, Sequence
 
+from mmblockdrop.data.files import open_video
+from mmblockdrop.data.prepare.transcode import (Recipe, default_encoder,
+                                                transcode)
+
 from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, TRANSFORMS
-
-from mmblockdrop.data.files import open_video
-from mmblockdrop.data.prepare.transcode import Recipe, default_encoder, transcode
 
 INIT = dict(type='mmaction.DecordInit')
 DECODE = dict(type='mmaction.DecordDecode')

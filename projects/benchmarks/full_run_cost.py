@@ -3,14 +3,14 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict
 
-import torch
-from benchmark_page import ROOT
-from mmengine.config import Config
-
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import DATASETS, MODELS
 from mmblockdrop.report import complexity, empty_weights, markdown_table
 from mmblockdrop.rounds.schedule import Phase
+
+import torch
+from benchmark_page import ROOT
+from mmengine.config import Config
 
 RUN = ('configs/thumos14/blockdrop_vit-{}-p16-lora_videomae-k400-pre_2xb1-'
        '{}x60e_thumos14-768x160.py')

@@ -6,10 +6,9 @@ import time
 from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
-from mmengine.config import Config
-
 from benchmark_models import quiet, small_localizer
 from decoding_pipelines import DECODE, PACK
+from mmengine.config import Config
 from peak_memory import in_new_process, peak_resident, restart_peak
 
 

@@ -13,17 +13,17 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
+from mmblockdrop.compression import BlockStack, add_lora
+from mmblockdrop.distillation import TeacherStudentWrapper
+from mmblockdrop.registry import MODELS
+from mmblockdrop.report import complexity
+
 import torch
 import torch.distributed as dist
 from benchmark_models import narrow, noise_windows, trained_detector
 from mmengine.config import Config
 from peak_memory import peak_resident, resident
 from torch.nn.parallel import DistributedDataParallel
-
-from mmblockdrop.compression import BlockStack, add_lora
-from mmblockdrop.distillation import TeacherStudentWrapper
-from mmblockdrop.registry import MODELS
-from mmblockdrop.report import complexity
 
 
 def localizer(args: argparse.Namespace, frames: int, blocks: int) -> Config:

@@ -2,11 +2,11 @@
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List
 
-import torch
-from torch import Tensor, nn
-
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.distillation import TeacherStudentWrapper, record
+
+import torch
+from torch import Tensor, nn
 
 STACK = 'backbone.blocks'
 

@@ -2,11 +2,11 @@
 import functools
 from typing import Any, Callable, Sequence
 
-from torch import nn
-
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.scorers import RacingScorer
 from mmblockdrop.scorers.racing.candidate_results import Judge
+
+from torch import nn
 
 
 class RecordedScorer(RacingScorer):

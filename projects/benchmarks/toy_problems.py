@@ -10,7 +10,9 @@ import logging
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.registry import MODELS
+
 import numpy as np
 import torch
 from mmaction.structures import ActionDataSample
@@ -19,9 +21,6 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.registry import MODELS
 
 FRAMES, SIZE, CLIP, FPS = 32, 16, 8, 8.
 STEPS = FRAMES // 2

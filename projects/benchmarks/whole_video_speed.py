@@ -5,13 +5,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict
 
+from mmblockdrop.apis import init_localizer, localize_video
+from mmblockdrop.report import markdown_table
+
 import numpy as np
 from benchmark_models import narrow, trained_detector
 from benchmark_page import alternate, median_ratio
 from mmengine.config import Config
-
-from mmblockdrop.apis import init_localizer, localize_video
-from mmblockdrop.report import markdown_table
 
 
 def video_config(folder: Path) -> Config:

@@ -19,14 +19,15 @@ from typing import Any, Dict, Iterator, Tuple
 import torch
 from mmengine.logging import MMLogger
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
 
-import mmblockdrop  # noqa: E402, F401  (mends the stack)
+import mmblockdrop  # applies its patches
 
-import detector  # noqa: E402
-import published  # noqa: E402
-import selection  # noqa: E402
-import small  # noqa: E402
+import detector
+import published
+import selection
+import small
 
 DETECTOR, CONFIG, SELECTION = ('pbd_detector.pt', 'pbd_detector_config.json',
                                'selection.pt')

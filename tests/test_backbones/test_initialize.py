@@ -1,9 +1,9 @@
 """Initial weights that configs name."""
-import pytest
-import torch
-
 from mmblockdrop.backbones.initialize import ScaleWeights
 from mmblockdrop.backbones.vit import LoRAViT
+
+import pytest
+import torch
 
 SIZES = dict(
     img_size=16, patch_size=8, embed_dims=16, depth=2, num_heads=2,

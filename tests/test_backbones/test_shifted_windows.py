@@ -1,9 +1,9 @@
 """Attention within windows of a long clip, every second one shifted."""
+from mmblockdrop.backbones.vit import LoRAViT
+from mmblockdrop.compression import BlockStack
+
 import pytest
 import torch
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.backbones.vit import LoRAViT
 
 STEPS = 12  # of two frames; a window has four
 SIZES = dict(

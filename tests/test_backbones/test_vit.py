@@ -1,11 +1,11 @@
 """LoRAViT: names of mmaction2, LoRA that acts, blocks that are absent."""
+from mmblockdrop.backbones.vit import LoRAViT
+from mmblockdrop.compression import add_lora, has_lora, merge_lora
+
 import pytest
 import torch
 from mmaction.models.backbones.vit_mae import VisionTransformer
 from mmengine.runner import save_checkpoint
-
-from mmblockdrop.compression import add_lora, has_lora, merge_lora
-from mmblockdrop.backbones.vit import LoRAViT
 
 SIZES = dict(
     img_size=16,

@@ -1,8 +1,8 @@
 """What of the encoder is trained, and what acts in training alone."""
+from mmblockdrop.backbones.vit import LoRAViT
+
 import pytest
 import torch
-
-from mmblockdrop.backbones.vit import LoRAViT
 
 SIZES = dict(
     img_size=32,

@@ -2,10 +2,10 @@
 import inspect
 from pathlib import Path
 
+from mmblockdrop.compat import colorjitter
+
 import mmaction.datasets.transforms.processing as processing
 import numpy as np
-
-from mmblockdrop.compat import colorjitter
 
 
 def test_color_jitter_shifts_hue_both_ways(monkeypatch):

@@ -1,8 +1,8 @@
 """Versions that are refused at import."""
-import pytest
-
 from mmblockdrop import compat
 from mmblockdrop.compat import versions
+
+import pytest
 
 
 def test_versions_are_accepted_here():

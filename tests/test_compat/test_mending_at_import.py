@@ -1,12 +1,12 @@
 """Mends wait for the module that they are for."""
 import inspect
 
+from mmblockdrop import compat
+from mmblockdrop.compat import importing
+
 import pytest
 from mends_kit import ROOT
 from mmengine.config import Config
-
-from mmblockdrop import compat
-from mmblockdrop.compat import importing
 
 
 def test_mend_waits_for_the_import(tmp_path, monkeypatch):

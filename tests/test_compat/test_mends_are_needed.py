@@ -10,7 +10,7 @@ from mends_kit import free_port, start
 
 # Prints, as JSON, what fails in a process without any mend. The bare
 # 'mmaction.models' keeps the probes from importing all of it.
-WITHOUT_MENDS = r"""
+WITHOUT_MENDS = r'''
 import importlib.machinery, json, os, sys, types
 import torch
 found = {}
@@ -58,7 +58,7 @@ def launcher():
     init_dist('pytorch', backend='gloo')
 
 print(json.dumps(found))
-"""
+'''
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -77,7 +77,7 @@ def process_without_mends():
 
 
 def test_mmaction_models_are_imported():
-    import mmaction.models  # noqa: F401
+    import mmaction.models
     from mmaction.registry import MODELS
     with pytest.raises(ImportError, match='mmaction2 from source'):
         MODELS.build(dict(type='mmaction.DRN'))

@@ -1,9 +1,9 @@
 """Skip, drop and replay."""
+from mmblockdrop.compression import BlockStack, SharedPrefix, replay
+
 import pytest
 import torch
 from torch import nn
-
-from mmblockdrop.compression import BlockStack, SharedPrefix, replay
 
 
 class Residual(nn.Module):

@@ -1,10 +1,11 @@
 """What takes the place of a block's output, found by running it."""
+from mmblockdrop.compression import (BlockStack, DroppedBlock, block_tensor,
+                                     replay)
+from mmblockdrop.compression.bypass import NoStandIn, choose_passes
+
 import pytest
 import torch
 from torch import nn
-
-from mmblockdrop.compression import BlockStack, DroppedBlock, block_tensor, replay
-from mmblockdrop.compression.bypass import NoStandIn, choose_passes
 
 X, MASK = torch.randn(2, 3, 4), torch.ones(2, 1, 4, dtype=torch.bool)
 

@@ -1,15 +1,12 @@
 """The program that lists what can be dropped, and its table in the docs."""
-import sys
 from pathlib import Path
 
+import list_blocks
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / 'tools' / 'analysis_tools'))
-
-import list_blocks  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'en' / 'user_guides' / 'blocks.md'
 

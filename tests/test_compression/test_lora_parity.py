@@ -1,11 +1,11 @@
 """Merging LoRA as the published code does, and where it should not."""
+from mmblockdrop.backbones.vit import LoRAViT
+from mmblockdrop.compression import has_lora, merge_lora
+from mmblockdrop.distillation.wrapper import load_whole
+
 import pytest
 import torch
 from parity_weights import our_name, our_state
-
-from mmblockdrop.compression import has_lora, merge_lora
-from mmblockdrop.backbones.vit import LoRAViT
-from mmblockdrop.distillation.wrapper import load_whole
 
 pytestmark = pytest.mark.parity
 

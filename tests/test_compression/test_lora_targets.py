@@ -1,11 +1,12 @@
 """LoRA on the linear layers of other people's backbones."""
+from mmblockdrop.compression import (BlockStack, DroppedBlock, add_lora,
+                                     check_lora, has_lora, merge_lora)
+from mmblockdrop.compression.lora import check_called
+
 import pytest
 import torch
 from torch import nn
 from zoo import ZOO, build
-
-from mmblockdrop.compression import BlockStack, DroppedBlock, add_lora, check_lora, has_lora, merge_lora
-from mmblockdrop.compression.lora import check_called
 
 
 def blocks_of(name):

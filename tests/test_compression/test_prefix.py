@@ -1,9 +1,9 @@
 """Results are shared where that is exact, and only there."""
+from mmblockdrop.compression import BlockStack, SharedPrefix
+
 import pytest
 import torch
 from torch import nn
-
-from mmblockdrop.compression import BlockStack, SharedPrefix
 
 
 class Block(nn.Module):

@@ -2,15 +2,15 @@
 import json
 from typing import Any, Dict
 
+from mmblockdrop.compression import DroppedBlock
+from mmblockdrop.registry import DATASETS, MODELS
+
 import pytest
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
-
-from mmblockdrop.compression import DroppedBlock
-from mmblockdrop.registry import DATASETS, MODELS
 
 STACK = ['backbone.layer1', 'backbone.layer2']
 

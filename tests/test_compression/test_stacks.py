@@ -1,8 +1,8 @@
 """Paths of stacks: one, several, single modules, wrong ones."""
+from mmblockdrop.compression import BlockStack, find_stacks
+
 import pytest
 from torch import nn
-
-from mmblockdrop.compression import BlockStack, find_stacks
 
 
 class Block(nn.Module):

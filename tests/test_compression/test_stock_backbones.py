@@ -1,11 +1,11 @@
 """One block less in every backbone, whatever its blocks hand on."""
 from typing import Any, List
 
+from mmblockdrop.compression import BlockStack, SharedPrefix, find_stacks
+
 import pytest
 import torch
 from zoo import ZOO, build
-
-from mmblockdrop.compression import BlockStack, SharedPrefix, find_stacks
 
 
 @pytest.fixture(scope='module', params=ZOO)

@@ -1,11 +1,11 @@
 """Backbones of mmaction2 and mmpretrain in the smallest sizes that run."""
 from typing import Any, Dict, NamedTuple, Sequence, Tuple
 
+from mmblockdrop.registry import MODELS
+
 import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
-
-from mmblockdrop.registry import MODELS
 
 
 class Entry(NamedTuple):

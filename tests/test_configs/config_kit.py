@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+from mmblockdrop.registry import MODELS
+
 import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-
-from mmblockdrop.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Folders whose configs train a localizer on videos.

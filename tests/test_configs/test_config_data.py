@@ -1,11 +1,11 @@
 """The data sets of the configs: tiny videos in their form, real files."""
 import warnings
 
+from mmblockdrop.registry import DATASETS, METRICS
+
 import pytest
 from config_kit import (PARTS, PIXELS, PUBLIC, ROOT, datasets, find, kind_of,
                         read, shorten_windows, use_data, write_data)
-
-from mmblockdrop.registry import DATASETS, METRICS
 
 LORA = 'actionformer_vit-small-p16-lora_'
 #: One config or variant for each way to read a data set, and its pixels.

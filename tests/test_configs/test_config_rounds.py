@@ -2,6 +2,10 @@
 import json
 from pathlib import Path
 
+from mmblockdrop.apis import localize_video
+from mmblockdrop.compression import replay
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 from config_kit import (PUBLIC, datasets, find, kind_of, localizer_of, read,
@@ -9,10 +13,6 @@ from config_kit import (PUBLIC, datasets, find, kind_of, localizer_of, read,
                         write_data)
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
-
-from mmblockdrop.apis import localize_video
-from mmblockdrop.compression import replay
-from mmblockdrop.registry import MODELS
 
 SMALL = 'vit-small-p16-lora_'
 #: One config of every kind and data set; THUMOS14 has a test of its own.

@@ -2,15 +2,15 @@
 import re
 from pathlib import Path
 
-import pytest
-import torch
-from config_kit import (FULL_SIZE, PATHS, PUBLIC, ROOT, crop_sizes, datasets,
-                        find, kind_of, localizer_of, read)
-
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.export.inputs import example_inputs
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity, empty_weights
+
+import pytest
+import torch
+from config_kit import (FULL_SIZE, PATHS, PUBLIC, ROOT, crop_sizes, datasets,
+                        find, kind_of, localizer_of, read)
 
 #: Width, depth and millions of parameters of the encoder, by its name.
 ENCODERS = {

@@ -1,14 +1,14 @@
 """Optimizers, schedules and evaluated epochs beside the published ones."""
 import copy
 
+from mmblockdrop.registry import MODELS
+from mmblockdrop.rounds.schedule import Phase
+
 import pytest
 import torch
 from config_kit import FULL_SIZE, find, kind_of, localizer_of, read, shrink
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
-
-from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds.schedule import Phase
 
 SMALL = 'vit-small-p16-lora_'
 THUMOS = find(f'configs/thumos14/blockdrop_{SMALL}')

@@ -1,14 +1,14 @@
 """The lines with ``--cfg-options`` in the READMEs of the configs."""
 from pathlib import Path
 
+from mmblockdrop.registry import MODELS
+from mmblockdrop.report import empty_weights
+
 import pytest
 import torch
 from config_kit import (ROOT, WITH_VARIANTS, commands, crop_sizes, datasets,
                         find, localizer_of, read, variants)
 from mmengine.config import Config
-
-from mmblockdrop.registry import MODELS
-from mmblockdrop.report import empty_weights
 
 SMALL = 'vit-small-p16-lora_'
 

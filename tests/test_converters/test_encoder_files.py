@@ -4,15 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-import torch
-from mmaction.models.backbones.vit_mae import VisionTransformer
-
-from mmblockdrop.compression import add_lora
 from mmblockdrop.backbones.vit import LoRAViT
+from mmblockdrop.compression import add_lora
 from mmblockdrop.convert import (convert_encoder, encoder_for_mmaction,
                                  read_checkpoint, save_checkpoint,
                                  suggested_config, unwrap)
+
+import pytest
+import torch
+from mmaction.models.backbones.vit_mae import VisionTransformer
 
 ROOT = Path(__file__).resolve().parents[2]
 C, HIDDEN, DEPTH = 16, 40, 3
@@ -356,10 +356,10 @@ def test_programs(tmp_path, capsys):
 
 
 def test_program_for_detectors(tmp_path, capsys):
+    from mmblockdrop.registry import MODELS
+
     import toy
     from mmengine.config import Config
-
-    from mmblockdrop.registry import MODELS
     model = toy.localizer()
     published = {}
     for name, value in MODELS.build(model).state_dict().items():

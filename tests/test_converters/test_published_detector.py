@@ -1,14 +1,14 @@
 """Published detectors become ours and compute what they computed."""
+from mmblockdrop.apis import init_localizer
+from mmblockdrop.convert import (convert_detector, detector_name,
+                                 refuse_adapters)
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from parity_weights import localizer_config, merged_state, our_name, samples
-
-from mmblockdrop.apis import init_localizer
-from mmblockdrop.convert import (convert_detector, detector_name,
-                                 refuse_adapters)
-from mmblockdrop.registry import MODELS
 
 pytestmark = pytest.mark.parity
 

@@ -3,11 +3,11 @@ import json
 import logging
 from typing import Any, Callable, Dict, Iterator, List
 
+from mmblockdrop.registry import DATASETS
+
 import pytest
 from mmengine.logging import MMLogger
 from tiny_videos import PIPELINE, write_video
-
-from mmblockdrop.registry import DATASETS
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ the public ones; the public ones are read beside them where they are.
 import json
 from pathlib import Path
 
+from mmblockdrop.registry import DATASETS
+
 import numpy as np
 import pytest
-
-from mmblockdrop.registry import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / 'tests' / 'data' / 'annotations'

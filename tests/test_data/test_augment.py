@@ -1,12 +1,12 @@
 """RandAugment and square crops of clips."""
 import random
 
+from mmblockdrop.data import RandAugmentClip
+from mmblockdrop.registry import TRANSFORMS
+
 import numpy as np
 import pytest
 import torch
-
-from mmblockdrop.data import RandAugmentClip
-from mmblockdrop.registry import TRANSFORMS
 
 
 def clip(frames=3):

@@ -191,7 +191,7 @@ def test_testing_shows_black(build, root, how):
 def test_too_many_stop_the_run(build, root, how, test_mode):
     folder = root(entries(5))
     spoil(folder, 'v2', how)
-    with pytest.raises(RuntimeError, match="v2.*1 of 5 videos") as error:
+    with pytest.raises(RuntimeError, match='v2.*1 of 5 videos') as error:
         dataset = build(data_root=folder, test_mode=test_mode)
         for index in range(len(dataset)):
             dataset[index]

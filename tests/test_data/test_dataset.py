@@ -1,14 +1,14 @@
 """Samples of the dataset, from annotation to packed window."""
 import json
 
+from mmblockdrop.structures.time_grid import steps_to_seconds
+
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 from tiny_videos import frame_numbers
 from torch.utils.data import DataLoader
-
-from mmblockdrop.structures.time_grid import steps_to_seconds
 
 ACTION = dict(segment=[0.5, 1.5], label='jump')
 

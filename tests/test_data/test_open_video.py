@@ -2,14 +2,14 @@
 import pickle
 import random
 
+from mmblockdrop.data import OpenVideo
+from mmblockdrop.data import loading as module
+from mmblockdrop.registry import TRANSFORMS
+
 import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 from tiny_videos import frame_numbers, write_video
-
-from mmblockdrop.data import OpenVideo
-from mmblockdrop.data import loading as module
-from mmblockdrop.registry import TRANSFORMS
 
 
 @pytest.fixture

@@ -2,27 +2,24 @@
 import json
 import os
 import stat
-import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-from tiny_videos import BITS, write_video
-
+from mmblockdrop.data.files import FrameArray, open_video
 from mmblockdrop.data.prepare import transcode as transcoding
 from mmblockdrop.data.prepare.check import Found, check_entry
-from mmblockdrop.data.files import FrameArray, open_video
 from mmblockdrop.data.prepare.parallel import for_each
 from mmblockdrop.data.prepare.transcode import Recipe, target_size, transcode
+
+import check_data
+import numpy as np
+import pytest
+import resize_videos
+import write_frame_counts
+from tiny_videos import BITS, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / 'tests' / 'data' / 'annotations'
 PUBLIC = ROOT.parent / 'shared' / 'data'
-sys.path.insert(0, str(ROOT / 'tools' / 'data'))
-
-import check_data  # noqa: E402
-import resize_videos  # noqa: E402
-import write_frame_counts  # noqa: E402
 
 
 def numbers(path):

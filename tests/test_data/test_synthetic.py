@@ -2,12 +2,13 @@
 import json
 import os
 
+from mmblockdrop.data.prepare.actors import CLASSES, GESTURE, MOTIONS, pose
+from mmblockdrop.data.prepare.synthetic import (DemoSpec, is_finished,
+                                                make_dataset, plan)
+
 import decord
 import numpy as np
 import pytest
-
-from mmblockdrop.data.prepare.actors import CLASSES, GESTURE, MOTIONS, pose
-from mmblockdrop.data.prepare.synthetic import DemoSpec, is_finished, make_dataset, plan
 
 SPEC = DemoSpec(
     seed=3,

@@ -1,11 +1,11 @@
 """Our transforms beside those of mmaction2."""
+from mmblockdrop.registry import TRANSFORMS
+
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from tiny_videos import PIPELINE, frame_numbers
-
-from mmblockdrop.registry import TRANSFORMS
 
 
 @pytest.mark.parametrize('middle, shape', [
@@ -34,7 +34,7 @@ def test_mmaction_may_open_the_video(build):
 
 
 def test_batch_through_the_preprocessor(build):
-    import mmaction.models.data_preprocessors  # noqa: F401
+    import mmaction.models.data_preprocessors
     preprocessor = MMENGINE_MODELS.build(
         dict(type='mmaction.ActionDataPreprocessor', mean=[0.] * 3,
              std=[255.] * 3, format_shape='NCTHW'))

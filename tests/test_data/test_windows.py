@@ -1,12 +1,12 @@
 """Where windows are, and which actions they hold."""
 import random
 
-import numpy as np
-import pytest
-
 from mmblockdrop.data.windows import (cut_segments, random_window,
                                       sample_indices, sliding_windows,
                                       unique_actions)
+
+import numpy as np
+import pytest
 
 
 @pytest.mark.parametrize('overlap', [0, 0.25, 0.5, 0.875])

@@ -2,10 +2,10 @@
 import json
 import random
 
+from mmblockdrop.registry import DATASETS
+
 import numpy as np
 import pytest
-
-from mmblockdrop.registry import DATASETS
 
 pytestmark = pytest.mark.parity
 

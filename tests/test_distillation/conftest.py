@@ -1,9 +1,9 @@
 """A toy localizer on disk."""
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 import toy
-
-from mmblockdrop.registry import MODELS
 
 
 @pytest.fixture(scope='session')

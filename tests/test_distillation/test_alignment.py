@@ -1,14 +1,14 @@
 """What is compared, by original number, level and point."""
-import pytest
-import torch
-import toy
-from torch import nn
-
 from mmblockdrop.compression import DroppedBlock
 from mmblockdrop.distillation import (BlockAlignment, ClassAlignment,
                                       ModuleAlignment, SegmentAlignment,
                                       record)
 from mmblockdrop.registry import MODELS
+
+import pytest
+import torch
+import toy
+from torch import nn
 
 
 def student_without(*dropped, depth=3):

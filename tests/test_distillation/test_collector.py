@@ -2,6 +2,11 @@
 import gc
 import weakref
 
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.distillation import (BlockAlignment, FeatureAlignment,
+                                      FeatureMSELoss, record)
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 import toy
@@ -9,11 +14,6 @@ from mmengine.logging import MMLogger
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.distillation import (BlockAlignment, FeatureAlignment,
-                                      FeatureMSELoss, record)
-from mmblockdrop.registry import MODELS
 
 CLIPS = toy.FRAMES // toy.CLIP
 TIMES = toy.CLIP // 2

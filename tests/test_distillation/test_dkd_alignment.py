@@ -1,11 +1,11 @@
 """Decoupled distillation of the classes of a localizer."""
+from mmblockdrop.distillation import ClassAlignment, record
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 import toy
 from mmengine.registry import init_default_scope
-
-from mmblockdrop.distillation import ClassAlignment, record
-from mmblockdrop.registry import MODELS
 
 
 @pytest.mark.parametrize('smoothing', [0., 0.1])

@@ -1,8 +1,9 @@
 """Distances between student and teacher."""
+from mmblockdrop.distillation import (ClassDKDLoss, ClassKLLoss,
+                                      FeatureMSELoss, TokenRelationLoss)
+
 import pytest
 import torch
-
-from mmblockdrop.distillation import ClassDKDLoss, ClassKLLoss, FeatureMSELoss, TokenRelationLoss
 
 
 def close(ours, theirs):

@@ -1,13 +1,14 @@
 """Alignment of maps and curves of probabilities."""
+from mmblockdrop.distillation import (BinaryKLLoss, ModuleAlignment,
+                                      TeacherStudentWrapper)
+from mmblockdrop.distillation.recorder import not_in_place
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import nn
-
-from mmblockdrop.distillation import BinaryKLLoss, ModuleAlignment, TeacherStudentWrapper
-from mmblockdrop.distillation.recorder import not_in_place
-from mmblockdrop.registry import MODELS
 
 
 def test_divergence_by_hand():

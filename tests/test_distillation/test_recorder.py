@@ -1,9 +1,9 @@
 """Recording what modules return."""
+from mmblockdrop.distillation import record
+
 import pytest
 import torch
 from torch import nn
-
-from mmblockdrop.distillation import record
 
 
 class Net(nn.Module):

@@ -1,13 +1,13 @@
 """Student and teacher as one model."""
 import copy
 
+from mmblockdrop.compression import BlockStack, has_lora
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 import toy
 from mmengine.logging import MMLogger
-
-from mmblockdrop.compression import BlockStack, has_lora
-from mmblockdrop.registry import MODELS
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -1,13 +1,13 @@
 """Every loss of the published distillation, through the wrapper."""
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.distillation import record
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 from mmengine.logging import MMLogger
 from parity_weights import (load, localizer_config, merged_state, our_name,
                             our_state, samples)
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.distillation import record
-from mmblockdrop.registry import MODELS
 
 pytestmark = pytest.mark.parity
 

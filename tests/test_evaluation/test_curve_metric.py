@@ -1,11 +1,11 @@
 """Average precision of TEM's curves."""
+from mmblockdrop.evaluation import CurveMetric
+from mmblockdrop.evaluation.curve_metric import step_precision
+
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData
-
-from mmblockdrop.evaluation import CurveMetric
-from mmblockdrop.evaluation.curve_metric import step_precision
 
 
 def test_precision_by_hand():

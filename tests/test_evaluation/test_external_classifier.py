@@ -2,13 +2,13 @@
 import copy
 import json
 
+from mmblockdrop.evaluation import ExternalClassifier, TADMetric
+from mmblockdrop.evaluation.external_classifier import THUMOS14_COLUMNS
+
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
-
-from mmblockdrop.evaluation import ExternalClassifier, TADMetric
-from mmblockdrop.evaluation.external_classifier import THUMOS14_COLUMNS
 
 CLASSES = ['jump', 'run', 'swim']
 SCORES = dict(a=[.1, .7, .2], v_b=[.6, .1, .3])

@@ -1,9 +1,11 @@
 """Suppression and voting of temporal segments."""
+from mmblockdrop.evaluation import nms
+from mmblockdrop.evaluation import suppression as postprocess
+from mmblockdrop.evaluation import vote
+
 import numpy as np
 import pytest
 import torch
-
-from mmblockdrop.evaluation import nms, suppression as postprocess, vote
 
 METHODS = ('naive', 'linear', 'gaussian', 'improved_gaussian')
 

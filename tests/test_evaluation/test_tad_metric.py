@@ -4,17 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mmblockdrop.evaluation import TADMetric
+from mmblockdrop.evaluation.activitynet import evaluate_detections
+from mmblockdrop.evaluation.average_precision import (Instances,
+                                                      unique_annotations)
+from mmblockdrop.evaluation.recall import average_recall
+from mmblockdrop.registry import METRICS
+
 import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
-
-from mmblockdrop.evaluation import TADMetric
-from mmblockdrop.evaluation.activitynet import evaluate_detections
-from mmblockdrop.evaluation.average_precision import Instances, unique_annotations
-from mmblockdrop.evaluation.recall import average_recall
-from mmblockdrop.registry import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ['run', 'jump', 'fall']

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from mmblockdrop.compression import BlockStack, add_lora
+from mmblockdrop.registry import MODELS
+
 import torch
 import toy
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-
-from mmblockdrop.compression import BlockStack, add_lora
-from mmblockdrop.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECOGNIZER = dict(

@@ -1,20 +1,16 @@
 """``tools/export.py``: files that stand for themselves."""
 import copy
 import json
-import sys
-from pathlib import Path
 
+from mmblockdrop.apis import init_localizer
+from mmblockdrop.export import network
+
+import export
 import export_kit
 import pytest
 import torch
 import toy
 from mmengine.config import Config
-
-from mmblockdrop.apis import init_localizer
-from mmblockdrop.export import network
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'tools'))
-import export  # noqa: E402
 
 FRAMES = ['1', '1', '3', str(toy.FRAMES), str(toy.SIZE), str(toy.SIZE)]
 
@@ -159,4 +155,4 @@ def test_wrong_checkpoint_names_the_nearest(tmp_path, capsys):
     paths = export_kit.save(tmp_path, export_kit.RECOGNIZER, [1])
     wrong = paths[1].replace('before', 'befor')
     assert export.main([paths[0], wrong, str(tmp_path / 'out')]) == 1
-    assert "model_before.pth" in capsys.readouterr().err
+    assert 'model_before.pth' in capsys.readouterr().err

@@ -1,19 +1,15 @@
 """ONNX files agree with the model, whatever the batch."""
-import sys
-from pathlib import Path
 
+from mmblockdrop.apis import init_localizer
+from mmblockdrop.export import ExportError, network, to_onnx
+
+import export
 import export_kit
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 import toy
-
-from mmblockdrop.apis import init_localizer
-from mmblockdrop.export import ExportError, network, to_onnx
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'tools'))
-import export  # noqa: E402
 
 
 @pytest.mark.parametrize('which', ['model', 'encoder'])

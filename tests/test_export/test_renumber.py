@@ -2,17 +2,17 @@
 import copy
 from typing import Any, Dict
 
-import mmaction.models  # noqa: F401
-import pytest
-import torch
-from mmengine.registry import init_default_scope
-from torch import nn
-
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.export import ExportError, renumber
 from mmblockdrop.export.inputs import difference
 from mmblockdrop.export.plain import with_mmaction_types
 from mmblockdrop.registry import MODELS
+
+import mmaction.models
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from torch import nn
 
 VIT = dict(
     img_size=16, patch_size=8, embed_dims=8, depth=4, num_heads=4,

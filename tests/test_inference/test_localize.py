@@ -4,15 +4,15 @@ import runpy
 import sys
 from pathlib import Path
 
+from mmblockdrop.apis import init_localizer, localize_video, of_classes
+from mmblockdrop.compression import add_lora, replay
+from mmblockdrop.inference.localize import without_cache
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-
-from mmblockdrop.apis import init_localizer, localize_video, of_classes
-from mmblockdrop.compression import add_lora, replay
-from mmblockdrop.inference.localize import without_cache
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ['run', 'jump', 'fall']

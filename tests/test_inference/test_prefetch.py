@@ -3,14 +3,14 @@ import copy
 import threading
 import time
 
+from mmblockdrop.apis import init_localizer
+from mmblockdrop.inference.localize import localize_video, localize_videos
+from mmblockdrop.inference.prefetch import ClipMemory, ahead, clip_keys
+
 import numpy as np
 import pytest
 import torch
 from test_localize import make_config, video  # noqa: F401
-
-from mmblockdrop.apis import init_localizer
-from mmblockdrop.inference.localize import localize_video, localize_videos
-from mmblockdrop.inference.prefetch import ClipMemory, ahead, clip_keys
 
 
 @pytest.fixture(scope='module')

@@ -1,13 +1,13 @@
 """Clips that several windows show are encoded once in a test run."""
 import copy
 
+from mmblockdrop.registry import MODELS
+
 import pytest
-import toy
 import torch
+import toy
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
-
-from mmblockdrop.registry import MODELS
 
 WINDOWS, STRIDE = 5, toy.FRAMES // 2
 

@@ -2,14 +2,14 @@
 import logging
 from types import SimpleNamespace
 
+import mmblockdrop.inference.timeline_hook as timeline_hook
+from mmblockdrop.registry import HOOKS
+
 import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
-
-import mmblockdrop.inference.timeline_hook as timeline_hook
-from mmblockdrop.registry import HOOKS
 
 
 @pytest.fixture

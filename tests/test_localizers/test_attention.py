@@ -1,8 +1,10 @@
 """Masked attention, global and local."""
+from mmblockdrop.localizers.actionformer.attention import (MaskedConvAttention,
+                                                           attend,
+                                                           attend_locally)
+
 import pytest
 import torch
-
-from mmblockdrop.localizers.actionformer.attention import MaskedConvAttention, attend, attend_locally
 
 
 @pytest.mark.parametrize('length,reach', [(7, 2), (16, 1), (40, 4), (53, 9),

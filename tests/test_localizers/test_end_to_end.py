@@ -2,6 +2,13 @@
 import copy
 import json
 
+from mmblockdrop.localizers import SnippetClassHead
+from mmblockdrop.localizers.mmaction2.class_head import segment_mean
+from mmblockdrop.localizers.mmaction2.proposals import (ProposalFile,
+                                                        best_actions,
+                                                        to_proposal_sample)
+from mmblockdrop.registry import MODELS
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +18,6 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
-
-from mmblockdrop.localizers import SnippetClassHead
-from mmblockdrop.localizers.mmaction2.class_head import segment_mean
-from mmblockdrop.localizers.mmaction2.proposals import ProposalFile, best_actions, to_proposal_sample
-from mmblockdrop.registry import MODELS
 
 T = 6
 SIZES = dict(

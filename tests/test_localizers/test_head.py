@@ -1,11 +1,11 @@
 """The dense head."""
-import pytest
-import torch
-from mmengine.structures import BaseDataElement, InstanceData
-
 from mmblockdrop.localizers import ActionFormerHead
 from mmblockdrop.localizers.actionformer import head as head_module
 from mmblockdrop.localizers.losses import sigmoid_focal_loss
+
+import pytest
+import torch
+from mmengine.structures import BaseDataElement, InstanceData
 
 LENGTHS = (16, 8, 4)
 

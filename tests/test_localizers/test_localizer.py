@@ -2,15 +2,15 @@
 import copy
 from pathlib import Path
 
+from mmblockdrop.localizers import ActionFormer, DensePredictions
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import nn
-
-from mmblockdrop.localizers import ActionFormer, DensePredictions
-from mmblockdrop.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / '_base_' / 'models'
 

@@ -2,13 +2,13 @@
 import re
 from pathlib import Path
 
-import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'en' / 'user_guides' / 'localizers.md'

@@ -1,9 +1,10 @@
 """Focal, DIoU and GIoU losses."""
+from mmblockdrop.localizers import DIoULoss, FocalLoss, GIoULoss
+from mmblockdrop.localizers.losses import (diou_loss, giou_loss,
+                                           sigmoid_focal_loss)
+
 import pytest
 import torch
-
-from mmblockdrop.localizers import DIoULoss, FocalLoss, GIoULoss
-from mmblockdrop.localizers.losses import diou_loss, giou_loss, sigmoid_focal_loss
 
 
 def close(ours, theirs):

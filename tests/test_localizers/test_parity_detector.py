@@ -1,14 +1,14 @@
 """The whole detector against the numbers of the published code."""
 import re
 
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 from mmengine.logging import MMLogger
 from parity_weights import (load, localizer_config, merged_state, our_name,
                             our_state, samples)
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.registry import MODELS
 
 pytestmark = pytest.mark.parity
 

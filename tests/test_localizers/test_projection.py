@@ -1,10 +1,10 @@
 """The temporal pyramid."""
-import pytest
-import torch
-
 from mmblockdrop.localizers import ConvTransformerProjection, FPNIdentity
 from mmblockdrop.localizers.actionformer.layers import AffineDropPath
 from mmblockdrop.localizers.actionformer.projection import sinusoids
+
+import pytest
+import torch
 
 
 def projection(**kwargs):

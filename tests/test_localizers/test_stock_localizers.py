@@ -1,14 +1,14 @@
 """mmaction2's localizers, their stock configs, and our lines on top."""
 from pathlib import Path
 
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 import toy_features as toy
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs' / 'localization'
@@ -30,7 +30,7 @@ TINY = dict(
         temporal_dim=8,
         window_size=3))
 #: PEM can be aligned, but has no block to lose.
-PEM = """
+PEM = '''
 _base_ = ('mmaction::localization/bsn/'
           'bsn_pem_1xb16-400x100-20e_activitynet-feature.py')
 custom_imports = dict(imports=['mmblockdrop'], allow_failed_imports=False)
@@ -53,7 +53,7 @@ train_cfg = dict(
 custom_hooks = [
     dict(type='mmblockdrop.BlockDropHook', stack=['fc1', 'fc2'])
 ]
-"""
+'''
 #: Config, and the metric that chooses.
 CASES = dict(
     bmn=('bmn/blockdrop_bmn_400x100_3x2e_activitynet-feature.py', 'auc'),

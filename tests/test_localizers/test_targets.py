@@ -1,9 +1,10 @@
 """Assignment of actions to points."""
+from mmblockdrop.localizers.actionformer.points import (default_ranges,
+                                                        grid_points)
+from mmblockdrop.localizers.actionformer.targets import assign_targets
+
 import pytest
 import torch
-
-from mmblockdrop.localizers.actionformer.points import default_ranges, grid_points
-from mmblockdrop.localizers.actionformer.targets import assign_targets
 
 RULES = {
     'radius': {},

@@ -1,18 +1,12 @@
 """The benchmark of decoding, on two tiny videos."""
-import sys
-from pathlib import Path
 
+import benchmark_decoding as benchmark
 import cv2
+import long_videos
 import numpy as np
+import peak_memory
 import pytest
 import torch
-
-TOOLS = Path(__file__).resolve().parents[2] / 'projects' / 'benchmarks'
-sys.path.insert(0, str(TOOLS))
-
-import benchmark_decoding as benchmark  # noqa: E402
-import long_videos  # noqa: E402
-import peak_memory  # noqa: E402
 
 
 @pytest.fixture

@@ -1,14 +1,8 @@
 """The page that the benchmarks write."""
 import argparse
-import sys
-from pathlib import Path
 
+import benchmark_page as page
 import pytest
-
-TOOLS = Path(__file__).resolve().parents[2] / 'projects' / 'benchmarks'
-sys.path.insert(0, str(TOOLS))
-
-import benchmark_page as page  # noqa: E402
 
 
 def test_sections_are_replaced_one_by_one(tmp_path):

@@ -1,14 +1,8 @@
 """The benchmark of a training step, on a model of a few units."""
-import sys
-from pathlib import Path
 
+import benchmark_training as benchmark
 import pytest
 import torch
-
-TOOLS = Path(__file__).resolve().parents[2] / 'projects' / 'benchmarks'
-sys.path.insert(0, str(TOOLS))
-
-import benchmark_training as benchmark  # noqa: E402
 
 ARGS = ['--size', 'tiny', '--frames', '16', '--pixels', '32', '--repeats',
         '1', '--device', 'cpu']

@@ -1,16 +1,13 @@
 """The comparison on GRID: what is compared, and the table of what is done."""
 import json
 import os
-import sys
 from pathlib import Path
 
+import compare_methods
 import pytest
+from compare_methods import ENCODERS, methods
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / 'projects' / 'grid_words'))
-
-import compare_methods  # noqa: E402
-from compare_methods import ENCODERS, methods  # noqa: E402
 
 
 @pytest.mark.parametrize('encoder', ENCODERS)

@@ -5,11 +5,11 @@ import logging
 import sys
 from pathlib import Path
 
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 import toy
-
-from mmblockdrop.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools' / 'analysis_tools'

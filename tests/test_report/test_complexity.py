@@ -2,13 +2,13 @@
 import runpy
 from pathlib import Path
 
-import pytest
-import torch
-from torch import nn
-
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity, empty_weights, measure
+
+import pytest
+import torch
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/analysis_tools/complexity.py'

@@ -1,12 +1,13 @@
 """Table and pictures of a run and of a video."""
 import copy
 
+from mmblockdrop.inference import draw_timeline
+from mmblockdrop.report import (draw_scores, draw_tradeoff, round_table,
+                                write_report)
+
 import cv2
 import numpy as np
 import pytest
-
-from mmblockdrop.report import draw_scores, draw_tradeoff, round_table, write_report
-from mmblockdrop.inference import draw_timeline
 
 RECORD = dict(
     version=1,

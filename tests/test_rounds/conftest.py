@@ -2,14 +2,14 @@
 from pathlib import Path
 from typing import Any, Callable
 
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 import toy
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rounds_kit import sharpen, train
-
-from mmblockdrop.registry import MODELS
 
 
 @pytest.fixture(scope='session')

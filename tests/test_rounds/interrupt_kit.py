@@ -14,23 +14,24 @@ import signal
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import mmblockdrop  # noqa: E402,F401
-import torch  # noqa: E402
-import toy  # noqa: E402
-from mmengine.fileio import LocalBackend  # noqa: E402
-from mmengine.hooks import Hook  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
-from rounds_kit import count_only, sharpen  # noqa: E402
+from mmblockdrop.compression import add_lora
+from mmblockdrop.registry import MODELS
+from mmblockdrop.rounds import DistillationLoop, ends
+from mmblockdrop.rounds import evaluator as gauge
+from mmblockdrop.rounds import hook, loop
+from mmblockdrop.rounds.hook import BlockDropHook
+from mmblockdrop.rounds.student import Student
+from mmblockdrop.scorers.partial_scores import Journal
 
-from mmblockdrop.compression import add_lora  # noqa: E402
-from mmblockdrop.registry import MODELS  # noqa: E402
-from mmblockdrop.rounds import DistillationLoop, ends, evaluator as gauge, hook, loop
-from mmblockdrop.rounds.hook import BlockDropHook  # noqa: E402
-from mmblockdrop.scorers.partial_scores import Journal  # noqa: E402
-from mmblockdrop.rounds.student import Student  # noqa: E402
+import torch
+import toy
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from rounds_kit import count_only, sharpen
 
 
 def die(*args, **kwargs):

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+from mmblockdrop.registry import MODELS
+from mmblockdrop.rounds.rebuild import evaluate
+
 import torch
 import toy
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
-
-from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds.rebuild import evaluate
 
 #: Fine enough for every candidate to have a score of its own.
 EVALUATOR = dict(

@@ -10,11 +10,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import toy  # noqa: E402,F401
-from mmengine.config import Config  # noqa: E402
-from mmengine.dist import all_gather_object, is_main_process  # noqa: E402
-from mmengine.hooks import Hook  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
+import toy
+from mmengine.config import Config
+from mmengine.dist import all_gather_object, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 
 class SameOnAllProcesses(Hook):

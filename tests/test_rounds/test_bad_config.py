@@ -1,14 +1,14 @@
 """What is wrong in a config is said before any work is done."""
 import copy
 
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 import toy
 from mmengine.runner import Runner
 from rounds_kit import read_weights, sharpen, train
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.registry import MODELS
 
 
 @pytest.fixture

@@ -3,6 +3,11 @@ import json
 import os
 import traceback
 
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.registry import MODELS
+from mmblockdrop.scorers import BlockChangeScorer, LossScorer, MetricScorer
+from mmblockdrop.scorers.partial_scores import Journal, batches_after
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,11 +15,6 @@ import toy
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from rounds_kit import EVALUATOR
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.registry import MODELS
-from mmblockdrop.scorers import BlockChangeScorer, LossScorer, MetricScorer
-from mmblockdrop.scorers.partial_scores import Journal, batches_after
 
 VIDEOS, CANDIDATES = 5, [0, 2, 3]
 

@@ -1,11 +1,11 @@
 """A whole run of two rounds on the toy localizer."""
+from mmblockdrop.registry import MODELS
+
 import pytest
 import torch
 import toy
 from rounds_kit import (block_of, blocks_in, metric_of, read_record,
                         read_weights)
-
-from mmblockdrop.registry import MODELS
 
 #: Entries of a finished round.
 ENTRIES = {

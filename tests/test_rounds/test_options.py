@@ -1,4 +1,9 @@
 """The method's options together, in runs of two rounds."""
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.registry import MODELS
+from mmblockdrop.rounds import ends
+from mmblockdrop.rounds import evaluator as gauge
+
 import pytest
 import torch
 import toy
@@ -7,10 +12,6 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner
 from rounds_kit import (block_of, blocks_in, count_only, metric_of,
                         read_record, read_weights, train)
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds import ends, evaluator as gauge
 
 
 @pytest.fixture(scope='module', autouse=True)

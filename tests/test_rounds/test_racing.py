@@ -2,6 +2,14 @@
 import copy
 import multiprocessing
 
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.registry import MODELS, SCORERS
+from mmblockdrop.scorers import LossScorer, MetricScorer, RacingScorer
+from mmblockdrop.scorers.batches import ShuffledBatches
+from mmblockdrop.scorers.partial_scores import Journal
+from mmblockdrop.scorers.racing.bounds import BOUNDS, radius, student_quantile
+from mmblockdrop.scorers.racing.race import Race
+
 import numpy as np
 import pytest
 import torch
@@ -12,14 +20,6 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from rounds_kit import EVALUATOR
 from torch import nn
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.registry import MODELS, SCORERS
-from mmblockdrop.scorers import LossScorer, MetricScorer, RacingScorer
-from mmblockdrop.scorers.batches import ShuffledBatches
-from mmblockdrop.scorers.racing.bounds import BOUNDS, radius, student_quantile
-from mmblockdrop.scorers.partial_scores import Journal
-from mmblockdrop.scorers.racing.race import Race
 
 
 # ------------------------------------------------------------------- bounds
@@ -104,7 +104,7 @@ def test_halving_ends_after_so_many_checks():
     race = run_race(table, bound='halving', checks=(8, 16, 32))
     assert len(race.left) == 2
     assert [len(race.lost), race.lost[0].gap > race.lost[5].gap] == [10, True]
-    third = next(gone for gone in reversed(race.lost)).index
+    third = next(gone for gone in reversed(race.lost)).number
     means = table[:, :32].mean(1)
     assert all(means[i] > means[third] for i in race.left)
     flat = run_race(np.zeros((4, 64)), bound='halving', checks=(8, 16))

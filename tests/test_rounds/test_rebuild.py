@@ -1,4 +1,9 @@
 """What is trained after surgery, how fast, and what follows it."""
+from mmblockdrop.compression import BlockStack, add_lora
+from mmblockdrop.registry import MODELS
+from mmblockdrop.rounds.loop import PUBLISHED_TRAINABLE
+from mmblockdrop.rounds.rebuild import freeze_except, localizer_of, plain_model
+
 import pytest
 import torch
 import toy
@@ -8,11 +13,6 @@ from mmengine.optim import (CosineAnnealingLR, LinearLR, OptimWrapper,
 from parity_weights import localizer_config, our_name
 from rounds_kit import train
 from torch import nn
-
-from mmblockdrop.compression import BlockStack, add_lora
-from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds.loop import PUBLISHED_TRAINABLE
-from mmblockdrop.rounds.rebuild import freeze_except, localizer_of, plain_model
 
 
 def trained_names(model):

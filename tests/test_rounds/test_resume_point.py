@@ -4,14 +4,14 @@ import logging
 import os
 from types import SimpleNamespace
 
-import pytest
-import torch
-from mmengine.hooks import CheckpointHook
-
 from mmblockdrop.rounds.failure import explained
 from mmblockdrop.rounds.files import keep_checkpoints_whole, write_json
 from mmblockdrop.rounds.resume import go_on, keep_one_more, last_point
 from mmblockdrop.utils.writing import whole_file
+
+import pytest
+import torch
+from mmengine.hooks import CheckpointHook
 
 
 @pytest.fixture

@@ -1,14 +1,15 @@
 """Rounds on a part of the data by a schedule of their own."""
+from mmblockdrop.rounds import ends
+from mmblockdrop.rounds import evaluator as gauge
+from mmblockdrop.rounds.schedule import Phase, in_part
+from mmblockdrop.rounds.subset import EpochSubset
+
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rounds_kit import count_only, read_record
 from toy import ToyVideos
-
-from mmblockdrop.rounds import ends, evaluator as gauge
-from mmblockdrop.rounds.subset import EpochSubset
-from mmblockdrop.rounds.schedule import Phase, in_part
 
 
 @pytest.fixture(autouse=True)

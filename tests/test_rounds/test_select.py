@@ -1,17 +1,18 @@
 """Scores of candidates: right, shared, and without a trace."""
 import copy
 
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.registry import MODELS
+from mmblockdrop.scorers import (BlockChangeScorer, LossScorer, MetricScorer,
+                                 RandomScorer)
+from mmblockdrop.scorers.partial_scores import Journal
+
 import pytest
 import torch
 import toy
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from rounds_kit import EVALUATOR
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.registry import MODELS
-from mmblockdrop.scorers import BlockChangeScorer, LossScorer, MetricScorer, RandomScorer
-from mmblockdrop.scorers.partial_scores import Journal
 
 
 @pytest.fixture(scope='module')

@@ -1,4 +1,9 @@
 """One step of selection against the numbers of the published code."""
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.evaluation.activitynet import evaluate_detections
+from mmblockdrop.registry import MODELS
+from mmblockdrop.scorers import LossScorer, MetricScorer
+
 import pytest
 import torch
 from mmaction.structures import ActionDataSample
@@ -6,11 +11,6 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 from parity_weights import load, localizer_config, our_state
 from torch.utils.data import DataLoader
-
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.evaluation.activitynet import evaluate_detections
-from mmblockdrop.registry import MODELS
-from mmblockdrop.scorers import LossScorer, MetricScorer
 
 pytestmark = pytest.mark.parity
 

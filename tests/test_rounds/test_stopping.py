@@ -1,17 +1,16 @@
 """Runs that stop by themselves."""
 import json
 
-import pytest
-import torch
-import toy
-from rounds_kit import (blocks_in, count_only, read_record, read_weights,
-                        train)
-
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.compression.blocks import dropped_blocks
 from mmblockdrop.report import round_table
 from mmblockdrop.rounds import evaluator as gauge
 from mmblockdrop.rounds.stopping import Stopping, count_drops
+
+import pytest
+import torch
+import toy
+from rounds_kit import blocks_in, count_only, read_record, read_weights, train
 
 FULL = dict(params=1000, macs=2000, paper_macs=1500, latency_ms=10.)
 

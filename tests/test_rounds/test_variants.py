@@ -1,13 +1,12 @@
 """Runs with other rules, other budgets and other starts."""
-import pytest
-import torch
-import toy
-from rounds_kit import (blocks_in, metric_of, read_record, read_weights,
-                        train)
-
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import SCORERS
 from mmblockdrop.scorers.base import MetricScorer
+
+import pytest
+import torch
+import toy
+from rounds_kit import blocks_in, metric_of, read_record, read_weights, train
 
 
 @pytest.mark.parametrize('kind', [

@@ -1,9 +1,12 @@
 """Conversion between seconds and feature-grid steps."""
+from mmblockdrop.structures.time_grid import (frames_to_steps,
+                                              seconds_to_steps,
+                                              steps_to_frames,
+                                              steps_to_seconds, whole_video)
+
 import numpy as np
 import pytest
 import torch
-
-from mmblockdrop.structures.time_grid import frames_to_steps, seconds_to_steps, steps_to_frames, steps_to_seconds, whole_video
 
 META = dict(
     fps=25.,

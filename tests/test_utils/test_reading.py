@@ -5,15 +5,15 @@ import pickle
 import struct
 import sys
 
-import numpy as np
-import pytest
-import torch
-
-from mmblockdrop.utils import reading
 from mmblockdrop.apis import read_actions
 from mmblockdrop.data.annotations import load_classes, load_database
 from mmblockdrop.evaluation.external_classifier import ExternalClassifier
+from mmblockdrop.utils import reading
 from mmblockdrop.utils.reading import read_array, read_json, read_lines
+
+import numpy as np
+import pytest
+import torch
 
 
 class Attack:
@@ -98,7 +98,7 @@ def test_arrays_of_objects_run_nothing(tmp_path):
     (dict(v1=[1, 2]), r"video 'v1' is \[1, 2\], expected a mapping"),
     (dict(v1=dict(annotations=5)), "video 'v1' has annotations 5"),
     (dict(v1=dict(annotations=['jump'])), "has the action 'jump'"),
-    (dict(v1=dict(annotations=[dict(segment=[0, 1])])), "has the action {"),
+    (dict(v1=dict(annotations=[dict(segment=[0, 1])])), 'has the action {'),
     (dict(v1=dict(duration='long')), "has duration='long', expected a num"),
     (dict(v1=dict(duration=float('nan'))), 'has duration=nan'),
     (dict(v1=dict(annotations=[dict(label='x' * 10**6, segment=[0, 1]), 1])),
@@ -153,10 +153,10 @@ def test_ground_truth_to_draw(tmp_path):
 @pytest.mark.parametrize('cut', [10, 200, -30])
 def test_archive_that_is_cut_off(tmp_path, cut):
     """A checkpoint is a zip archive; half of one is named as such."""
+    from mmblockdrop.apis import init_localizer
+
     import toy
     from mmengine.config import Config
-
-    from mmblockdrop.apis import init_localizer
     path = tmp_path / 'model.pth'
     torch.save(dict(state_dict=dict(a=torch.zeros(100)), meta={}), path)
     path.write_bytes(path.read_bytes()[:cut])

@@ -12,17 +12,16 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-
 from mmblockdrop.compression import BlockStack, merge_lora
 from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import (complexity, empty_weights, latency_ms,
                                 markdown_table)
 from mmblockdrop.report.complexity import Part
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
 
 #: Columns, and the children of the localizer that they sum up.
 COLUMNS = dict(encoder=('backbone', ), neck=('projection', 'neck'),

@@ -14,18 +14,17 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-from torch import nn
-
 from mmblockdrop.compression import BlockStack, find_stacks
 from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import empty_weights, markdown_table
 from mmblockdrop.report.complexity import on_meta
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from torch import nn
 
 
 class Preset(NamedTuple):

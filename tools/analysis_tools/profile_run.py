@@ -17,8 +17,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (first: it mends the stack)
-import mmblockdrop.rounds  # noqa: F401  (registers the scorers)
+import mmblockdrop.rounds  # registers the scorers
+from mmblockdrop.registry import SCORERS
+from mmblockdrop.report import markdown_table
+
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.evaluator import Evaluator
@@ -29,9 +31,6 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from phase_clock import PHASES, Clock, replaced, timed
 from torch.utils.data import dataloader
-
-from mmblockdrop.registry import SCORERS
-from mmblockdrop.report import markdown_table
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

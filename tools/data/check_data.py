@@ -13,13 +13,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (mends the stack)
-from folder_arguments import add_folder, add_workers, exit_status
-
 from mmblockdrop.data.annotations import load_classes, read_names
-from mmblockdrop.data.prepare.check import ERRORS, WARNINGS, Found, Problem, check_folder, read_database
+from mmblockdrop.data.prepare.check import (ERRORS, WARNINGS, Found, Problem,
+                                            check_folder, read_database)
 from mmblockdrop.data.selection import select_subset
 from mmblockdrop.report import markdown_table
+
+from folder_arguments import add_folder, add_workers, exit_status
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -3,7 +3,8 @@ import argparse
 import os
 from dataclasses import replace
 
-from mmblockdrop.data.prepare.synthetic import DemoSpec, is_finished, make_dataset
+from mmblockdrop.data.prepare.synthetic import (DemoSpec, is_finished,
+                                                make_dataset)
 
 
 def parse_args() -> argparse.Namespace:

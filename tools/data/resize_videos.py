@@ -16,12 +16,12 @@ import shutil
 import sys
 from typing import Dict, List, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (mends the stack)
-from folder_arguments import add_workers, exit_status
-
 from mmblockdrop.data.files import VIDEO_SUFFIXES, require_path
 from mmblockdrop.data.prepare.parallel import for_each
-from mmblockdrop.data.prepare.transcode import ENCODERS, Recipe, check_recipe, default_encoder, transcode
+from mmblockdrop.data.prepare.transcode import (ENCODERS, Recipe, check_recipe,
+                                                default_encoder, transcode)
+
+from folder_arguments import add_workers, exit_status
 
 #: In the folder of the results: how they were made.
 RECIPE = 'recipe.json'

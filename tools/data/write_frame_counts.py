@@ -13,14 +13,13 @@ import sys
 from functools import partial
 from typing import Any, Dict, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (mends the stack)
-from folder_arguments import add_folder, add_workers, exit_status
-
 from mmblockdrop.data.annotations import load_database
-from mmblockdrop.data.prepare.check import inspect_video
 from mmblockdrop.data.files import VIDEO_SUFFIXES, find_media, require_path
+from mmblockdrop.data.prepare.check import inspect_video
 from mmblockdrop.data.prepare.parallel import for_each
 from mmblockdrop.utils.writing import whole_file
+
+from folder_arguments import add_folder, add_workers, exit_status
 
 #: Videos between two writes of the copy.
 BATCH = 200

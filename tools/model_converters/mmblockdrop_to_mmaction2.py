@@ -2,7 +2,7 @@
 import argparse
 from typing import Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (mends the stack)
+import mmblockdrop  # applies its patches
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -6,10 +6,10 @@ attached, through tools/test.py and mmblockdrop.apis.
 import argparse
 from typing import Optional, Sequence
 
+import mmblockdrop  # applies its patches
+
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
-
-import mmblockdrop  # noqa: F401  (mends the stack)
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -5,7 +5,7 @@ The result is what ``pretrained=`` of ``mmblockdrop.LoRAViT`` takes.
 import argparse
 from typing import Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (mends the stack)
+import mmblockdrop  # applies its patches
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:

@@ -7,10 +7,13 @@ from functools import partial
 from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
                     Tuple)
 
+from mmblockdrop.data.actions import ActionReader
+from mmblockdrop.data.files import (VIDEO_SUFFIXES, UnreadableVideoError,
+                                    find_media, nearest, open_video,
+                                    require_path)
+
 import numpy as np
 
-from mmblockdrop.data.actions import ActionReader
-from mmblockdrop.data.files import VIDEO_SUFFIXES, UnreadableVideoError, find_media, nearest, open_video, require_path
 from .parallel import for_each
 
 #: Kinds of problems, worst first. Warnings do no harm to a run.

@@ -12,11 +12,12 @@ import os.path as osp
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from mmblockdrop.utils.writing import whole_file
+
 import cv2
 import numpy as np
 from mmengine.utils import track_parallel_progress, track_progress
 
-from mmblockdrop.utils.writing import whole_file
 from .actors import CLASSES, MOTIONS, background, draw_actor, pose, wander
 
 #: To be raised with any change of the videos, so that old ones are replaced.

@@ -11,10 +11,11 @@ import subprocess
 import uuid
 from typing import Any, NamedTuple, Optional, Tuple
 
-import numpy as np
-
+from mmblockdrop.data.files import (UnreadableVideoError, open_video,
+                                    require_choice)
 from mmblockdrop.utils.writing import whole_file
-from mmblockdrop.data.files import UnreadableVideoError, open_video, require_choice
+
+import numpy as np
 
 #: Frames decoded at a time.
 CHUNK_FRAMES = 32

@@ -2,15 +2,17 @@
 import math
 from typing import Dict, List, Optional, Sequence, Tuple
 
+from mmblockdrop.registry import MODELS
+
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmblockdrop.registry import MODELS
 from .layers import MaskedConv, Scale
-from .points import DensePredictions, FlatPredictions, default_ranges, flatten, grid_points, segments_at
+from .points import (DensePredictions, FlatPredictions, default_ranges,
+                     flatten, grid_points, segments_at)
 from .targets import assign_targets
 
 

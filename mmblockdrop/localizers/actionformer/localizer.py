@@ -1,15 +1,16 @@
 """End-to-end temporal action localizer on frames or on features."""
 from typing import Dict, List, Optional, Union
 
+from mmblockdrop.backbones.clips import encode_clips, join_clips, split_clips
+from mmblockdrop.registry import MODELS
+from mmblockdrop.structures.time_grid import steps_to_seconds
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmblockdrop.registry import MODELS
-from mmblockdrop.structures.time_grid import steps_to_seconds
-from mmblockdrop.backbones.clips import encode_clips, join_clips, split_clips
 from .points import DensePredictions
 
 
@@ -183,7 +184,7 @@ class ActionFormer(BaseModel):
         Args:
             preds: Predictions per level.
             data_samples: Samples with the metainfo that
-                :func:`~mmblockdrop.structures.time_grid.steps_to_seconds` reads.
+                :mod:`~mmblockdrop.structures.time_grid` reads.
 
         Returns:
             The samples; ``pred_instances`` holds ``segments`` [N, 2] in

@@ -1,10 +1,11 @@
 """Neck between pyramid and head."""
 from typing import List, Optional, Sequence, Tuple
 
+from mmblockdrop.registry import MODELS
+
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmblockdrop.registry import MODELS
 from .layers import ChannelNorm
 
 

@@ -2,12 +2,13 @@
 import math
 from typing import List, Sequence, Tuple, Union
 
+from mmblockdrop.registry import MODELS
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmblockdrop.registry import MODELS
 from .attention import MaskedConvAttention, conv1x1
 from .layers import AffineDropPath, ChannelNorm, MaskedConv
 

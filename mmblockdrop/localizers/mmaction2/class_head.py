@@ -1,12 +1,12 @@
 """A class head of its own for localizers that give proposals only."""
 from typing import Dict, List, Optional, Tuple
 
+from mmblockdrop.registry import MODELS
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-
-from mmblockdrop.registry import MODELS
 
 
 @MODELS.register_module()

@@ -8,15 +8,15 @@ that what comes back is in steps of the window.
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
 
+from mmblockdrop.evaluation.external_classifier import find_video
+from mmblockdrop.structures.time_grid import seconds_to_steps, steps_to_seconds
+from mmblockdrop.utils.reading import read_json
+
 import numpy as np
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
-
-from mmblockdrop.utils.reading import read_json
-from mmblockdrop.structures.time_grid import seconds_to_steps, steps_to_seconds
-from mmblockdrop.evaluation.external_classifier import find_video
 
 #: Ground truth of a window without actions: it touches no step.
 NOWHERE = (-1., -1.)

@@ -2,14 +2,14 @@
 import copy
 from typing import Any, Callable, Dict, Sequence
 
+from mmblockdrop.scorers.base import pick
+from mmblockdrop.scorers.partial_scores import repeated_samples
+
 import numpy as np
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import nn
 from torch.utils.data import DataLoader
-
-from mmblockdrop.scorers.partial_scores import repeated_samples
-from mmblockdrop.scorers.base import pick
 
 
 class Judge:

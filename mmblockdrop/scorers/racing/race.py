@@ -15,12 +15,12 @@ class Lost(NamedTuple):
     """A candidate that left the race.
 
     Attributes:
-        index: Its number.
+        number: Its number.
         leader: Who was ahead of it.
         gap: By how much on average over the batches both saw, in the
             criterion's unit; above zero.
     """
-    index: int
+    number: int
     leader: int
     gap: float
 

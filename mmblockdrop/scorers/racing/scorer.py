@@ -1,21 +1,24 @@
 """Candidates that can no longer win leave before all data were seen."""
 import difflib
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
+                    Union)
+
+from mmblockdrop.compression import BlockStack, SharedPrefix, block_tensor
+from mmblockdrop.registry import SCORERS
+from mmblockdrop.scorers.base import Scorer, Scores
+from mmblockdrop.scorers.batches import ShuffledBatches
+from mmblockdrop.utils.progress import with_progress
 
 import torch
 from mmengine.dist import all_reduce
 from torch import nn
 
-from mmblockdrop.compression import BlockStack, SharedPrefix, block_tensor
-from mmblockdrop.registry import SCORERS
-from mmblockdrop.scorers.batches import ShuffledBatches
 from .bounds import BOUNDS
-from .candidate_results import Judge, LossJudge, MetricJudge
-from mmblockdrop.utils.progress import with_progress
+from .candidate_results import LossJudge, MetricJudge
 from .race import HALVING, Race
-from mmblockdrop.scorers.base import Scorer, Scores
 
 CRITERIA = ('metric', 'loss')
+AnyJudge = Union[LossJudge, MetricJudge]
 
 
 @SCORERS.register_module()
@@ -136,8 +139,9 @@ class RacingScorer(Scorer):
         """
         data = self.kept(batches, self.seed)
         total = len(data)
-        judge = (MetricJudge(new_evaluator, self.metric)
-                 if self.criterion == 'metric' else LossJudge())
+        judge: AnyJudge = (
+            MetricJudge(new_evaluator, self.metric)
+            if self.criterion == 'metric' else LossJudge())
         self.executions = 0
         model.eval()
         with torch.no_grad():
@@ -158,7 +162,7 @@ class RacingScorer(Scorer):
         return _scores(race, judge, self.higher_is_better)
 
     def _steps(self, model: nn.Module, stack: BlockStack, race: Race,
-               judge: Judge, data: ShuffledBatches) -> Iterator[List[int]]:
+               judge: AnyJudge, data: ShuffledBatches) -> Iterator[List[int]]:
         """Run batch after batch, those of an interrupted call first.
 
         Yields:
@@ -196,7 +200,7 @@ class RacingScorer(Scorer):
         return steps
 
     def _run(self, model: nn.Module, stack: BlockStack, left: Sequence[int],
-             judge: Judge, place: int, batch: dict) -> None:
+             judge: AnyJudge, place: int, batch: dict) -> None:
         """One batch without each candidate in turn."""
         if not len(batch['data_samples']):
             judge.put(place, dict.fromkeys(left, judge.nothing))
@@ -215,7 +219,8 @@ class RacingScorer(Scorer):
 
         def listen(index: int):
 
-            def hook(module, args, kwargs, output):
+            def hook(module: nn.Module, args: tuple, kwargs: dict,
+                     output: Any) -> None:
                 near = torch.cosine_similarity(
                     block_tensor(output),
                     block_tensor([*args, *kwargs.values()]),
@@ -243,7 +248,7 @@ class RacingScorer(Scorer):
         return sorted(order[:self.shortlist])
 
 
-def _scores(race: Race, judge: Judge, higher_is_better: bool) -> Scores:
+def _scores(race: Race, judge: AnyJudge, higher_is_better: bool) -> Scores:
     """Scores of those left, and worse ones for those that left."""
     scores = {i: judge.score(i) for i in race.left}
     sign = 1 if higher_is_better else -1
