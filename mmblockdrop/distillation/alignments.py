@@ -240,6 +240,7 @@ class ModuleAlignment(FeatureAlignment):
             mask = torch.arange(length, device=s.device) / length < limit
             mask = mask.view(len(share), *[1] * (s.dim() - 2), -1)
         else:
+            assert self.mask is not None
             mask = find_tensor(student, self.mask).to(s.device) != 0
         try:
             mask = mask.expand_as(s)

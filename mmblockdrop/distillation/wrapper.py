@@ -160,7 +160,7 @@ class TeacherStudentWrapper(BaseModel):
             self.teacher(inputs, data_samples, mode=self.teacher_mode)
         reached = set(teacher_out)
         collector = AlignmentCollector(self.alignments, self.student,
-                                       teacher_out, data_samples)
+                                       teacher_out, data_samples or [])
         with on_output(self.student, paths, collector.collect):
             losses = self._task_losses(
                 self.student(inputs, data_samples, mode='loss'))
@@ -191,7 +191,7 @@ class TeacherStudentWrapper(BaseModel):
             for name, value in losses.items()
         }
 
-    def _apply(self, fn, *args, **kwargs) -> 'TeacherStudentWrapper':
+    def _apply(self, fn: Any, *args, **kwargs) -> 'TeacherStudentWrapper':
         """Move the teacher along with the student."""
         super()._apply(fn, *args, **kwargs)
         if self.teacher is not None:

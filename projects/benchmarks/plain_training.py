@@ -62,15 +62,15 @@ def plain_losses(model: TeacherStudentWrapper,
     stack = BlockStack(student, STACK)
     inside = [f'{stack.names[i]}.norm2:input' for i in stack.left]
 
-    def record(localizer: nn.Module, mode: str) -> Any:
+    def run(localizer: nn.Module, mode: str) -> Any:
         with record(localizer, paths + inside) as out:
             result = localizer(**batch, mode=mode)
         kept.append([out[path].clone() for path in inside])
         return result, out
 
     with torch.no_grad():
-        _, theirs = record(teacher, 'tensor')
-    losses, ours = record(student, 'loss')
+        _, theirs = run(teacher, 'tensor')
+    losses, ours = run(student, 'loss')
     for name, alignment in model.alignments.items():
         losses[f'loss_align_{name}'] = alignment.weight * alignment(
             ours, theirs, student, batch['data_samples'])

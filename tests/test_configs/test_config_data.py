@@ -152,6 +152,6 @@ def test_a_block_list_of_everything_is_an_error(tmp_path):
     config.block_list = ['validation_0', 'gone']
     with pytest.raises(ValueError, match='block_list'):
         DATASETS.build(config)
-    config.block_list = 'annotations/bloked.json'
+    config.block_list = 'annotations/blocks.json'
     with pytest.raises(FileNotFoundError, match='blocked.json'):
         DATASETS.build(config)
