@@ -5,6 +5,9 @@ MMEngine imports exactly this module when it meets a type written
 ``X``. Types are therefore found from any config, whatever its
 ``default_scope``, and nothing heavy is imported before it is needed.
 """
+import functools
+from typing import Any, Callable, Type, TypeVar
+
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -15,11 +18,13 @@ from mmengine.registry import \
     WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
+C = TypeVar('C', bound=Type[Any])
+
 DATASETS = Registry(
     'dataset',
     parent=MMENGINE_DATASETS,
     scope='mmblockdrop',
-    locations=['mmblockdrop.data'])
+    locations=['mmblockdrop.data', 'mmblockdrop.parity.data'])
 TRANSFORMS = Registry(
     'transform',
     parent=MMENGINE_TRANSFORMS,
@@ -31,13 +36,13 @@ MODELS = Registry(
     scope='mmblockdrop',
     locations=[
         'mmblockdrop.backbones', 'mmblockdrop.localizers',
-        'mmblockdrop.distillation'
+        'mmblockdrop.distillation', 'mmblockdrop.parity.models'
     ])
 METRICS = Registry(
     'metric',
     parent=MMENGINE_METRICS,
     scope='mmblockdrop',
-    locations=['mmblockdrop.evaluation'])
+    locations=['mmblockdrop.evaluation', 'mmblockdrop.parity.metrics'])
 HOOKS = Registry(
     'hook',
     parent=MMENGINE_HOOKS,
@@ -57,3 +62,34 @@ WEIGHT_INITIALIZERS = Registry(
 #: Rules that score the candidates of a round.
 SCORERS = Registry(
     'scorer', scope='mmblockdrop', locations=['mmblockdrop.scorers'])
+
+
+def replaced_by(other: str, *arguments: str) -> Callable[[C], C]:
+    """Decorate a class whose arguments became a class of their own.
+
+    Args:
+        other: Registered name of the class that does what they did.
+        arguments: Their names. Giving one is a ``TypeError`` that names
+            ``other``; they are not in the signature.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(cls: C) -> C:
+        init = cls.__init__  # type: ignore[misc]
+
+        @functools.wraps(init)
+        def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+            for key in arguments:
+                if key in kwargs:
+                    raise TypeError(
+                        f'{cls.__name__} has no argument {key}='
+                        f'{kwargs[key]!r} any more; remove it and use '
+                        f'type={other!r} to repeat the published code')
+            init(self, *args, **kwargs)
+
+        cls.__init__ = checked  # type: ignore[misc]
+        return cls
+
+    return decorate

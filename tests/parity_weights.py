@@ -83,7 +83,7 @@ def localizer_config(published: Dict[str, Any],
             max_seq_len=proj['max_seq_len']),
         neck=dict(published['neck'], type='mmblockdrop.FPNIdentity'),
         head=dict(
-            type='mmblockdrop.ActionFormerHead',
+            type='mmblockdrop.PublishedActionFormerHead',
             num_classes=head['num_classes'],
             in_channels=head['in_channels'],
             feat_channels=head['feat_channels'],
@@ -95,8 +95,7 @@ def localizer_config(published: Dict[str, Any],
             prior_prob=head['cls_prior_prob'],
             reg_weight=head['loss_weight'],
             loss_normalizer=head['loss_normalizer'],
-            normalizer_momentum=head['loss_normalizer_momentum'],
-            integer_normalizer=True))
+            normalizer_momentum=head['loss_normalizer_momentum']))
     if frames is not None:
         config.update(_encoder(published['backbone'], frames, drop_blocks))
     return config

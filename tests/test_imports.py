@@ -24,6 +24,7 @@ ARROWS = dict(
     inference={'apis', 'evaluation', 'report'},
     distillation={'compression'},
     scorers={'compression'},
+    parity={'data', 'distillation', 'evaluation', 'localizers'},
     report={'compression'},
     export={'compression'},
     convert={'compression', 'report'},

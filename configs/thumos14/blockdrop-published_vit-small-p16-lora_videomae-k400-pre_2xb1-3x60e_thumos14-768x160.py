@@ -1,17 +1,17 @@
-# With the habits of the published code that change its numbers: no videos are
+# With the defects of the published code that change its numbers: no videos are
 # held out, so that the best epoch is chosen on the test videos; its windows,
 # whole frames, rounding, padding and counting of positive points. For
 # comparison only.
 _base_ = './blockdrop_vit-small-p16-lora_videomae-k400-pre_2xb1-3x60e_thumos14-768x160.py'
-published = dict(split=None, window_rule='published', frame_rule='truncate')
+published = dict(type='mmblockdrop.PublishedVideoDataset', split=None)
 model = dict(
-    localizer=dict(head=dict(integer_normalizer=True)),
-    alignments=dict(block=dict(include_padding=True)))
+    localizer=dict(head=dict(type='mmblockdrop.PublishedActionFormerHead')),
+    alignments=dict(block=dict(type='mmblockdrop.PublishedBlockAlignment')))
 train_dataloader = dict(dataset=published)
 val_dataloader = dict(dataset=dict(**published, subset='validation'))
 test_dataloader = dict(dataset=published)
 train_cfg = dict(score_dataloader=dict(dataset=published))
 # Voting is set and then ignored, since classes are suppressed apart.
 val_evaluator = dict(
-    round_to=(2, 4), nms=dict(voting_thresh=0.7, vote_per_class=False))
+    type='mmblockdrop.PublishedTADMetric', nms=dict(voting_thresh=0.7))
 test_evaluator = val_evaluator

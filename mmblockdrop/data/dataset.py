@@ -1,7 +1,7 @@
 """Windows over untrimmed videos."""
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
-from mmblockdrop.registry import DATASETS
+from mmblockdrop.registry import DATASETS, replaced_by
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -12,13 +12,14 @@ from .broken import BrokenVideos, read_errors
 from .draws import EpochDraws
 from .files import (FEATURE_SUFFIXES, VIDEO_SUFFIXES, UnreadableVideoError,
                     open_video, require_choice, require_path)
-from .records import FRAME_RULES, VideoRecords
+from .records import VideoRecords
 from .selection import KEYS, choose_videos, select_subset
 from .sources import VideoSources
-from .windows import MODES, WINDOW_RULES, window_samples
+from .windows import MODES, sliding_windows, window_actions, window_samples
 
 
 @DATASETS.register_module()
+@replaced_by('mmblockdrop.PublishedVideoDataset', 'window_rule', 'frame_rule')
 class UntrimmedVideoDataset(BaseDataset):
     """Windows over untrimmed videos, or over features of them.
 
@@ -72,10 +73,6 @@ class UntrimmedVideoDataset(BaseDataset):
         filename_tmpl: File name of a video, suffix apart.
         suffixes: File suffixes to look for.
         max_broken_share: Share of videos that may be unreadable.
-        window_rule: ``covering``, or ``published`` to repeat the windows of
-            the published code; see :mod:`.windows`.
-        frame_rule: ``exact``, or ``truncate`` to cut the boundaries of actions
-            to whole frames as the published code does.
         filter_cfg: ``filter_empty`` (skip videos, and windows, without
             actions; defaults to True unless in test mode) and
             ``min_action_share`` (actions that take no more of the video are no
@@ -84,6 +81,10 @@ class UntrimmedVideoDataset(BaseDataset):
             ``lazy_init``, ``serialize_data`` and ``max_refetch`` of
             :class:`mmengine.dataset.BaseDataset`.
     """
+
+    #: Where sliding windows are, and which actions one shows.
+    sliding_windows = staticmethod(sliding_windows)
+    window_actions = staticmethod(window_actions)
 
     def __init__(self,
                  ann_file: str,
@@ -111,8 +112,6 @@ class UntrimmedVideoDataset(BaseDataset):
                  filename_tmpl: str = '{}',
                  suffixes: Optional[Sequence[str]] = None,
                  max_broken_share: float = 0.05,
-                 window_rule: str = 'covering',
-                 frame_rule: str = 'exact',
                  filter_cfg: Optional[dict] = None,
                  metainfo: Optional[dict] = None,
                  test_mode: bool = False,
@@ -120,8 +119,6 @@ class UntrimmedVideoDataset(BaseDataset):
                  **kwargs: Any) -> None:
         windows = windows or ('sliding' if test_mode else 'random')
         require_choice('windows', windows, MODES)
-        require_choice('window_rule', window_rule, WINDOW_RULES)
-        require_choice('frame_rule', frame_rule, FRAME_RULES)
         if windows != 'resize' and snippet_stride % frames_per_step:
             raise ValueError(
                 f'frames_per_step={frames_per_step} must divide '
@@ -143,8 +140,7 @@ class UntrimmedVideoDataset(BaseDataset):
             frames_per_step=int(frames_per_step),
             offset_frames=offset_frames,
             action_thresh=action_thresh,
-            crop_ratio=crop_ratio,
-            window_rule=window_rule)
+            crop_ratio=crop_ratio)
         self.subset = subset
         self.overlap_ratio = overlap_ratio
         self.windows_per_video = windows_per_video
@@ -160,7 +156,6 @@ class UntrimmedVideoDataset(BaseDataset):
         self.suffixes = tuple(suffixes or (
             FEATURE_SUFFIXES if 'feature' in data_prefix else VIDEO_SUFFIXES))
         self.max_broken_share = max_broken_share
-        self.frame_rule = frame_rule
         self.video_names: List[str] = []
         self.filenames: List[str] = []
         self._draws = EpochDraws(seed)
@@ -213,14 +208,16 @@ class UntrimmedVideoDataset(BaseDataset):
                               self.bad_segments, self.ann_file)
         rules = self.filter_cfg or {}
         records = VideoRecords(database, sources, reader, self.fps,
-                               self.frame_rule, self.class_agnostic,
+                               self.action_frames, self.class_agnostic,
                                rules.get('min_action_share', 0.))
         skip_empty = rules.get('filter_empty', not self.test_mode)
         samples: List[dict] = []
         for record in records:
             samples += window_samples(record, self.geometry,
                                       self.overlap_ratio,
-                                      self.windows_per_video, skip_empty)
+                                      self.windows_per_video, skip_empty,
+                                      self.sliding_windows,
+                                      self.window_actions)
         reader.report()
         if not samples:
             raise ValueError(
@@ -229,6 +226,21 @@ class UntrimmedVideoDataset(BaseDataset):
                 f'action of classes={self._label_names} that a window of '
                 f'window_size={self.geometry["window_size"]} holds')
         return samples
+
+    def action_frames(self, segments: np.ndarray, duration: float, fps: float,
+                      total_frames: int) -> np.ndarray:
+        """Boundaries of actions in frames of the video.
+
+        Args:
+            segments: [N, 2] in seconds.
+            duration: Length of the video in seconds.
+            fps: Frames per second.
+            total_frames: Frames of the video.
+
+        Returns:
+            [N, 2], not rounded.
+        """
+        return segments * fps
 
     # Access -----------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 """Annotations of a video to what all its windows share."""
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 import numpy as np
 from mmengine.utils import track_iter_progress
@@ -9,7 +9,8 @@ from .annotations import read_timing
 from .sources import VideoSources
 from .windows import unique_actions
 
-FRAME_RULES = ('exact', 'truncate')
+#: ``(segments in seconds, duration, fps, total frames)`` to frames.
+ToFrames = Callable[[np.ndarray, float, float, int], np.ndarray]
 
 
 class VideoRecords:
@@ -20,21 +21,21 @@ class VideoRecords:
         sources: The videos and their files.
         actions: Checks the actions.
         fps: Rate that overrides the annotation's.
-        frame_rule: ``exact``, or ``truncate`` to cut the boundaries of actions
-            to whole frames.
+        to_frames: Boundaries of actions in frames.
         class_agnostic: Whether all actions are of one class.
         min_action_share: Actions that take no more of the video are no ground
             truth.
     """
 
     def __init__(self, database: Mapping[str, dict], sources: VideoSources,
-                 actions: ActionReader, fps: Optional[float], frame_rule: str,
-                 class_agnostic: bool, min_action_share: float) -> None:
+                 actions: ActionReader, fps: Optional[float],
+                 to_frames: ToFrames, class_agnostic: bool,
+                 min_action_share: float) -> None:
         self.database = database
         self.sources = sources
         self.actions = actions
         self.fps = fps
-        self.frame_rule = frame_rule
+        self.to_frames = to_frames
         self.class_agnostic = class_agnostic
         self.min_action_share = min_action_share
 
@@ -67,10 +68,7 @@ class VideoRecords:
             labels = np.zeros_like(labels)
         share = (segments[:, 1] - segments[:, 0]) / duration
         shown = share > self.min_action_share
-        if self.frame_rule == 'truncate':
-            actions = np.trunc(segments / duration * frames)
-        else:
-            actions = segments * fps
+        actions = self.to_frames(segments, duration, fps, frames)
         actions, action_labels = unique_actions(actions[shown], labels[shown])
         return dict(
             video_name=name,

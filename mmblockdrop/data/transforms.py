@@ -44,6 +44,9 @@ class SampleWindow(BaseTransform):
     float32 [C, window_size])
     """
 
+    #: Actions of a sliding window.
+    window_actions = staticmethod(window_actions)
+
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
         if results['windows'] == 'resize':
             indices, valid = self._resize(results)
@@ -77,16 +80,12 @@ class SampleWindow(BaseTransform):
             stop = min(stop, count)
         results['window_start_frame'] = start * stride
         shown = stop - start
-        published = results['window_rule'] == 'published'
-        # The published code leaves the actions of a video kept whole uncut.
-        whole = results['windows'] == 'random' and shown == count
-        results['shown_steps'] = (
-            np.inf if published and whole else shown / scale)
-        valid = shown // scale if published else -(-shown // scale)
+        results['shown_steps'] = shown / scale
         # The last frame is repeated behind the end of the window.
         grid = np.arange(start, start + length)
         grid = np.minimum(grid, max(stop, start + 1) - 1)
-        return np.clip(grid * stride, 0, total - 1).astype(np.int64), valid
+        indices = np.clip(grid * stride, 0, total - 1).astype(np.int64)
+        return indices, -(-shown // scale)
 
     @staticmethod
     def _draw(results: Dict[str, Any], count: int, length: int,
@@ -112,16 +111,14 @@ class SampleWindow(BaseTransform):
         indices = np.clip(centres, 0, total - 1).round().astype(np.int64)
         return indices, size
 
-    @staticmethod
-    def _actions(results: Dict[str, Any]) -> Tuple[np.ndarray, np.ndarray]:
+    def _actions(self,
+                 results: Dict[str, Any]) -> Tuple[np.ndarray, np.ndarray]:
         """Actions of the window in its steps, and the mask of them."""
         frames = results['action_frames']
         if results['broken']:
             return np.zeros((0, 2)), np.zeros(len(frames), dtype=bool)
         if results['windows'] == 'sliding':
-            published = results['window_rule'] == 'published'
-            steps = results['window_steps' if published else 'shown_steps']
-            return window_actions(frames, results, steps)
+            return self.window_actions(frames, results, results['shown_steps'])
         segments = frames_to_steps(frames, results)
         if results['windows'] == 'resize':
             segments = np.clip(segments, 0, results['window_size'])

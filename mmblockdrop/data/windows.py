@@ -1,37 +1,57 @@
 """Which part of a video a sample shows, and which actions lie in it.
 
-Pure rules on numbers: no files, no frames. Two families are kept apart by
-name. ``covering`` is ours. ``published`` repeats the recorded behaviour of
-the published code, for checks of parity: its last window can appear twice,
-and with a small overlap the tail of a video can stay uncovered.
+Pure rules on numbers: no files, no frames.
 """
 import random
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
 from mmblockdrop.structures.time_grid import frames_to_steps
 
 import numpy as np
 
 MODES = ('random', 'sliding', 'resize')
-WINDOW_RULES = ('covering', 'published')
+#: ``(steps of the video, window_size, overlap_ratio)`` to windows.
+Slide = Callable[[int, int, float], List[Tuple[int, int]]]
+#: ``(action_frames, meta, steps)`` to segments and the mask of those kept.
+ActionsIn = Callable[[np.ndarray, Mapping[str, Any], float],
+                     Tuple[np.ndarray, np.ndarray]]
 
 
 def sliding_windows(num_steps: int,
                     window_size: int,
-                    overlap_ratio: float = 0.5,
-                    rule: str = 'covering') -> List[Tuple[int, int]]:
-    """Windows that slide over a video.
+                    overlap_ratio: float = 0.5) -> List[Tuple[int, int]]:
+    """Windows that slide over a video: all steps covered, none repeated.
 
     Args:
         num_steps: Steps of the video.
         window_size: Steps of a window.
         overlap_ratio: Share of a window that the next one repeats.
-        rule: ``covering``: every step is in a window and no window is
-            repeated. ``published``: see the module's docstring.
 
     Returns:
         First step and number of steps of each window. A video shorter than a
         window has one, as long as the video.
+
+    Raises:
+        ValueError: If the windows would not advance.
+    """
+    stride = window_stride(window_size, overlap_ratio)
+    last = max(0, num_steps - window_size)
+    starts = [*range(0, last, stride), last]
+    return [(start, min(window_size, num_steps - start)) for start in starts]
+
+
+def window_stride(window_size: int, overlap_ratio: float) -> int:
+    """Steps between the starts of sliding windows.
+
+    Args:
+        window_size: Steps of a window.
+        overlap_ratio: Share of a window that the next one repeats.
+
+    Returns:
+        The stride, at least one step.
+
+    Raises:
+        ValueError: If it is less than one step.
     """
     stride = int(window_size * (1 - overlap_ratio))
     if not 0 <= overlap_ratio < 1 or stride < 1:
@@ -39,16 +59,7 @@ def sliding_windows(num_steps: int,
             f'overlap_ratio={overlap_ratio} leaves windows of {window_size} '
             'steps where they are; it must be in [0, 1) and leave a stride '
             'of one step at least')
-    last = max(0, num_steps - window_size)
-    if rule == 'covering':
-        starts = [*range(0, last, stride), last]
-    else:
-        starts = []
-        for index in range(max(1, num_steps // stride)):
-            starts.append(min(index * stride, last))
-            if index * stride + window_size > num_steps:
-                break
-    return [(start, min(window_size, num_steps - start)) for start in starts]
+    return stride
 
 
 def inside_share(segments: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -68,21 +79,18 @@ def inside_share(segments: np.ndarray, low: float, high: float) -> np.ndarray:
 def cut_segments(segments: np.ndarray,
                  low: float,
                  high: float,
-                 min_share: float,
-                 strict: bool = False) -> Tuple[np.ndarray, np.ndarray]:
+                 min_share: float) -> Tuple[np.ndarray, np.ndarray]:
     """Actions of which enough lies in [low, high], cut to it.
 
     Args:
         segments: [N, 2], in the unit of ``low`` and ``high``.
         min_share: Share that must lie inside.
-        strict: Whether more than that share is asked for.
 
     Returns:
         Cut segments [M, 2], and the mask [N] of those that were kept.
         ``segments`` is left as it is.
     """
-    share = inside_share(segments, low, high)
-    keep = share > min_share if strict else share >= min_share
+    keep = inside_share(segments, low, high) >= min_share
     return np.clip(segments[keep], low, high), keep
 
 
@@ -172,28 +180,26 @@ def window_actions(action_frames: np.ndarray,
 
     Args:
         action_frames: Actions of the video [N, 2], in frames.
-        meta: ``window_start_frame``, ``snippet_stride``, ``offset_frames``,
-            ``action_thresh`` and ``window_rule``. By the published rule a
-            window ends at its last snippet, by ours one step later, where that
-            snippet ends.
+        meta: ``window_start_frame``, ``snippet_stride``, ``offset_frames``
+            and ``action_thresh``.
         steps: Steps of the window that show the video.
 
     Returns:
         Segments [M, 2] in steps of the window, and the mask [N] of the actions
         that were kept.
     """
-    published = meta['window_rule'] == 'published'
-    shift = meta['offset_frames'] / meta['snippet_stride'] if published else 0
-    segments = frames_to_steps(action_frames, meta) + shift
-    high = steps - 1 if published else steps
-    cut, keep = cut_segments(segments, 0, high, meta['action_thresh'],
-                             published)
-    return cut - shift, keep
+    return cut_segments(
+        frames_to_steps(action_frames, meta), 0, steps, meta['action_thresh'])
 
 
-def window_samples(record: Mapping[str, Any], geometry: Mapping[str, Any],
-                   overlap_ratio: float, windows_per_video: int,
-                   skip_empty: bool) -> List[Mapping[str, Any]]:
+def window_samples(
+        record: Mapping[str, Any],
+        geometry: Mapping[str, Any],
+        overlap_ratio: float,
+        windows_per_video: int,
+        skip_empty: bool,
+        slide: Slide = sliding_windows,
+        actions_in: ActionsIn = window_actions) -> List[Mapping[str, Any]]:
     """Samples of one video.
 
     Args:
@@ -203,6 +209,8 @@ def window_samples(record: Mapping[str, Any], geometry: Mapping[str, Any],
         overlap_ratio: Overlap of sliding windows.
         windows_per_video: Random windows of a video.
         skip_empty: Leave out videos and windows without action.
+        slide: Places sliding windows.
+        actions_in: Finds the actions of one.
 
     Returns:
         The record for every window; that of a sliding window with
@@ -216,12 +224,10 @@ def window_samples(record: Mapping[str, Any], geometry: Mapping[str, Any],
         return [record]
     stride = geometry['snippet_stride']
     samples = []
-    for start, steps in sliding_windows(-(-record['total_frames'] // stride),
-                                        geometry['window_size'],
-                                        overlap_ratio,
-                                        geometry['window_rule']):
+    for start, steps in slide(-(-record['total_frames'] // stride),
+                              geometry['window_size'], overlap_ratio):
         meta = dict(geometry, window_start_frame=start * stride)
-        kept, _ = window_actions(record['action_frames'], meta, steps)
+        kept, _ = actions_in(record['action_frames'], meta, steps)
         if len(kept) or not skip_empty:
             samples.append(
                 dict(record, window_start_step=start, window_steps=steps))

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.compression.blocks import StackPath
 from mmblockdrop.compression.bypass import block_tensor
-from mmblockdrop.registry import MODELS
+from mmblockdrop.registry import MODELS, replaced_by
 
 import torch
 from mmengine.model import BaseModule
@@ -97,6 +97,7 @@ class FeatureAlignment(Alignment):
 
 
 @MODELS.register_module()
+@replaced_by('mmblockdrop.PublishedBlockAlignment', 'include_padding')
 class BlockAlignment(FeatureAlignment):
     """Outputs of the surviving blocks, matched by original number.
 
@@ -112,9 +113,6 @@ class BlockAlignment(FeatureAlignment):
             ``<name>:input`` compares its input (``norm2:input`` is what
             attention and its residual leave in a transformer block). Defaults
             to '', the block itself.
-        include_padding: Count all rows and tokens, as the published code does;
-            also where the first axis is something else than clips. Defaults to
-            False.
         time_axis: Axis of the features that is the time of a clip: 2 for
             ``[clips, C, t, h, w]``, 1 for ``[clips, t, h, w, C]``. Defaults to
             None, tokens ``[clips, t * h * w, C]`` where the encoder has a
@@ -126,13 +124,12 @@ class BlockAlignment(FeatureAlignment):
     def __init__(self,
                  stack: StackPath = 'backbone.blocks',
                  submodule: str = '',
-                 include_padding: bool = False,
                  time_axis: Optional[int] = None,
                  loss: dict = dict(type='mmblockdrop.FeatureMSELoss'),
                  weight: float = 1.) -> None:
         super().__init__(loss, weight)
         self.stack, self.submodule = stack, submodule
-        self.include_padding, self.time_axis = include_padding, time_axis
+        self.time_axis = time_axis
 
     def paths(self, student: nn.Module) -> List[str]:
         """See :meth:`Alignment.paths`."""
@@ -144,13 +141,23 @@ class BlockAlignment(FeatureAlignment):
                 student: nn.Module, data_samples: list) -> Tensor:
         """See :meth:`FeatureAlignment.compare`."""
         s, t = block_tensor(student_out), block_tensor(teacher_out)
-        if not self.include_padding:
-            s, t = self._real(path, s, t, student, data_samples)
+        s, t = self.real_video(path, s, t, student, data_samples)
         return self.loss(s, t) if len(s) else s.float().sum()
 
-    def _real(self, path: str, s: Tensor, t: Tensor, student: nn.Module,
-              data_samples: list) -> Tuple[Tensor, Tensor]:
-        """What shows real video."""
+    def real_video(self, path: str, s: Tensor, t: Tensor, student: nn.Module,
+                   data_samples: list) -> Tuple[Tensor, Tensor]:
+        """Take what shows real video.
+
+        Args:
+            path: Block the features are of.
+            s: Feature of the student.
+            t: Feature of the teacher, same shape.
+            student: The localizer.
+            data_samples: The samples of the batch.
+
+        Returns:
+            Rows, or tokens, of both that are not padding.
+        """
         times, axis = 1, self.time_axis
         if not getattr(self.loss, 'tokenwise', False):
             axis = None

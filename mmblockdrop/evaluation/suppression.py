@@ -45,7 +45,6 @@ def nms(segments: T,
         max_num: Optional[int] = 200,
         class_agnostic: bool = False,
         voting_thresh: float = 0.,
-        vote_per_class: bool = True,
         t1: float = 0.,
         t2: float = 0.) -> Segments:
     """Suppress overlapping segments of one video.
@@ -78,9 +77,6 @@ def nms(segments: T,
         class_agnostic: Whether segments of different classes suppress each
             other. Defaults to False.
         voting_thresh: 0 switches voting off. Defaults to 0.
-        vote_per_class: Whether voting also acts when classes are treated
-            apart; False reproduces the published code, which ignores
-            ``voting_thresh`` there. Defaults to True.
         t1: See ``improved_gaussian``. Defaults to 0.
         t2: See ``improved_gaussian``. Defaults to 0.
 
@@ -94,8 +90,7 @@ def nms(segments: T,
     as_tensor = isinstance(segments, torch.Tensor)
     result, = nms_videos([(segments, scores, labels)], type, method,
                          iou_threshold, sigma, min_score, max_num,
-                         class_agnostic, voting_thresh, vote_per_class, t1,
-                         t2)
+                         class_agnostic, voting_thresh, t1, t2)
     if as_tensor:
         result = Segments(*(torch.from_numpy(np.ascontiguousarray(x))
                             for x in result))
@@ -111,7 +106,6 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
                max_num: Optional[int] = 200,
                class_agnostic: bool = False,
                voting_thresh: float = 0.,
-               vote_per_class: bool = True,
                t1: float = 0.,
                t2: float = 0.) -> List[Segments]:
     """:func:`nms` of many videos at once, with the same results.
@@ -129,7 +123,6 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
         max_num: See :func:`nms`.
         class_agnostic: See :func:`nms`.
         voting_thresh: See :func:`nms`.
-        vote_per_class: See :func:`nms`.
         t1: See :func:`nms`.
         t2: See :func:`nms`.
 
@@ -146,7 +139,6 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
     floor = np.float32(min_score)
     decay = hard_decay(iou_threshold) if type == 'nms' else soft_decay(
         method, iou_threshold, sigma, t1, t2)
-    voting = voting_thresh if class_agnostic or vote_per_class else 0
     result: List[Segments] = []
     for part in _chunks(videos):
         segs, conf, classes, owner = _joined(part)
@@ -166,9 +158,9 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
         order = order[count_within(owner[index][order]) < limit]
         index, kept_scores = index[order], kept_scores[order]
         kept = segs[index]
-        if voting > 0:
+        if voting_thresh > 0:
             kept = vote_in_groups(kept, groups[index], segs, conf, groups,
-                                  voting)
+                                  voting_thresh)
         ends = np.searchsorted(owner[index], np.arange(1, len(part)))
         result += [
             Segments(*x) for x in zip(*(np.split(v, ends) for v in (
@@ -186,6 +178,11 @@ def check_nms(settings: dict) -> None:
     Raises:
         ValueError: Names the key, and the nearest choice.
     """
+    if 'vote_per_class' in settings:
+        raise ValueError(
+            f'nms has no vote_per_class={settings["vote_per_class"]!r} any '
+            "more; remove it and use type='mmblockdrop.PublishedTADMetric' to "
+            'repeat the published code')
     known = list(inspect.signature(nms_videos).parameters)[1:]
     for key in settings:
         if key not in known:

@@ -2,7 +2,7 @@
 import logging
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from mmblockdrop.registry import METRICS
+from mmblockdrop.registry import METRICS, replaced_by
 from mmblockdrop.structures.segments import Instances
 
 import numpy as np
@@ -23,6 +23,7 @@ DEFAULT_NMS = dict(
 
 
 @METRICS.register_module()
+@replaced_by('mmblockdrop.PublishedTADMetric', 'round_to')
 class TADMetric(BaseMetric):
     """Score temporal action detections, video by video.
 
@@ -55,8 +56,6 @@ class TADMetric(BaseMetric):
             to 0.5, 0.55, ..., 0.95.
         classwise: Report every class, as a table in the log too. Defaults to
             False.
-        round_to: Decimals of segments and scores before suppression; (2, 4)
-            reproduces the published code. Defaults to None, no rounding.
         external_classifier: Arguments of
             :class:`~mmblockdrop.evaluation.external_classifier.ExternalClassifier`:
             ``path``, ``topk`` and so on. Defaults to None.
@@ -81,7 +80,6 @@ class TADMetric(BaseMetric):
                  ar_tiou_thresholds: Sequence[float] = tuple(
                      np.linspace(0.5, 0.95, 10)),
                  classwise: bool = False,
-                 round_to: Optional[Tuple[int, int]] = None,
                  external_classifier: Optional[dict] = None,
                  class_agnostic: bool = False,
                  outfile: Optional[str] = None,
@@ -100,7 +98,6 @@ class TADMetric(BaseMetric):
         self.ar_at = [int(x) for x in ar_at]
         self.ar_tiou_thresholds = [float(x) for x in ar_tiou_thresholds]
         self.classwise = classwise
-        self.round_to = round_to
         if external_classifier and class_agnostic:
             raise ValueError('TADMetric.external_classifier gives classes, '
                              'class_agnostic=True ignores them: choose one')
@@ -218,7 +215,7 @@ class TADMetric(BaseMetric):
     def _merge_all(self, videos: Sequence[Sequence[Mapping[str, Any]]]
                    ) -> List[Segments]:
         """:meth:`merge` of all videos."""
-        joined = [self._join(windows) for windows in videos]
+        joined = [self.join(windows) for windows in videos]
         if self.nms is not None:
             settings = {'max_num': self.max_per_video, **self.nms}
             return nms_videos(joined, **settings)
@@ -230,17 +227,20 @@ class TADMetric(BaseMetric):
                          labels[order]))
         return found
 
-    def _join(self, windows: Sequence[Mapping[str, Any]]
-              ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Segments, scores and labels of all windows of a video."""
+    def join(self, windows: Sequence[Mapping[str, Any]]
+             ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Detections of all windows of a video, before suppression.
+
+        Args:
+            windows: See :meth:`merge`.
+
+        Returns:
+            Segments [N, 2] in seconds, scores [N] and labels [N].
+        """
         segments, scores = (
             np.concatenate([as_array(w[key], np.float32) for w in windows])
             for key in ('segments', 'scores'))
-        segments, scores, labels = self._label(windows, segments, scores)
-        if self.round_to is not None:
-            segments = segments.round(self.round_to[0])
-            scores = scores.round(self.round_to[1])
-        return segments, scores, labels
+        return self._label(windows, segments, scores)
 
     def _label(self, windows: Sequence[Mapping[str, Any]],
                segments: np.ndarray, scores: np.ndarray

@@ -184,6 +184,6 @@ def metric_of(cfg: Config) -> TADMetric:
     for key in ('test_evaluator', 'val_evaluator'):
         entries = cfg.get(key) or []
         for entry in [entries] if isinstance(entries, dict) else entries:
-            if str(entry.get('type')).rsplit('.', 1)[-1] == 'TADMetric':
+            if str(entry.get('type')).endswith('TADMetric'):
                 return METRICS.build(dict(entry, outfile=None))
     return TADMetric()

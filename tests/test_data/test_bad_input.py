@@ -44,8 +44,6 @@ def test_data_root_that_does_not_exist(build, root):
     (dict(subset='train'), "subset='train'.*did you mean 'training'"),
     (dict(subset=['training', 'test']), "subset='test' has no video"),
     (dict(windows='slide'), "windows='slide'.*did you mean 'sliding'"),
-    (dict(window_rule='publish'), "did you mean 'published'"),
-    (dict(frame_rule='truncated'), "did you mean 'truncate'"),
     (dict(bad_segments='dropped'), "did you mean 'drop'"),
     (dict(data_prefix=dict(videos='videos')), "did you mean 'video'"),
     (dict(filter_cfg=dict(filter_emty=True)), "did you mean 'filter_empty'"),

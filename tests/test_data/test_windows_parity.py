@@ -26,11 +26,10 @@ def build(tmp_path, annotation, decoded_frames, **kwargs):
     ann_file.write_text(json.dumps(annotation))
     return DATASETS.build(
         dict(
-            type='mmblockdrop.UntrimmedVideoDataset',
+            type='mmblockdrop.PublishedVideoDataset',
             ann_file=str(ann_file),
             data_prefix=dict(),
             drop_labels=['Ambiguous'],
-            window_rule='published',
             pipeline=[
                 TrueLength(decoded_frames),
                 dict(type='mmblockdrop.SampleWindow')
@@ -65,7 +64,6 @@ def test_sliding(golden, tmp_path):
             recorded['decoded_frames'],
             classes=recorded['class_map'],
             subset=case['subset'],
-            frame_rule='truncate',
             windows='sliding',
             test_mode=case['test_mode'],
             overlap_ratio=case['overlap'],
@@ -92,7 +90,6 @@ def test_random_crops(golden, tmp_path):
             recorded['decoded_frames'],
             classes=recorded['class_map'],
             subset='training',
-            frame_rule='truncate',
             window_size=case['trunc_len'],
             action_thresh=case['trunc_thresh'],
             crop_ratio=case['crop_ratio'],

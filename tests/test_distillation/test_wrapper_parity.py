@@ -35,10 +35,7 @@ def alignments(config):
         'loss_mid_rel': dict(submodule='norm2:input', loss=relation)
     }
     for cfg in found.values():
-        cfg.update(
-            type='mmblockdrop.BlockAlignment',
-            stack=STACK,
-            include_padding=True)
+        cfg.update(type='mmblockdrop.PublishedBlockAlignment', stack=STACK)
     one_class = config['rpn_head']['num_classes'] == 1
     found['loss_cls_kd'] = dict(
         type='mmblockdrop.ClassAlignment',

@@ -9,6 +9,7 @@ from mmblockdrop.evaluation.activitynet import evaluate_detections
 from mmblockdrop.evaluation.average_precision import (Instances,
                                                       unique_annotations)
 from mmblockdrop.evaluation.recall import average_recall
+from mmblockdrop.parity.metrics import PublishedTADMetric
 from mmblockdrop.registry import METRICS
 
 import numpy as np
@@ -320,13 +321,12 @@ def test_parity_of_merging_windows(golden):
     """Suppression over the windows of a video, with published settings."""
     data = golden('pbd_detector.pt')
     nms = golden('pbd_detector_config.json')['post_processing']['nms']
-    metric = TADMetric(
+    metric = PublishedTADMetric(
         nms=dict(
             type='soft_nms',
             sigma=nms['sigma'],
             min_score=0.,
-            voting_thresh=nms['voting_thresh'],
-            vote_per_class=False),
+            voting_thresh=nms['voting_thresh']),
         max_per_video=nms['max_seg_num'])
     classes = data['classes']
     for variant in data['student'].values():

@@ -190,7 +190,7 @@ def wrapped(part, configs, train, dynamic, tmp_path):
         type='mmblockdrop.ClassKLLoss',
         temperature=configs['student']['temperature'])
     alignments = dict(
-        out=dict(type='mmblockdrop.BlockAlignment', include_padding=True),
+        out=dict(type='mmblockdrop.PublishedBlockAlignment'),
         cls_kd=dict(type='mmblockdrop.ClassAlignment', loss=kl),
         reg_kd=dict(
             type='mmblockdrop.SegmentAlignment',

@@ -31,11 +31,10 @@ def key_of(tiou):
 def evaluator(selection, nms):
     """Our metric with the published rules."""
     metric = dict(
-        type='mmblockdrop.TADMetric',
+        type='mmblockdrop.PublishedTADMetric',
         tiou_thresholds=selection['tiou_thresholds'],
         max_per_video=10**6,
-        nms=nms,
-        round_to=(2, 4))
+        nms=nms)
     made = Evaluator([metric])
     made.dataset_meta = dict(classes=selection['classes'])
     return made
@@ -96,8 +95,7 @@ def scored(recorded, tmp_path_factory):
         type='soft_nms',
         method='gaussian',
         sigma=nms['sigma'],
-        max_num=nms['max_seg_num'],
-        vote_per_class=False)
+        max_num=nms['max_seg_num'])
     found = []
     for gold in selection['rounds'].values():
         model = MODELS.build(
@@ -170,8 +168,7 @@ def test_losses(recorded, tmp_path, share_prefix):
     diou = dict(type='mmblockdrop.DIoULoss')
     weights = configs['loss_weight']
     alignments = dict(
-        loss_out=dict(
-            type='mmblockdrop.BlockAlignment', include_padding=True),
+        loss_out=dict(type='mmblockdrop.PublishedBlockAlignment'),
         loss_cls_kd=dict(type='mmblockdrop.ClassAlignment', loss=kl),
         loss_reg_kd=dict(type='mmblockdrop.SegmentAlignment', loss=diou))
     for name, cfg in alignments.items():

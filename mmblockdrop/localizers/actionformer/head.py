@@ -1,8 +1,8 @@
 """Anchor-free head shared by all levels of the pyramid."""
 import math
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
-from mmblockdrop.registry import MODELS
+from mmblockdrop.registry import MODELS, replaced_by
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from .targets import assign_targets
 
 
 @MODELS.register_module()
+@replaced_by('mmblockdrop.PublishedActionFormerHead', 'integer_normalizer')
 class ActionFormerHead(BaseModule):
     """Classes and boundaries at every point (ActionFormer, ECCV 2022).
 
@@ -46,9 +47,6 @@ class ActionFormerHead(BaseModule):
         loss_normalizer: Start of the running number of positive points by
             which losses are divided in training.
         normalizer_momentum: Momentum of that number.
-        integer_normalizer: Truncate that number when weights are loaded, as
-            the published code of Progressive Block Drop does; only for
-            exact comparison with it.
         init_cfg: MMEngine's initialization config.
 
     Raises:
@@ -73,7 +71,6 @@ class ActionFormerHead(BaseModule):
                  reg_weight: float = 1.,
                  loss_normalizer: float = 100.,
                  normalizer_momentum: float = 0.9,
-                 integer_normalizer: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         ranges = regression_ranges or default_ranges(strides)
@@ -90,7 +87,6 @@ class ActionFormerHead(BaseModule):
         self.label_smoothing = label_smoothing
         self.reg_weight = reg_weight
         self.normalizer_momentum = normalizer_momentum
-        self.integer_normalizer = integer_normalizer
         self.register_buffer('loss_normalizer',
                              torch.tensor(float(loss_normalizer)))
         self._init_layers(in_channels, feat_channels or in_channels, num_convs)
@@ -238,10 +234,3 @@ class ActionFormerHead(BaseModule):
         momentum = self.normalizer_momentum
         self.loss_normalizer.mul_(momentum).add_(count, alpha=1 - momentum)
         return self.loss_normalizer.clone()
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str,
-                              *args: List) -> None:
-        key = prefix + 'loss_normalizer'
-        if self.integer_normalizer and key in state_dict:
-            state_dict[key] = state_dict[key].trunc()
-        super()._load_from_state_dict(state_dict, prefix, *args)
