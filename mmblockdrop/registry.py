@@ -62,6 +62,9 @@ WEIGHT_INITIALIZERS = Registry(
 #: Rules that score the candidates of a round.
 SCORERS = Registry(
     'scorer', scope='mmblockdrop', locations=['mmblockdrop.scorers'])
+#: What the rounds of a run cut.
+STRUCTURES = Registry(
+    'structure', scope='mmblockdrop', locations=['mmblockdrop.compression'])
 
 
 def replaced_by(other: str, *arguments: str) -> Callable[[C], C]:

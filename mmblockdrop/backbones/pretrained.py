@@ -3,7 +3,7 @@ import difflib
 from pathlib import Path
 from typing import Dict
 
-from mmblockdrop.compression.blocks import DroppedBlock
+from mmblockdrop.compression import DroppedBlock
 
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import _load_checkpoint

@@ -1,7 +1,7 @@
 """The video transformer of VideoMAE, with LoRA and with blocks missing."""
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
-from mmblockdrop.compression.blocks import BlockStack
+from mmblockdrop.compression import BlockStack
 from mmblockdrop.compression.lora import add_lora, reset_lora
 from mmblockdrop.registry import MODELS
 
@@ -170,7 +170,7 @@ class LoRAViT(VisionTransformer):
                                                 half if shifted else 0)
         stack = BlockStack(self, 'blocks')
         for index in drop_blocks:
-            stack.drop(index)
+            stack.remove(index)
         if lora is not None:
             add_lora(self, **lora)
         if trainable is not None:

@@ -1,11 +1,15 @@
 """What can be removed from a model, and how."""
-from .blocks import BlockStack, replay
+from .blocks import BlockStack, find_stacks
 from .bypass import DroppedBlock, block_tensor
+from .loading import load_localizer, load_whole, read_localizer
 from .lora import add_lora, check_lora, has_lora, merge_lora
 from .prefix import SharedPrefix
-from .stacks import find_stacks
+from .record import Id, all_ids, removed_ids, replay, upgrade_record
+from .structure import StackPath, Structure
 
 __all__ = [
-    'BlockStack', 'DroppedBlock', 'SharedPrefix', 'add_lora', 'block_tensor',
-    'check_lora', 'find_stacks', 'has_lora', 'merge_lora', 'replay'
+    'BlockStack', 'DroppedBlock', 'Id', 'SharedPrefix', 'StackPath',
+    'Structure', 'add_lora', 'all_ids', 'block_tensor', 'check_lora',
+    'find_stacks', 'has_lora', 'load_localizer', 'load_whole', 'merge_lora',
+    'read_localizer', 'removed_ids', 'replay', 'upgrade_record'
 ]

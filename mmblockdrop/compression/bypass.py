@@ -1,16 +1,24 @@
-"""What a block is given, what it returns, and what of the first can stand
-for the second once the block is gone."""
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+"""What stands for the output of a part that is removed, found by running it.
 
+A removed block hands on one of the values that it is given. Which one, or
+whether there is none, so that the block has to stay, a forward pass tells.
+"""
+from contextlib import ExitStack
+from typing import (Any, Callable, Dict, Iterator, List, Mapping, NamedTuple,
+                    Optional, Sequence, Union)
+
+import torch
 from torch import Tensor, nn
+
+from .record import Id
 
 #: Which argument stands for the output: a position, a keyword, None for the
 #: value None, or a list of these where the block returns a tuple. Plain data,
 #: as it is written into the record.
-Passes = Union[int, str, None, List[Any]]
+Bypass = Union[int, str, None, List[Any]]
 
 
-class NoStandIn(ValueError):
+class NoBypass(ValueError):
     """Nothing that a block was given can stand for what it returned."""
 
 
@@ -18,22 +26,22 @@ class DroppedBlock(nn.Identity):
     """Stands where a block was; returns what it was given.
 
     Args:
-        passes: Which argument takes the place of the block's output, or which
-            ones where it returned a tuple; see :data:`Passes`. Defaults to the
+        bypass: Which argument takes the place of the block's output, or which
+            ones where it returned a tuple; see :data:`Bypass`. Defaults to the
             first.
     """
 
-    def __init__(self, passes: Passes = 0) -> None:
+    def __init__(self, bypass: Bypass = 0) -> None:
         super().__init__()
-        self.passes = passes
+        self.bypass = bypass
 
     def forward(self, *args, **kwargs) -> Any:
         """Return the arguments that stand for the output of the block."""
-        return take(self.passes, args, kwargs)
+        return take_bypass(self.bypass, args, kwargs)
 
     def extra_repr(self) -> str:
         """Return what differs from the default."""
-        return '' if self.passes == 0 else f'passes={self.passes}'
+        return '' if self.bypass == 0 else f'bypass={self.bypass}'
 
 
 def block_tensor(value: Any) -> Tensor:
@@ -60,8 +68,8 @@ def call_values(args: Sequence[Any], kwargs: Dict[str, Any]) -> List[Any]:
     return [*args, *kwargs.values()]
 
 
-def choose_passes(args: Sequence[Any], kwargs: Dict[str, Any],
-                  output: Any) -> Passes:
+def find_bypass(args: Sequence[Any], kwargs: Dict[str, Any],
+                  output: Any) -> Bypass:
     """Find what stands for the output of a block that is gone.
 
     A tensor is replaced by the first tensor among the arguments if shape and
@@ -75,50 +83,51 @@ def choose_passes(args: Sequence[Any], kwargs: Dict[str, Any],
         output: What it returned.
 
     Returns:
-        See :data:`Passes`.
+        See :data:`Bypass`.
 
     Raises:
-        NoStandIn: Says why there is nothing.
+        NoBypass: Says why there is nothing.
     """
     values = call_values(args, kwargs)
     names: List[Union[int, str]] = [*range(len(args)), *kwargs]
     if not list(_tensors(output)):
-        raise NoStandIn(f'returns {describe(output)}')
+        raise NoBypass(f'returns {describe(output)}')
     first = next((i for i, v in enumerate(values) if list(_tensors(v))), None)
     if first is None:
-        raise NoStandIn('is given no tensor')
-    if stands_for(values[first], output):
+        raise NoBypass('is given no tensor')
+    if can_replace(values[first], output):
         return names[first]
     if not isinstance(output, (tuple, list)):
-        raise NoStandIn(_change(values[first], output))
+        raise NoBypass(_change(values[first], output))
     return [
         None if i is None else names[i]
         for i in _match(values, first, list(output))
     ]
 
 
-def take(passes: Passes, args: Sequence[Any], kwargs: Dict[str, Any]) -> Any:
+def take_bypass(bypass: Bypass, args: Sequence[Any],
+                kwargs: Dict[str, Any]) -> Any:
     """Return what stands for the output of a block that is gone.
 
     Args:
-        passes: See :data:`Passes`.
+        bypass: See :data:`Bypass`.
         args: Positional arguments.
         kwargs: Keyword arguments.
 
     Returns:
         The argument, or a tuple of arguments.
     """
-    if isinstance(passes, list):
-        return tuple(take(p, args, kwargs) for p in passes)
-    if passes is None:
+    if isinstance(bypass, list):
+        return tuple(take_bypass(p, args, kwargs) for p in bypass)
+    if bypass is None:
         return None
-    if isinstance(passes, str):
-        return kwargs[passes]
-    return args[passes] if passes < len(args) else call_values(
-        args, kwargs)[passes]
+    if isinstance(bypass, str):
+        return kwargs[bypass]
+    return args[bypass] if bypass < len(args) else call_values(
+        args, kwargs)[bypass]
 
 
-def stands_for(value: Any, output: Any) -> bool:
+def can_replace(value: Any, output: Any) -> bool:
     """Whether a value can take the place of another.
 
     Args:
@@ -133,10 +142,10 @@ def stands_for(value: Any, output: Any) -> bool:
                 and value.device == output.device)
     if isinstance(value, (tuple, list)) and isinstance(output, (tuple, list)):
         return len(value) == len(output) and all(
-            map(stands_for, value, output))
+            map(can_replace, value, output))
     if isinstance(value, dict) and isinstance(output, dict):
         return value.keys() == output.keys() and all(
-            stands_for(value[k], output[k]) for k in output)
+            can_replace(value[k], output[k]) for k in output)
     return value is output or (isinstance(value, (int, float, str))
                                and value == output)
 
@@ -188,9 +197,9 @@ def _match(values: List[Any], first: int,
             free = [i for i in free if i not in used]
             if not used:  # the features
                 free = [first]
-        index = next((i for i in free if stands_for(values[i], entry)), None)
+        index = next((i for i in free if can_replace(values[i], entry)), None)
         if index is None and entry is not None:
-            raise NoStandIn(
+            raise NoBypass(
                 _change(values[first], entry) if isinstance(entry, Tensor) and
                 not used else f'returns {describe(entry)} at place {place}, '
                 f'which is none of its arguments')
@@ -198,3 +207,91 @@ def _match(values: List[Any], first: int,
             used.append(index)
         found.append(index)
     return found
+
+
+class Findings(NamedTuple):
+    """What a probe found.
+
+    Attributes:
+        fixed: Modules that have to stay, and why.
+        bypass: For the others, what takes the place of their output.
+        order: The modules in the order in which they ran.
+        idle: Dotted paths of linear layers in them that were not called, as
+            where attention reads the weight itself.
+    """
+    fixed: Dict[Id, str]
+    bypass: Dict[Id, Bypass]
+    order: List[Id]
+    idle: List[str]
+
+
+def probe_modules(modules: Dict[Id, nn.Module], names: Mapping[Id, str],
+                 run: Callable[[], Any]) -> Findings:
+    """Run a model and look at what goes into some modules and comes out.
+
+    Args:
+        modules: Id to module.
+        names: Dotted paths of all modules, by id.
+        run: Runs the model once, in evaluation mode.
+
+    Returns:
+        What was found.
+    """
+    calls: Dict[Id, List[Any]] = {}
+    called = set()
+
+    def look(index: Id) -> Callable:
+
+        def hook(block: nn.Module, args: tuple, kwargs: dict, output: Any):
+            found: Any
+            try:
+                found = find_bypass(args, kwargs, output)
+            except NoBypass as error:
+                found = error
+            calls.setdefault(index, []).append(found)
+
+        return hook
+
+    def note(layer: nn.Module, *_) -> None:
+        called.add(id(layer))
+
+    linears = {
+        index: [(name, layer) for name, layer in block.named_modules()
+                if isinstance(layer, nn.Linear)]
+        for index, block in modules.items()
+    }
+    with ExitStack() as stack, torch.no_grad():
+        for index, block in modules.items():
+            handles = [
+                block.register_forward_hook(look(index), with_kwargs=True),
+                *(layer.register_forward_hook(note)
+                  for _, layer in linears[index])
+            ]
+            for handle in handles:
+                stack.callback(handle.remove)
+        run()
+    verdicts = {index: _verdict(calls.get(index, [])) for index in modules}
+    idle = [
+        f'{names[index]}.{name}' for index in calls
+        for name, layer in linears[index] if id(layer) not in called
+    ]
+    return Findings(
+        {
+            i: str(v)
+            for i, v in verdicts.items() if isinstance(v, NoBypass)
+        }, {
+            i: v
+            for i, v in verdicts.items() if not isinstance(v, NoBypass)
+        }, [*calls], idle)
+
+
+def _verdict(calls: Sequence[Any]) -> Any:
+    """What the calls of one block agree on, or why it has to stay."""
+    if not calls:
+        return NoBypass('does not run')
+    for found in calls:
+        if isinstance(found, NoBypass):
+            return found
+    if any(found != calls[0] for found in calls):
+        return NoBypass('is called in several ways')
+    return calls[0]

@@ -10,16 +10,18 @@ embedding, is computed once by the same rule.
 from contextlib import ExitStack
 from functools import partial
 from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple,
-                    Optional, Set, Tuple, Union)
+                    Optional, Set, Tuple, TypeVar)
 
 import torch
 from torch import Tensor, nn
 
-from .blocks import BlockStack
 from .bypass import call_values
+from .record import Id
+from .structure import Structure
 
-#: Number of a block, or path of a module beside the blocks.
-Key = Union[int, str]
+#: Id of a part, or path of a module beside the parts.
+Key = Id
+AnyId = TypeVar('AnyId', bound=Id)
 
 
 class SharedPrefix:
@@ -27,7 +29,7 @@ class SharedPrefix:
 
     Used as ``with SharedPrefix(stack) as prefix: for index in
     prefix.candidates(indices): model(batch)``. Inside the loop the model
-    lacks block ``index``, as in :meth:`BlockStack.skip`, and is in
+    lacks block ``index``, as in :meth:`Structure.without`, and is in
     evaluation mode and without gradients.
 
     A block is executed again wherever its inputs are not those it had for
@@ -45,11 +47,11 @@ class SharedPrefix:
         executions: Number of block executions so far.
     """
 
-    def __init__(self, stack: BlockStack) -> None:
+    def __init__(self, stack: Structure) -> None:
         self.stack = stack
         self.executions = 0
         self._place = {index: i for i, index in enumerate(stack.order)}
-        self._missing = -1
+        self._missing: Optional[Id] = None
         self._first = False
         self._began = False
         self._front: Set[str] = set()
@@ -59,7 +61,7 @@ class SharedPrefix:
         self._calls: Dict[Key, int] = {}
 
     def __enter__(self) -> 'SharedPrefix':
-        for index in self.stack.left:
+        for index in self.stack.remaining:
             block = self.stack[index]
             self._wrap(block, partial(self._run, index, block.forward))
         for name, module in _beside(self.stack).items():
@@ -80,7 +82,7 @@ class SharedPrefix:
         self._wrapped.clear()
         self._known.clear()
 
-    def candidates(self, indices: Iterable[int]) -> Iterator[int]:
+    def candidates(self, indices: Iterable[AnyId]) -> Iterator[AnyId]:
         """Walk the candidates of one batch, from the last to the first.
 
         Args:
@@ -96,11 +98,11 @@ class SharedPrefix:
                 indices, key=lambda i: self._place[i], reverse=True):
             self._missing = index
             self._calls = {}
-            self._skipped.enter_context(self.stack.skip(index))
+            self._skipped.enter_context(self.stack.without(index))
             yield index
             self._skipped.close()
             self._first = False
-        self._missing = -1
+        self._missing = None
         self._known.clear()
 
     def _count(self, key: Key) -> int:
@@ -109,10 +111,11 @@ class SharedPrefix:
         self._calls[key] = call + 1
         return call
 
-    def _run(self, index: int, forward: Callable, *args, **kwargs) -> Any:
+    def _run(self, index: Id, forward: Callable, *args, **kwargs) -> Any:
         self._began = True
         call = self._count(index)
-        shared = self._place[index] < self._place.get(self._missing, 0)
+        shared = (self._missing is not None
+                  and self._place[index] < self._place[self._missing])
         given = _note(call_values(args, kwargs)) if shared else None
         known = self._known.get((index, call))
         if given is not None and known is not None and known.serves(
@@ -150,17 +153,18 @@ class SharedPrefix:
             self._known[key] = _Run(given, list(kwargs), output, returned)
 
 
-def _beside(stack: BlockStack) -> Dict[str, nn.Module]:
+def _beside(stack: Structure) -> Dict[str, nn.Module]:
     """Outermost modules of the model that hold no block of the stack."""
+    parts = set(stack.names.values())
     above = {
         '.'.join(name.split('.')[:i])
-        for name in stack.names for i in range(name.count('.') + 1)
+        for name in parts for i in range(name.count('.') + 1)
     }
     found = {}
     for path in above:
         for name, child in stack.model.get_submodule(path).named_children():
             whole = f'{path}.{name}'.lstrip('.')
-            if whole not in above and whole not in stack.names:
+            if whole not in above and whole not in parts:
                 found[whole] = child
     return found
 

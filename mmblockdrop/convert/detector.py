@@ -261,7 +261,7 @@ def _expected(model: Dict[str, Any], lora: Optional[Dict[str, Any]],
         gaps = [i for i in range(len(stack)) if i not in there]
         if len(gaps) < len(stack):
             for index in gaps:
-                stack.drop(index)
+                stack.remove(index)
         else:  # nothing of the encoder: every key is missing
             gaps = []
         if lora is not None:

@@ -10,9 +10,7 @@ their ``window_size`` grid steps are real.
 import difflib
 from typing import Any, Dict, List, Optional, Tuple
 
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.compression.blocks import StackPath
-from mmblockdrop.compression.bypass import block_tensor
+from mmblockdrop.compression import BlockStack, StackPath, block_tensor
 from mmblockdrop.registry import MODELS, replaced_by
 
 import torch
@@ -135,7 +133,7 @@ class BlockAlignment(FeatureAlignment):
         """See :meth:`Alignment.paths`."""
         stack = BlockStack(student, self.stack)
         tail = f'.{self.submodule}' if self.submodule else ''
-        return [stack.names[i] + tail for i in stack.left]
+        return [stack.names[i] + tail for i in stack.remaining]
 
     def compare(self, path: str, student_out: Any, teacher_out: Any,
                 student: nn.Module, data_samples: list) -> Tensor:

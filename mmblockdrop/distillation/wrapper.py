@@ -2,13 +2,13 @@
 import copy
 from typing import Any, Dict, List, Optional, Set, Union
 
+from mmblockdrop.compression import load_localizer, load_whole, read_localizer
 from mmblockdrop.registry import MODELS
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from .checkpoint import load_localizer, load_whole, read_localizer
 from .collector import AlignmentCollector
 from .recorder import not_in_place, on_output, record
 

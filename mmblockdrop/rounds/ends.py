@@ -29,7 +29,7 @@ def begin(loop: Any) -> None:
     loop.student.merge()
     record['probe'] = gauge.probe(hook.stack(loop.runner), loop.student.lora)
     stack = hook.stack(loop.runner)
-    gone = set(range(len(stack))) - set(stack.left)
+    gone = set(range(len(stack))) - set(stack.remaining)
     check_once(hook.start_dropped, 'BlockDropHook.start_dropped')
     going = [i for i in hook.start_dropped if i not in gone]
     baseline: Dict[str, Any] = {}
@@ -46,7 +46,7 @@ def begin(loop: Any) -> None:
     baseline.update(
         metric=pick(metrics, loop.metric),
         metrics=metrics,
-        blocks_left=stack.left,
+        blocks_left=stack.remaining,
         **gauge.cost())
     record.update(metric=loop.metric, baseline=baseline)
     if stopping.budget and record['start_dropped']:
@@ -57,7 +57,7 @@ def begin(loop: Any) -> None:
     hook.write(loop.runner)
     loop.runner.logger.info(
         f'Uncompressed: {loop.metric} {metrics[loop.metric]:.4f}, '
-        f'{len(stack.left)} blocks')
+        f'{len(stack.remaining)} blocks')
 
 
 def conclude(loop: Any) -> None:

@@ -102,7 +102,7 @@ class Gauge:
             check_called(stack.idle, **lora)
         if stack.fixed:
             self.runner.logger.info('Blocks that may be dropped: '
-                                    f'{stack.droppable}.{stack.why_fixed}')
+                                    f'{stack.candidates()}.{stack.why_fixed}')
         found = [stack.probed]
         broadcast_object_list(found)
         return found[0]

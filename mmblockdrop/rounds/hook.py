@@ -3,9 +3,9 @@ import copy
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from mmblockdrop.compression import BlockStack, add_lora, has_lora, replay
-from mmblockdrop.compression.blocks import StackPath
-from mmblockdrop.distillation.checkpoint import read_localizer
+from mmblockdrop.compression import (StackPath, Structure, add_lora, has_lora,
+                                     read_localizer, replay, upgrade_record)
+from mmblockdrop.compression.record import VERSION, structure_class
 from mmblockdrop.registry import HOOKS
 
 from mmengine.dist import is_main_process
@@ -34,14 +34,21 @@ class BlockDropHook(Hook):
         stack: Dotted path of the blocks inside the localizer.
         start_dropped: Original numbers of blocks that go before the first
             round, after the trained weights are loaded.
+        structure: Registered name of what is removed. Defaults to whole
+            blocks.
+
+    Raises:
+        ValueError: There is no such structure.
     """
 
     priority = 'ABOVE_NORMAL'
 
     def __init__(self,
                  stack: StackPath = 'backbone.blocks',
-                 start_dropped: Sequence[int] = ()) -> None:
+                 start_dropped: Sequence[int] = (),
+                 structure: str = 'mmblockdrop.BlockStack') -> None:
         self.path = stack
+        self.structure = structure_class(structure, 'BlockDropHook.structure')
         self.start_dropped = list(start_dropped)
         self.record: Dict[str, Any] = {}
         self.interrupted: Optional[Dict[str, Any]] = None
@@ -61,9 +68,8 @@ class BlockDropHook(Hook):
             go_on(runner, self.interrupted)
             load_from = (self.interrupted or {}).get('load_from')
         self.record = dict(
-            version=1,
-            stack=self.path,
-            depth=len(self.stack(runner)),
+            version=VERSION,
+            **self.stack(runner).record(),
             load_from=load_from,
             start_dropped=[],
             rounds=[])
@@ -81,16 +87,16 @@ class BlockDropHook(Hook):
         if isinstance(outputs, dict):
             check_loss(runner, self.record, outputs, batch_idx)
 
-    def stack(self, runner: Runner) -> BlockStack:
-        """Blocks of the runner's localizer.
+    def stack(self, runner: Runner) -> Structure:
+        """What can be removed from the runner's localizer.
 
         Args:
             runner: The runner.
 
         Returns:
-            The blocks.
+            The structure.
         """
-        return BlockStack(
+        return self.structure(
             localizer_of(runner.model), self.path, self.record.get('probe'))
 
     @property
@@ -114,7 +120,7 @@ class BlockDropHook(Hook):
         """
         stack = self.stack(runner)
         for index in indices:
-            stack.drop(index)
+            stack.remove(index)
 
     def attach_lora(self, runner: Runner, lora: Optional[dict]) -> None:
         """Attach fresh LoRA to the blocks that are left.
@@ -204,9 +210,10 @@ class BlockDropHook(Hook):
         """
         record = checkpoint.get('meta', {}).get('blockdrop')
         if record is not None:
-            record = copy.deepcopy(record)
+            record = upgrade_record(record)
             lora = record.pop('lora', None)
             self.path = record['stack']
+            self.structure = structure_class(record['kind'])
             self.record = record
             replay(localizer_of(runner.model), record)
             self.attach_lora(runner, lora)

@@ -205,7 +205,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         count = min(self.drops_per_round, self.drops - self.dropped)
         chosen = self.scoring.best(entry, count)
         self.hook.drop(self.runner, chosen)
-        left = self.hook.stack(self.runner).left
+        left = self.hook.stack(self.runner).remaining
         entry.update(state='dropped', dropped=chosen, blocks_left=left)
         entry['metric_before'] = pick(self.gauge.validate(), self.metric)
         entry.update(self.gauge.cost())

@@ -49,7 +49,7 @@ class Scoring:
         """
         began = time.perf_counter()
         stack = self.hook.stack(self.runner)
-        candidates = [i for i in stack.droppable if i not in protect]
+        candidates = [i for i in stack.candidates() if i not in protect]
         scores = self._found(candidates) or self._score(stack, candidates)
         return dict(
             round=len(self.hook.rounds) + 1,
@@ -119,17 +119,18 @@ class Scoring:
         """Forget single batches: the scores are in the record now."""
         clear(Path(self.runner.work_dir) / FOLDER)
 
-    def _found(self, candidates: List[int]) -> Optional[Dict[int, float]]:
+    def _found(self, candidates: List[Any]) -> Optional[Dict[int, float]]:
         """Scores that an interrupted run had written, if they fit."""
         entry = self.hook.interrupted_round(
             type(self.scorer).__name__, self.rule())
-        if entry is None or sorted(map(int, entry['scores'])) != candidates:
+        if entry is None or sorted(
+                map(int, entry['scores'])) != sorted(candidates):
             return None
         self.runner.logger.info('Scores of the interrupted round reused')
         self.scorer.executions = entry.get('block_executions', 0)
         return {int(i): s for i, s in entry['scores'].items()}
 
-    def _score(self, stack: Any, candidates: List[int]) -> Dict[int, float]:
+    def _score(self, stack: Any, candidates: List[Any]) -> Dict[int, float]:
         batches = self.gauge.score_batches
         self.runner.logger.info(
             f'Scoring {len(candidates)} blocks by '

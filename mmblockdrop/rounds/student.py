@@ -1,9 +1,8 @@
 """The localizer that is shortened: LoRA, what is trained, its weights."""
 from typing import Optional, Sequence
 
-from mmblockdrop.compression import check_lora, has_lora, merge_lora
-from mmblockdrop.distillation.checkpoint import (load_localizer, load_whole,
-                                                 read_localizer)
+from mmblockdrop.compression import (check_lora, has_lora, load_localizer,
+                                     load_whole, merge_lora, read_localizer)
 
 from mmengine.runner import Runner
 from torch import nn

@@ -187,7 +187,7 @@ class LossScorer(Scorer):
     def _shares(self, model: nn.Module, stack: BlockStack) -> bool:
         """Whether no alignment listens inside a block that would not run."""
         paths: Iterable[str] = getattr(model, 'alignment_paths', list)()
-        blocks = tuple(f'{name}.' for name in stack.names)
+        blocks = tuple(f'{name}.' for name in stack.names.values())
         return self.share_prefix and not (
             self.with_alignments and any(
                 path.startswith(blocks) for path in paths))
@@ -229,7 +229,7 @@ class BlockChangeScorer(Scorer):
             stack[i].register_forward_hook(keep(i), with_kwargs=True)
             for i in candidates
         ]
-        self.executions = len(batches) * len(stack.left)
+        self.executions = len(batches) * len(stack.remaining)
         try:
             model.eval()
             with torch.no_grad():

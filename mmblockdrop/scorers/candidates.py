@@ -11,7 +11,7 @@ from .partial_scores import Journal, walk
 
 def for_each_candidate(model: nn.Module, stack: BlockStack,
                        candidates: Sequence[int], batches: Any,
-                       run: Callable[[int, dict], None],
+                       run: Callable[[Any, dict], None],
                        share_prefix: bool,
                        journal: Optional[Journal] = None,
                        take: Callable[[], Any] = lambda: None,
@@ -52,9 +52,9 @@ def for_each_candidate(model: nn.Module, stack: BlockStack,
                 executions += prefix.executions
             else:
                 for index in candidates:
-                    with stack.skip(index):
+                    with stack.without(index):
                         run(index, batch)
-                    executions += len(stack.left) - 1
+                    executions += len(stack.remaining) - 1
     return executions
 
 

@@ -89,8 +89,8 @@ def build(args: argparse.Namespace, dropped: int,
     model = MODELS.build(cfg)
     if dropped:
         stack = BlockStack(model, 'backbone.blocks')
-        for index in stack.left[-dropped:]:
-            stack.drop(index)
+        for index in stack.remaining[-dropped:]:
+            stack.remove(index)
     return model.eval().to(args.device)
 
 

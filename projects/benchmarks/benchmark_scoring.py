@@ -129,7 +129,7 @@ def apply(scorer: Scorer, problem: Problem) -> Dict[str, Any]:
     """
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        scores = scorer(problem.model, problem.stack, problem.stack.left,
+        scores = scorer(problem.model, problem.stack, problem.stack.remaining,
                         problem.batches, problem.new_evaluator)
     return dict(
         scores=scores,

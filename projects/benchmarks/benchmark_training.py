@@ -95,7 +95,7 @@ def build(args: argparse.Namespace, frames: int, mode: str,
     model.__dict__['teacher'] = teacher.requires_grad_(False).eval()
     stack = BlockStack(model.student, STACK)
     for index in range(1, 1 + args.dropped):
-        stack.drop(index)
+        stack.remove(index)
     if mode == 'lora':
         encoder = model.student.backbone
         for name, parameter in encoder.named_parameters():

@@ -69,8 +69,8 @@ def paper_run(size: str, rounds: int, annotations: Path,
     parts = dict(plain=0, shared=0, train=0, validate=0)
     now = full
     for _ in range(rounds):
-        n = len(stack.left)
-        stack.drop(stack.left[-1])
+        n = len(stack.remaining)
+        stack.remove(stack.remaining[-1])
         less = complexity(model, shape)['total'].macs
         block = now - less
         rest = now - n * block

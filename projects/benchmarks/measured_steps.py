@@ -76,7 +76,7 @@ def student_and_teacher(args: argparse.Namespace, frames: int,
             dict(state_dict=MODELS.build(cfg).state_dict(), meta={}), path)
         model = TeacherStudentWrapper(localizer=cfg, checkpoint=path)
         model.init_weights()
-    BlockStack(model.student, 'backbone.blocks').drop(blocks // 2)
+    BlockStack(model.student, 'backbone.blocks').remove(blocks // 2)
     model.student.backbone.requires_grad_(False)
     add_lora(model.student.backbone.blocks, rank=args.width // 4)
     return model.to(args.device).train()

@@ -60,7 +60,7 @@ def plain_losses(model: TeacherStudentWrapper,
     kept: List[Any] = []
     paths = model.alignment_paths()
     stack = BlockStack(student, STACK)
-    inside = [f'{stack.names[i]}.norm2:input' for i in stack.left]
+    inside = [f'{stack.names[i]}.norm2:input' for i in stack.remaining]
 
     def run(localizer: nn.Module, mode: str) -> Any:
         with record(localizer, paths + inside) as out:

@@ -59,7 +59,7 @@ def test_keys_are_those_of_the_plain_encoder():
 
 def test_block_that_is_left_keeps_its_windows():
     full = encoder(3, shifted_windows=True)
-    BlockStack(full, 'blocks').drop(0)
+    BlockStack(full, 'blocks').remove(0)
     listed = encoder(2, shifted_windows=[True, False])
     state = {
         f'blocks.{int(key[7]) - 1}{key[8:]}' if key.startswith('blocks.')

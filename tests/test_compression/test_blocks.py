@@ -43,29 +43,29 @@ def test_skip_equals_drop_and_is_undone():
     net = Net()
     stack = BlockStack(net, 'encoder.blocks')
     full = net(X)
-    with stack.skip(2):
+    with stack.without(2):
         skipped = net(X)
     assert torch.equal(net(X), full)
     assert not torch.equal(skipped, full)
-    stack.drop(2)
+    stack.remove(2)
     assert torch.equal(net(X), skipped)
-    assert stack.left == [0, 1, 3, 4]
+    assert stack.remaining == [0, 1, 3, 4]
 
 
 def test_skip_is_undone_after_an_error():
     net = Net()
     with pytest.raises(RuntimeError):
-        with BlockStack(net, 'encoder.blocks').skip(1):
+        with BlockStack(net, 'encoder.blocks').without(1):
             raise RuntimeError
-    assert BlockStack(net, 'encoder.blocks').left == [0, 1, 2, 3, 4]
+    assert BlockStack(net, 'encoder.blocks').remaining == [0, 1, 2, 3, 4]
 
 
 def test_several_paths_make_one_stack():
     net = Net()
     stack = BlockStack(net, ['encoder.blocks', 'tail.1'])
     assert len(stack) == 6 and stack.names[5] == 'tail.1'
-    stack.drop(5)
-    assert stack.left == [0, 1, 2, 3, 4]
+    stack.remove(5)
+    assert stack.remaining == [0, 1, 2, 3, 4]
 
 
 def test_wrong_path_lists_the_stacks():
@@ -78,7 +78,7 @@ def test_wrong_path_lists_the_stacks():
 @pytest.mark.parametrize('index,word', [(7, '0 to 4'), (-1, '0 to 4')])
 def test_wrong_index(index, word):
     with pytest.raises(ValueError, match=word):
-        BlockStack(Net(), 'encoder.blocks').drop(index)
+        BlockStack(Net(), 'encoder.blocks').remove(index)
 
 
 def test_replay_is_idempotent_and_checks_depth():
@@ -90,7 +90,7 @@ def test_replay_is_idempotent_and_checks_depth():
     net = Net()
     assert replay(net, record) == [4, 1, 0]
     assert replay(net, record) == [4, 1, 0]
-    assert BlockStack(net, 'encoder.blocks').left == [2, 3]
+    assert BlockStack(net, 'encoder.blocks').remaining == [2, 3]
     with pytest.raises(ValueError, match='5 blocks.*builds 4'):
         replay(Net(4), record)
 
@@ -100,20 +100,20 @@ def test_shared_prefix_is_exact_and_cheap(gone):
     net = Net().eval()
     stack = BlockStack(net, 'encoder.blocks')
     for index in gone:
-        stack.drop(index)
+        stack.remove(index)
     plain = {}
-    for index in stack.left:
-        with stack.skip(index):
+    for index in stack.remaining:
+        with stack.without(index):
             plain[index] = net(X)
-    for index in stack.left:
+    for index in stack.remaining:
         stack[index].calls = 0
     with torch.no_grad(), SharedPrefix(stack) as prefix:
-        shared = {i: net(X) for i in prefix.candidates(stack.left)}
-    for index in stack.left:
+        shared = {i: net(X) for i in prefix.candidates(stack.remaining)}
+    for index in stack.remaining:
         assert torch.equal(shared[index], plain[index])
-    n = len(stack.left)
+    n = len(stack.remaining)
     assert prefix.executions == (n - 1) + n * (n - 1) // 2
-    assert sum(stack[i].calls for i in stack.left) == prefix.executions
+    assert sum(stack[i].calls for i in stack.remaining) == prefix.executions
     with torch.no_grad():
         net(X)
-    assert all('forward' not in stack[i].__dict__ for i in stack.left)
+    assert all('forward' not in stack[i].__dict__ for i in stack.remaining)

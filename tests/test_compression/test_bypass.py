@@ -1,7 +1,7 @@
 """What takes the place of a block's output, found by running it."""
 from mmblockdrop.compression import (BlockStack, DroppedBlock, block_tensor,
                                      replay)
-from mmblockdrop.compression.bypass import NoStandIn, choose_passes
+from mmblockdrop.compression.bypass import NoBypass, find_bypass
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 X, MASK = torch.randn(2, 3, 4), torch.ones(2, 1, 4, dtype=torch.bool)
 
 
-@pytest.mark.parametrize('args,kwargs,output,passes', [
+@pytest.mark.parametrize('args,kwargs,output,bypass', [
     ((X, ), {}, X + 1, 0),
     ((X, MASK), {}, X + 1, 0),
     ((X, MASK), {}, (X + 1, ~MASK), [0, 1]),
@@ -23,9 +23,9 @@ X, MASK = torch.randn(2, 3, 4), torch.ones(2, 1, 4, dtype=torch.bool)
     (((X, MASK), ), {}, (X, MASK), 0),
     ((dict(x=X, m=MASK), ), {}, dict(x=X + 1, m=MASK), 0),
 ])
-def test_arguments_stand_for_the_output(args, kwargs, output, passes):
-    assert choose_passes(args, kwargs, output) == passes
-    given = DroppedBlock(passes)(*args, **kwargs)
+def test_arguments_stand_for_the_output(args, kwargs, output, bypass):
+    assert find_bypass(args, kwargs, output) == bypass
+    given = DroppedBlock(bypass)(*args, **kwargs)
     assert type(given) is type(output) or isinstance(output, (tuple, list))
     assert block_tensor(given) is X
 
@@ -41,8 +41,8 @@ def test_arguments_stand_for_the_output(args, kwargs, output, passes):
     ((3, ), X, 'is given no tensor'),
 ])
 def test_nothing_stands_for_the_output(args, output, why):
-    with pytest.raises(NoStandIn, match=why):
-        choose_passes(args, {}, output)
+    with pytest.raises(NoBypass, match=why):
+        find_bypass(args, {}, output)
 
 
 def test_no_features_in_an_output():
@@ -85,7 +85,7 @@ def test_probe_of_features_with_mask():
     net = Net().eval()
     stack = BlockStack(net, 'steps')
     stack.probe(lambda: net(X, MASK))
-    assert stack.droppable == [0, 2, 4]
+    assert stack.candidates() == [0, 2, 4]
     assert stack.fixed[1].startswith('turns [2, 3, 4] into [2, 3, 2]')
     assert 'AttributeError' in stack.fixed[3]
     assert stack.fixed[5] == 'does not run'
@@ -93,14 +93,14 @@ def test_probe_of_features_with_mask():
     assert 'steps.5 does not run' in stack.why_fixed
     net(X, MASK)  # the model is as it was
     with pytest.raises(ValueError, match=r'has to stay.*\[0, 2, 4\]'):
-        stack.drop(1)
+        stack.remove(1)
 
 
 def test_a_record_brings_back_what_the_probe_found():
     net, x = Net().eval(), X
     stack = BlockStack(net, 'steps')
     stack.probe(lambda: net(x, MASK))
-    stack.drop(2)
+    stack.remove(2)
     record = dict(stack='steps', depth=6, start_dropped=[],
                   probe=stack.probed, rounds=[dict(dropped=[2])])
     fresh = Net().eval()

@@ -1,7 +1,6 @@
 """Merging LoRA as the published code does, and where it should not."""
 from mmblockdrop.backbones.vit import LoRAViT
-from mmblockdrop.compression import has_lora, merge_lora
-from mmblockdrop.distillation.wrapper import load_whole
+from mmblockdrop.compression import has_lora, load_whole, merge_lora
 
 import pytest
 import torch

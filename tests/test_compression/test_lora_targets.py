@@ -49,7 +49,7 @@ def test_weights_that_are_read_are_no_targets():
 def test_blocks_without_targets_stay_as_they_are():
     model, clips, stack, blocks = blocks_of('mmaction.UniFormer')
     before = model(clips)
-    stack.drop(3)
+    stack.remove(3)
     dropped = model(clips)
     blocks = [stack[i] for i in range(len(stack))]
     assert isinstance(blocks[3], DroppedBlock)

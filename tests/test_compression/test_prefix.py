@@ -111,17 +111,17 @@ def run(net, x, share):
     """Output without each block, and how many blocks that took."""
     stack = BlockStack(net.eval(), 'blocks')
     stack.probe(lambda: net(x))
-    assert stack.droppable == stack.left
+    assert sorted(stack.candidates()) == stack.remaining
     with torch.no_grad():
         if share:
             with SharedPrefix(stack) as prefix:
                 return {
                     i: net(x)
-                    for i in prefix.candidates(stack.left)
+                    for i in prefix.candidates(stack.remaining)
                 }, prefix.executions
         outputs = {}
-        for index in stack.left:
-            with stack.skip(index):
+        for index in stack.remaining:
+            with stack.without(index):
                 outputs[index] = net(x)
     return outputs, None
 
@@ -185,11 +185,11 @@ def test_what_stands_in_front_runs_once(heard, stem):
         net.stem.fc.register_forward_hook(lambda *_: seen.append(1))
     x = torch.randn(5, 3)
     with torch.no_grad(), SharedPrefix(stack) as prefix:
-        found = {i: net(x) for i in prefix.candidates(stack.left)}
+        found = {i: net(x) for i in prefix.candidates(stack.remaining)}
     assert (net.stem.runs, net.norm.runs) == (stem, 8)
     assert len(seen) == (8 if heard else 0)
     for index, output in found.items():
-        with torch.no_grad(), BlockStack(other, 'blocks').skip(index):
+        with torch.no_grad(), BlockStack(other, 'blocks').without(index):
             assert torch.equal(output, other(x))
     with torch.no_grad():
         assert torch.equal(net(x), other(x))

@@ -34,11 +34,11 @@ def test_stacks_are_lists_of_similar_modules():
     assert all(path.endswith('experts') for path in found)
 
 
-def test_dropped_blocks_still_count():
+def test_removed_ids_still_count():
     net = Net()
     stack = BlockStack(net, 'encoder.blocks')
     for index in (1, 2, 3, 4, 5):
-        stack.drop(index)
+        stack.remove(index)
     assert find_stacks(net)['encoder.blocks'] == 6
 
 
@@ -54,16 +54,18 @@ def test_wrong_path_lists_the_stacks_with_their_lengths():
 
 def test_names_of_a_sequential_are_kept():
     stack = BlockStack(Net(), 'named')
-    assert stack.names == ['named.first', 'named.second']
-    stack.drop(1)
-    assert stack.left == [0]
+    assert list(stack.names.values()) == ['named.first', 'named.second']
+    stack.remove(1)
+    assert stack.remaining == [0]
 
 
 def test_modules_instead_of_paths():
     net = Net()
     stack = BlockStack(net, [net.encoder.blocks[1], net.named])
     assert stack.path == ['encoder.blocks.1', 'named']
-    assert stack.names == ['encoder.blocks.1', 'named.first', 'named.second']
+    assert list(stack.names.values()) == [
+        'encoder.blocks.1', 'named.first', 'named.second'
+    ]
     assert BlockStack(net, net.named).path == 'named'
     with pytest.raises(ValueError, match='not a module of Net'):
         BlockStack(net, [Block()])

@@ -35,36 +35,36 @@ def test_a_block_goes(probed):
     assert sorted(stack.fixed) == list(ZOO[name].fixed)
     keys = set(model.state_dict())
     full = model(clips)
-    index = stack.droppable[len(stack.droppable) // 2]
-    with stack.skip(index):
-        skipped = model(clips)
-    assert equal(model(clips), full)
-    assert not equal(skipped, full)
-    assert all(torch.isfinite(t).all() for t in tensors(skipped))
-    block = stack.drop(index)
-    try:
-        assert equal(model(clips), skipped)
+    index = stack.candidates()[len(stack.candidates()) // 2]
+    with stack.without(index):
+        shorter = model(clips)
         assert set(model.state_dict()) == {
-            k for k in keys if not k.startswith(f'{stack.names[index]}.')
+            k
+            for k in keys if not k.startswith(f'{stack.names[index]}.')
         }
-    finally:
-        stack._put(index, block)
+    assert equal(model(clips), full)
+    assert not equal(shorter, full)
+    assert all(torch.isfinite(t).all() for t in tensors(shorter))
+    assert set(model.state_dict()) == keys
 
 
 @torch.no_grad()
 def test_the_shared_prefix_is_exact(probed):
     name, model, clips, stack = probed
     plain = {}
-    for index in stack.droppable:
-        with stack.skip(index):
+    for index in stack.candidates():
+        with stack.without(index):
             plain[index] = model(clips)
     with SharedPrefix(stack) as prefix:
-        shared = {i: model(clips) for i in prefix.candidates(stack.droppable)}
-    assert sorted(shared) == stack.droppable
-    for index in stack.droppable:
+        shared = {
+            i: model(clips)
+            for i in prefix.candidates(stack.candidates())
+        }
+    assert sorted(shared) == sorted(stack.candidates())
+    for index in stack.candidates():
         assert equal(shared[index], plain[index])
-    order = [i for i in stack.order if i in stack.left]
-    places = [order.index(i) for i in stack.droppable]
+    order = [i for i in stack.order if i in stack.remaining]
+    places = [order.index(i) for i in stack.candidates()]
     first = max(places)  # all but the missing one; then what comes behind
     assert prefix.executions == len(order) - 1 + sum(
         len(order) - 1 - place for place in places if place != first)
@@ -75,7 +75,7 @@ def test_fixed_blocks_are_refused(probed):
     for index in ZOO[name].fixed:
         assert stack.fixed[index].startswith('turns [')
         with pytest.raises(ValueError, match='has to stay: turns'):
-            stack.drop(index)
+            stack.remove(index)
 
 
 def test_the_stacks_are_found(probed):

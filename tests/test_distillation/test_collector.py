@@ -33,7 +33,7 @@ def build(checkpoint, backbone=None, **kwargs):
             checkpoint=checkpoint,
             **kwargs))
     model.init_weights()
-    BlockStack(model.student, 'backbone.blocks').drop(1)
+    BlockStack(model.student, 'backbone.blocks').remove(1)
     return model
 
 

@@ -99,7 +99,7 @@ def test_teacher_stays_in_evaluation_mode_and_moves_along(trained):
 
 def test_predict_and_tensor_are_the_student_alone(trained):
     model = build(trained).eval()
-    BlockStack(model.student, 'backbone.blocks').drop(1)
+    BlockStack(model.student, 'backbone.blocks').remove(1)
     student = MODELS.build(toy.localizer(drop_blocks=[1])).eval()
     student.load_state_dict(model.state_dict(), strict=True)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_losses_of_a_shortened_student(trained):
     for name in ('block', 'cls', 'seg'):
         value = losses[f'loss_align_{name}'].item()
         assert value == pytest.approx(0, abs=1e-6)
-    BlockStack(model.student, 'backbone.blocks').drop(1)
+    BlockStack(model.student, 'backbone.blocks').remove(1)
     shorter = model(**batch(model), mode='loss')
     student = MODELS.build(toy.localizer(drop_blocks=[1])).eval()
     student.load_state_dict(model.state_dict(), strict=True)
@@ -137,7 +137,7 @@ def test_losses_of_a_shortened_student(trained):
 
 def test_training_changes_the_student_only(trained):
     model = build(trained)
-    BlockStack(model.student, 'backbone.blocks').drop(0)
+    BlockStack(model.student, 'backbone.blocks').remove(0)
     before = copy.deepcopy(model.teacher.state_dict())
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -161,7 +161,7 @@ def test_recomputing_activations_changes_no_gradient(trained, submodule):
                 block=dict(
                     type='mmblockdrop.BlockAlignment', submodule=submodule),
                 cls=dict(type='mmblockdrop.ClassAlignment')))
-        BlockStack(model.student, 'backbone.blocks').drop(1)
+        BlockStack(model.student, 'backbone.blocks').remove(1)
         model.train()
         sum(model(**batch(model), mode='loss').values()).backward()
         gradients.append({
@@ -177,7 +177,7 @@ def test_recomputing_activations_changes_no_gradient(trained, submodule):
 
 def test_losses_are_float_under_autocast(trained):
     model = build(trained).eval()
-    BlockStack(model.student, 'backbone.blocks').drop(1)
+    BlockStack(model.student, 'backbone.blocks').remove(1)
     wanted = model(**batch(model), mode='loss')
     with torch.autocast('cpu', dtype=torch.bfloat16):
         losses = model(**batch(model), mode='loss')
@@ -202,7 +202,7 @@ def test_weights_of_task_and_alignment(trained):
         block=dict(type='mmblockdrop.BlockAlignment', weight=0.5),
         whole=dict(type='mmblockdrop.BlockAlignment'))
     model = build(trained, alignments=alignments, task_weight=0.).eval()
-    BlockStack(model.student, 'backbone.blocks').drop(2)
+    BlockStack(model.student, 'backbone.blocks').remove(2)
     losses = model(**batch(model), mode='loss')
     torch.testing.assert_close(losses['loss_align_block'] * 2,
                                losses['loss_align_whole'])
@@ -238,20 +238,20 @@ def test_start_from_a_compressed_checkpoint(trained, tmp_path):
     path = save(tmp_path / 'short.pth', state, blockdrop=record(2))
     model = build(path)
     for localizer in (model.student, model.teacher):
-        assert BlockStack(localizer, 'backbone.blocks').left == [0, 1, 3]
+        assert BlockStack(localizer, 'backbone.blocks').remaining == [0, 1, 3]
     assert set(model.state_dict()) == set(state)
 
 
 def test_teacher_of_an_earlier_round_keeps_more_blocks(trained, tmp_path):
     model = build(trained).eval()
     stack = BlockStack(model.student, 'backbone.blocks')
-    stack.drop(2)
+    stack.remove(2)
     path = save(
         tmp_path / 'round_1.pth', model.state_dict(), blockdrop=record(2))
-    stack.drop(0)
+    stack.remove(0)
     model.set_teacher(path)
     teacher = BlockStack(model.teacher, 'backbone.blocks')
-    assert teacher.left == [0, 1, 3] and stack.left == [1, 3]
+    assert teacher.remaining == [0, 1, 3] and stack.remaining == [1, 3]
     losses = model(**batch(model), mode='loss')
     assert losses['loss_align_block'] > 1e-3
 

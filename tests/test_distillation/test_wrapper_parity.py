@@ -68,7 +68,7 @@ def build(part, configs, drops, teacher_drops, tmp_path):
     path = tmp_path / 'teacher.pth'
     torch.save(dict(state_dict=teacher, meta=dict(blockdrop=record)), path)
     for index in drops:
-        stack.drop(index)
+        stack.remove(index)
     load(model.student, our_state(part['checkpoint']['state_dict']))
     model.set_teacher(str(path))
     return model.eval()
@@ -136,7 +136,7 @@ def test_targets_of_a_teacher_of_an_earlier_round(parts, tmp_path):
         gold = part['dynamic_teacher']
         model = build(part, configs, gold['student_drop_idx'],
                       gold['teacher_drop_idx'], tmp_path)
-        left = BlockStack(model.teacher, STACK).left
+        left = BlockStack(model.teacher, STACK).remaining
         assert left == [
             i for i, none in enumerate(gold['feat_out_is_none']) if not none
         ]

@@ -127,7 +127,7 @@ def save(folder: Path,
             version=1, stack=stack, depth=len(blocks), start_dropped=drop,
             rounds=[])
         for index in drop:
-            blocks.drop(index)
+            blocks.remove(index)
     if lora:
         add_lora(model.get_submodule(stack), **lora)
         meta['blockdrop']['lora'] = lora

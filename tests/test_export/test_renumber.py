@@ -44,7 +44,7 @@ def compressed(cfg: Dict[str, Any], path: Any, drop: list,
     stack = BlockStack(model, path)
     stack.probe(lambda: model(torch.zeros(shape)))
     for index in drop:
-        stack.drop(index)
+        stack.remove(index)
     return model
 
 

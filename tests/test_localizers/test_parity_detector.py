@@ -207,7 +207,7 @@ def wrapped(part, configs, train, dynamic, tmp_path):
     stack = BlockStack(model.student, 'backbone.blocks')
     teacher = merged_state(part)
     for index in dynamic:
-        stack.drop(index)
+        stack.remove(index)
         teacher = {
             k: v
             for k, v in teacher.items()
@@ -222,7 +222,7 @@ def wrapped(part, configs, train, dynamic, tmp_path):
         tmp_path / 'teacher.pth')
     model.set_teacher(str(tmp_path / 'teacher.pth'))
     for index in set(train['drop_idx']) - set(dynamic):
-        stack.drop(index)
+        stack.remove(index)
     chosen = {our_name(name, True) for name in train['requires_grad']}
     for name, parameter in model.student.named_parameters():
         parameter.requires_grad = name in chosen

@@ -88,7 +88,7 @@ def test_a_block_goes(name, tmp_path):
     assert record['metric'] == metric and metric in record['baseline'][
         'metrics']
     stack = BlockStack(runner.model.student, cfg.custom_hooks[0].stack)
-    assert stack.left == [i for i in range(len(stack)) if i not in gone]
+    assert stack.remaining == [i for i in range(len(stack)) if i not in gone]
     assert record['rounds'][0]['params'] < record['baseline']['params']
     assert record['rounds'][0]['macs'] < record['baseline']['macs']
     state = torch.load(

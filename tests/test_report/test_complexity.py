@@ -89,7 +89,7 @@ def test_every_block_costs_the_same_and_is_saved_when_dropped():
     costs = [complexity(model, inputs)]
     stack = BlockStack(model, 'backbone.blocks')
     for index in (1, 0):
-        stack.drop(index)
+        stack.remove(index)
         costs.append(complexity(model, inputs))
     backbone = [c['backbone'] for c in costs]
     for a, b, c in zip(*backbone):
@@ -147,8 +147,8 @@ def test_parity_with_the_published_counts(golden):
         stack = BlockStack(model, 'backbone.blocks')
         inputs = torch.empty(1, 1, 3, 768, 160, 160, device='meta')
         for row in rows:
-            while depth - len(stack.left) < row['blocks_dropped']:
-                stack.drop(stack.left[-1])
+            while depth - len(stack.remaining) < row['blocks_dropped']:
+                stack.remove(stack.remaining[-1])
             total = complexity(model, inputs)['total']
             expected = row['conventions']
             assert total.paper / 1e9 == pytest.approx(

@@ -28,7 +28,7 @@ def test_files_of_a_run(finished):
 
 def test_record_of_a_run(finished):
     record = read_record(finished)
-    assert record['version'] == 1
+    assert record['version'] == 2 and record['kind'] == 'BlockStack'
     assert record['stack'] == 'backbone.blocks'
     assert record['depth'] == toy.DEPTH and record['start_dropped'] == []
     assert record['metric'] == 'tad/mAP'

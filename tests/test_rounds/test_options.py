@@ -117,7 +117,7 @@ def test_everything_at_once(block_drop, tmp_path, trained, amp_on_cpu,
     assert second['blocks_left'] == [0]
     assert set(first['scores']) == {'1', '3'}
     teacher = BlockStack(runner.model.teacher, 'backbone.blocks')
-    assert teacher.left == (first['blocks_left'] if dynamic else list(
+    assert teacher.remaining == (first['blocks_left'] if dynamic else list(
         range(toy.DEPTH)))
     for entry in record['rounds']:
         state, _ = read_weights(tmp_path / entry['checkpoint'])
@@ -136,7 +136,7 @@ def test_recomputing_by_config_outlives_scoring(block_drop, tmp_path):
         f'student.backbone.blocks.{i}' for i in range(toy.DEPTH)
     ]
     runner = train(cfg)
-    for index in BlockStack(runner.model.student, 'backbone.blocks').left:
+    for index in BlockStack(runner.model.student, 'backbone.blocks').remaining:
         assert 'forward' in vars(runner.model.student.backbone.blocks[index])
 
 

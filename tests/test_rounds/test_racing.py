@@ -144,7 +144,7 @@ def score(scorer, parts, batches=None):
     """Scores of all blocks."""
     model, own, new_evaluator = parts
     stack = BlockStack(model.student, 'backbone.blocks')
-    return scorer(model, stack, stack.left, batches or own, new_evaluator)
+    return scorer(model, stack, stack.remaining, batches or own, new_evaluator)
 
 
 @pytest.mark.parametrize('exact', [MetricScorer(), LossScorer()])
@@ -193,9 +193,9 @@ def test_a_race_is_shorter_and_its_scores_are_in_order():
         for sign in (1., -1.) * 4
     ]
     exact = LossScorer()
-    wanted = exact(model, stack, stack.left, batches, None)
+    wanted = exact(model, stack, stack.remaining, batches, None)
     scorer = RacingScorer(criterion='loss', first=3, delta=0.2)
-    found = scorer(model, stack, stack.left, batches, None)
+    found = scorer(model, stack, stack.remaining, batches, None)
     assert scorer.executions < exact.executions
     assert scorer.seen[0] < scorer.seen[2] == scorer.seen[3] == 8
     assert scorer.best(found) == exact.best(wanted) == [2]

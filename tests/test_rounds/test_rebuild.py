@@ -238,8 +238,8 @@ def test_candidates_as_published(golden):
         model.blocks = nn.ModuleList(nn.Linear(1, 1) for _ in range(depth))
         stack = BlockStack(model, 'blocks')
         for index in case['drop_idx']:
-            stack.drop(index)
-        assert stack.left == [c[-1] for c in case['candidates']]
+            stack.remove(index)
+        assert stack.remaining == [c[-1] for c in case['candidates']]
 
 
 def test_averaging_restarts_with_the_round(block_drop, tmp_path):

@@ -40,8 +40,8 @@ def score(scorer, parts, dropped=(), candidates=None, model=None):
     model = model or copy.deepcopy(parts[0])
     stack = BlockStack(model.student, 'backbone.blocks')
     for index in dropped:
-        stack.drop(index)
-    return scorer(model, stack, candidates or stack.left, batches,
+        stack.remove(index)
+    return scorer(model, stack, candidates or stack.remaining, batches,
                   new_evaluator)
 
 
@@ -117,8 +117,8 @@ def test_metric_and_loss_are_those_of_the_shorter_model(parts):
     for index in (1, 2, 3):
         model = copy.deepcopy(parts[0])
         stack = BlockStack(model.student, 'backbone.blocks')
-        stack.drop(0)
-        stack.drop(index)
+        stack.remove(0)
+        stack.remove(index)
         assert metric[index] == evaluate(model, parts)['tad/mAP']
         assert loss[index] == pytest.approx(task_loss(model, parts))
 
@@ -161,9 +161,9 @@ def test_block_change_is_the_distance_of_output_and_input(parts):
     scores = score(scorer, parts, [1])
     model = copy.deepcopy(parts[0]).eval()
     stack = BlockStack(model.student, 'backbone.blocks')
-    stack.drop(1)
-    seen = {i: [] for i in stack.left}
-    for i in stack.left:
+    stack.remove(1)
+    seen = {i: [] for i in stack.remaining}
+    for i in stack.remaining:
         stack[i].register_forward_hook(
             lambda m, x, y, i=i: seen[i].append((y - x[0]).double()))
     evaluate(model, parts)

@@ -190,7 +190,7 @@ def test_losses(recorded, tmp_path, share_prefix):
         model.init_weights()
         stack = BlockStack(model.student, STACK)
         for index in gold['drop_idx']:
-            stack.drop(index)
+            stack.remove(index)
         scores = LossScorer(
             with_alignments=True, share_prefix=share_prefix)(
                 model, stack, gold['candidates'], batches(selection), None)

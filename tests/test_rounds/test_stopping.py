@@ -1,8 +1,7 @@
 """Runs that stop by themselves."""
 import json
 
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.compression.blocks import dropped_blocks
+from mmblockdrop.compression import BlockStack, removed_ids
 from mmblockdrop.report import round_table
 from mmblockdrop.rounds import evaluator as gauge
 from mmblockdrop.rounds.stopping import Stopping, count_drops
@@ -166,7 +165,7 @@ def test_fall_back_to_the_last_good_round(fallen, block_drop, tmp_path):
     assert found['stopped']['reason'] == 'tolerance'
     assert found['stopped']['round'] == worst + 1
     assert found['result'] == f'round_{worst}.pth'
-    left = BlockStack(runner.model.student, 'backbone.blocks').left
+    left = BlockStack(runner.model.student, 'backbone.blocks').remaining
     wanted = whole['rounds'][worst - 1]['blocks_left'] if worst else list(
         range(toy.DEPTH))
     assert left == wanted
@@ -174,10 +173,10 @@ def test_fall_back_to_the_last_good_round(fallen, block_drop, tmp_path):
     assert blocks_in(state) == wanted
     for name, value in runner.model.state_dict().items():
         assert torch.equal(value, state[name]), name
-    assert sorted(dropped_blocks(found)) == sorted(
+    assert sorted(removed_ids(found)) == sorted(
         set(range(toy.DEPTH)) - set(wanted))
-    assert sorted(dropped_blocks(meta['blockdrop'])) == sorted(
-        dropped_blocks(found))
+    assert sorted(removed_ids(meta['blockdrop'])) == sorted(
+        removed_ids(found))
     assert f'{worst + 1} (taken back)' in round_table(found)
     assert 'is taken back' in (tmp_path / 'blockdrop.md').read_text()
 
@@ -200,5 +199,5 @@ def test_resumed_run_stops_as_before(fallen, block_drop, tmp_path):
     runner = train(block_drop(tmp_path, resume=True, **settings))
     assert read_record(tmp_path) == found
     assert runner.model.student is not None
-    left = BlockStack(runner.model.student, 'backbone.blocks').left
+    left = BlockStack(runner.model.student, 'backbone.blocks').remaining
     assert len(left) == toy.DEPTH - worst

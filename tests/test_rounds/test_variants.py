@@ -69,7 +69,7 @@ def test_teacher_of_the_round_before(block_drop, tmp_path):
     runner = train(
         block_drop(tmp_path, dynamic_teacher=True, epochs_per_round=1))
     teacher = runner.model.teacher
-    assert BlockStack(teacher, 'backbone.blocks').left == read_record(
+    assert BlockStack(teacher, 'backbone.blocks').remaining == read_record(
         tmp_path)['rounds'][0]['blocks_left']
     merged, _ = read_weights(tmp_path / 'round_1.pth')
     for name, value in teacher.state_dict().items():
@@ -119,7 +119,7 @@ def test_averaged_weights_are_evaluated_and_kept(block_drop, tmp_path):
     cfg = block_drop(tmp_path, custom_hooks=ema)
     runner = train(cfg)
     assert BlockStack(runner.model.teacher,
-                      'backbone.blocks').left == list(range(toy.DEPTH))
+                      'backbone.blocks').remaining == list(range(toy.DEPTH))
     rounds = read_record(tmp_path)['rounds']
     for entry in rounds:
         state, _ = read_weights(tmp_path / entry['checkpoint'])

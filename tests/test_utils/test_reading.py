@@ -178,7 +178,7 @@ def test_checkpoint_with_code_is_refused_by_every_door(tmp_path):
     cfg = toy.config(tmp_path)
     cfg.dump(str(tmp_path / 'config.py'))
     from mmblockdrop.apis import init_localizer
-    from mmblockdrop.distillation.wrapper import read_localizer
+    from mmblockdrop.compression import read_localizer
     named = f'{os.system.__module__}.system'
     for door in (lambda: init_localizer(cfg, str(path), device='cpu'),
                  lambda: read_localizer(str(path))):

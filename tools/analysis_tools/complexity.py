@@ -181,21 +181,21 @@ def run(args: argparse.Namespace) -> str:
     model.to(inputs.device)
     stack = BlockStack(model, args.stack)
     stack.probe(lambda: model(inputs, mode='tensor'))
-    order = args.drop_blocks or stack.droppable[::-1][:args.drop]
-    if args.drop > min(len(stack.left) - 1, len(stack.droppable)):
+    order = args.drop_blocks or stack.candidates()[::-1][:args.drop]
+    if args.drop > min(len(stack.remaining) - 1, len(stack.candidates())):
         raise ValueError(f'--drop {args.drop}: {args.stack} has '
-                         f'{len(stack.left)} blocks, and one has to stay.'
+                         f'{len(stack.remaining)} blocks, and one has to stay.'
                          f'{stack.why_fixed}')
     rows: List[Dict[str, str]] = []
     full = None
     for i in range(len(order) + 1):
         if i:
-            stack.drop(order[i - 1])
+            stack.remove(order[i - 1])
         parts = complexity(model, inputs)
         full = full or parts['total']
         time = latency_ms(model, inputs) if args.latency else None
         rows.append(
-            row_of(order[:i], len(stack.left), parts, full, time))
+            row_of(order[:i], len(stack.remaining), parts, full, time))
     return (f'One window of {" x ".join(map(str, shape))}, G = 1e9 '
             'multiply-accumulates.\nneck: projection and neck; paper: the '
             "paper's counting, without FFN, patch embedding and attention "

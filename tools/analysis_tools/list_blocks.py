@@ -231,7 +231,7 @@ def rows_of(stacks: Sequence[BlockStack]) -> List[Dict[str, str]]:
     return [{
         'stack': f'`{stack.path}`',
         'blocks': str(len(stack)),
-        'may go': str(len(stack.droppable)),
+        'may go': str(len(stack.candidates())),
         'fixed': '; '.join(f'{i} {why}' for i, why in stack.fixed.items())
         or '-'
     } for stack in stacks]
@@ -259,7 +259,7 @@ def table_row(name: str, preset: Preset) -> Dict[str, str]:
         'clip': ' x '.join(map(str, preset.shape[2:])),
         'stack': ', '.join(f'`{path}`' for path in preset.stack),
         'blocks': ' + '.join(str(len(stack)) for stack in stacks),
-        'may go': ' + '.join(str(len(stack.droppable)) for stack in stacks),
+        'may go': ' + '.join(str(len(stack.candidates())) for stack in stacks),
         'fixed': '; '.join(f'{", ".join(names)}: {why}'
                            for why, names in reasons.items()) or '-'
     }

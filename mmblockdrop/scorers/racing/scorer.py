@@ -238,7 +238,7 @@ class RacingScorer(Scorer):
             for _, (_, batch) in zip(range(self.shortlist_batches), batches):
                 data = model.data_preprocessor(batch, False)
                 stack.model(**data, mode='tensor')
-                self.executions += len(stack.left)
+                self.executions += len(stack.remaining)
         finally:
             for handle in handles:
                 handle.remove()

@@ -3,10 +3,11 @@ import difflib
 from pathlib import Path
 from typing import Dict, Optional, Tuple
 
-from mmblockdrop.compression import merge_lora, replay
-
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor, nn
+
+from .lora import merge_lora
+from .record import replay
 
 
 def load_localizer(model: nn.Module, checkpoint: str) -> None:
