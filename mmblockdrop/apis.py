@@ -12,7 +12,7 @@ from mmblockdrop.compression import add_lora, has_lora, merge_lora, replay
 from mmblockdrop.inference import draw_timeline
 from mmblockdrop.inference.loading import build_localizer
 from mmblockdrop.inference.localize import localize_video
-from mmblockdrop.utils.reading import read_json
+from mmblockdrop.utils.io import read_json
 
 import numpy as np
 import torch

@@ -66,9 +66,8 @@ def require_file(path: str, argument: str) -> None:
     Raises:
         FileNotFoundError: With the nearest name in that folder.
     """
-    if '://' not in path and not osp.exists(path):
-        from mmblockdrop.data.files import require_path
-        require_path(path, argument)
+    from mmblockdrop.utils.messages import require_file as check
+    check(path, argument)
 
 
 def build_runner(cfg: Config):

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.utils.io import whole_file
 
 import train
 from command_line import require_file

@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import Dict, Sequence
 
-from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.utils.io import whole_file
 
 from mmengine.config import Config
 

@@ -14,6 +14,7 @@ of ``HistoryBuffer``, is replaced by a function that knows these alone.
 Unnecessary with: a release of mmengine whose checkpoints torch accepts as
 weights. Neither 0.10.7 nor 0.11.0rc0 does.
 """
+import argparse
 import functools
 import pickle
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def statistic_of_history_buffer(owner: Any, name: str) -> Callable:
 
 
 def allowed_globals() -> List[Tuple[Callable, str]]:
-    """Names that mmengine's own checkpoints contain.
+    """Names that mmengine's own checkpoints contain, and settings of others.
 
     Returns:
         What is called, and the name it has in the file. numpy 1 and 2 write
@@ -68,6 +69,7 @@ def allowed_globals() -> List[Tuple[Callable, str]]:
         (statistic_of_history_buffer, 'builtins.getattr'),
         (np.ndarray, 'numpy.ndarray'),
         (np.dtype, 'numpy.dtype'),
+        (argparse.Namespace, 'argparse.Namespace'),
     ]
     for core in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed.append((make_array, f'{core}._reconstruct'))
@@ -106,6 +108,48 @@ def mmengine_globals_allowed(filename: str) -> Iterator[None]:
             raise pickle.UnpicklingError(
                 f'{filename} was refused, and none of its code has run: '
                 f'{" ".join(reason.split())}') from error
+
+
+class AllowListUnpickler(pickle.Unpickler):
+    """Unpickler for torch below 2.6, which cannot be told further names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        from torch._weights_only_unpickler import _get_allowed_globals
+        known = dict(_get_allowed_globals())
+        known.update((path, value) for value, path in allowed_globals())
+        module = module.replace('__builtin__', 'builtins')  # of Python 2
+        if f'{module}.{name}' not in known:
+            raise pickle.UnpicklingError(f'{module}.{name} is not allowed in '
+                                         'a checkpoint')
+        return known[f'{module}.{name}']
+
+
+def load_file(path: str) -> Any:
+    """Load a checkpoint as data: tensors, containers, and allowed names.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, on the CPU.
+
+    Raises:
+        pickle.UnpicklingError: It contains any other name.
+    """
+    import torch
+    if Version(torch.__version__) < Version('2.6'):
+        return torch.load(path, 'cpu', pickle_module=_allow_list_pickle())
+    with mmengine_globals_allowed(path):
+        return torch.load(path, 'cpu', weights_only=True)
+
+
+def _allow_list_pickle() -> ModuleType:
+    """What ``torch.load`` takes in the place of pickle."""
+    module = ModuleType('allow_list_pickle')
+    module.Unpickler = AllowListUnpickler
+    module.load = lambda file, **kwargs: AllowListUnpickler(
+        file, **kwargs).load()
+    return module
 
 
 def _load_with_allow_list(checkpoint: ModuleType) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 from mmblockdrop.compat.checkpoint import mmengine_globals_allowed
-from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.utils.io import whole_file
 
 import torch
 

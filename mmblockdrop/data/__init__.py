@@ -1,8 +1,9 @@
 """Video and annotations to packed samples."""
+from mmblockdrop.utils.video import UnreadableVideoError
+
 from .augmentation import RandAugmentClip, RandomSquareCrop, SquareCrop
 from .cache import CachedFrames
 from .dataset import UntrimmedVideoDataset
-from .files import UnreadableVideoError
 from .loading import LoadFeatures, OpenVideo
 from .pixels import JitterContrast, ToGray
 from .transforms import PackTADInputs, SampleWindow

@@ -2,10 +2,11 @@
 import math
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
+from mmblockdrop.utils.messages import did_you_mean, require_choice
+
 import numpy as np
 
 from .annotations import warn
-from .files import nearest, require_choice
 
 BAD_SEGMENTS = ('error', 'drop')
 
@@ -58,7 +59,7 @@ class ActionReader:
             if label not in self.index:
                 raise ValueError(
                     f'{where} has a label that is neither in classes nor in '
-                    f'drop_labels{nearest(label, self.index)}')
+                    f'drop_labels{did_you_mean(label, self.index)}')
             defect = self.defect(action.get('segment'), duration)
             if defect and not self._tolerate(defect, where, duration):
                 continue

@@ -11,11 +11,10 @@ import os.path as osp
 from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence,
                     Tuple, Union)
 
-from mmblockdrop.utils.reading import read_json, read_lines
+from mmblockdrop.utils.io import read_json, read_lines
+from mmblockdrop.utils.messages import did_you_mean
 
 from mmengine.logging import print_log
-
-from .files import nearest, require_path
 
 
 def warn(message: str) -> None:
@@ -30,7 +29,6 @@ def load_database(ann_file: str) -> Dict[str, dict]:
         ValueError: If it is not JSON, or has no ``database`` of videos, or
             one of them has another form.
     """
-    require_path(ann_file, 'ann_file')
     content = read_json(ann_file, 'ann_file')
     database = content.get('database') if isinstance(content, dict) else None
     if not isinstance(database, dict):
@@ -38,7 +36,7 @@ def load_database(ann_file: str) -> Dict[str, dict]:
             type(content).__name__]
         raise ValueError(
             f"ann_file={ann_file!r} has no 'database' mapping from video "
-            f'name to its annotation{nearest("database", keys)}')
+            f'name to its annotation{did_you_mean("database", keys)}')
     for name, video in database.items():
         _check_video(name, video, ann_file)
     return database
@@ -119,7 +117,6 @@ def read_names(file_name: str, data_root: str, key: str) -> List[str]:
             has another form.
     """
     path = osp.join(data_root, file_name)
-    require_path(path, key)
     if not path.endswith('.json'):
         return read_lines(path, key)
     loaded = read_json(path, key)

@@ -1,19 +1,11 @@
 """Videos that cannot be read: counted, and too many stop the run."""
-from typing import Sequence, Tuple, Type
+from typing import Sequence
+
+from mmblockdrop.utils.video import UnreadableVideoError
 
 import torch
 
 from .annotations import warn
-from .files import UnreadableVideoError
-
-
-def read_errors() -> Tuple[Type[Exception], ...]:
-    """Errors that say that a file, and not the program, is at fault."""
-    try:
-        from decord import DECORDError
-    except ImportError:
-        return (UnreadableVideoError, )
-    return UnreadableVideoError, DECORDError
 
 
 class BrokenVideos:

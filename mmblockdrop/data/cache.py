@@ -7,12 +7,11 @@ import uuid
 from typing import Any, Dict, Optional, Sequence
 
 from mmblockdrop.registry import TRANSFORMS
-from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.utils.io import whole_file
+from mmblockdrop.utils.video import FrameArray, UnreadableVideoError
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-
-from .files import FrameArray, UnreadableVideoError
 
 CHUNK_FRAMES = 256
 

@@ -2,19 +2,20 @@
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
 from mmblockdrop.registry import DATASETS, replaced_by
+from mmblockdrop.utils.messages import require_choice, require_folder
+from mmblockdrop.utils.video import (VIDEO_SUFFIXES, UnreadableVideoError,
+                                     Video, read_errors)
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 
 from .actions import ActionReader
 from .annotations import load_classes, load_database
-from .broken import BrokenVideos, read_errors
+from .broken import BrokenVideos
 from .draws import EpochDraws
-from .files import (FEATURE_SUFFIXES, VIDEO_SUFFIXES, UnreadableVideoError,
-                    open_video, require_choice, require_path)
 from .records import VideoRecords
 from .selection import KEYS, choose_videos, select_subset
-from .sources import VideoSources
+from .sources import FEATURE_SUFFIXES, VideoSources
 from .windows import MODES, sliding_windows, window_actions, window_samples
 
 
@@ -131,7 +132,7 @@ class UntrimmedVideoDataset(BaseDataset):
             raise ValueError(f'data_prefix={dict(data_prefix)} must name one '
                              "folder, of 'video' or of 'feature'")
         if data_root:
-            require_path(data_root, 'data_root')
+            require_folder(data_root, 'data_root')
         #: What every sample carries besides its own record.
         self.geometry = dict(
             windows=windows,
@@ -303,7 +304,7 @@ class UntrimmedVideoDataset(BaseDataset):
             try:
                 if 'feature' in self.data_prefix:
                     return np.load(info['filename'], mmap_mode='r').shape
-                return open_video(info['filename'])[0].shape
+                return Video(info['filename'])[0].shape
             except (UnreadableVideoError, ValueError, OSError):
                 continue
         return (224, 224)

@@ -5,13 +5,13 @@ import threading
 from typing import Any, Dict, Optional, Tuple
 
 from mmblockdrop.registry import TRANSFORMS
-from mmblockdrop.utils.reading import read_array
+from mmblockdrop.utils.io import read_array
+from mmblockdrop.utils.messages import require_choice
+from mmblockdrop.utils.video import FrameArray, UnreadableVideoError, Video
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
-
-from .files import FrameArray, UnreadableVideoError, open_video, require_choice
 
 
 @TRANSFORMS.register_module()
@@ -65,7 +65,7 @@ class OpenVideo(BaseTransform):
             reader = self._open(results['filename'])
         results['video_reader'] = reader
         results['total_frames'] = len(reader)
-        results['avg_fps'] = reader.get_avg_fps()
+        results['avg_fps'] = reader.fps
         self._compare_rates(results)
         return results
 
@@ -80,8 +80,7 @@ class OpenVideo(BaseTransform):
                    status.st_size, status.st_mtime_ns)
         if key is None or self._last[0] != key:
             self._last = None, None
-            self._last = key, open_video(filename, self.num_threads,
-                                         self.size)
+            self._last = key, Video(filename, self.num_threads, self.size)
         return self._last[1]
 
     def __getstate__(self) -> Dict[str, Any]:

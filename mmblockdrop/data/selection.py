@@ -2,10 +2,11 @@
 import random
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
+from mmblockdrop.utils.messages import did_you_mean, require_choice
+
 from mmengine.logging import print_log
 
 from .annotations import read_names
-from .files import nearest
 from .windows import sample_indices
 
 #: What the mappings among the arguments of a data set may hold.
@@ -61,7 +62,7 @@ def select_subset(database: Mapping[str, dict],
     for name in wanted:
         if name not in present:
             raise ValueError(f'subset={name!r} has no video in {ann_file!r}'
-                             f'{nearest(name, present)}')
+                             f'{did_you_mean(name, present)}')
     return {name: video for name, video in database.items()
             if video.get('subset') in wanted}
 
@@ -98,9 +99,7 @@ def split_names(names: Sequence[str], part: str, ratio: float = 0.15,
     Returns:
         The part, in the order of ``names``.
     """
-    if part not in ('train', 'val'):
-        raise ValueError(f"split['part']={part!r} is not a part"
-                         f'{nearest(part, ("train", "val"))}')
+    require_choice("split['part']", part, ('train', 'val'))
     if not 0 < ratio < 1 or len(names) < 2:
         raise ValueError(
             f"split['ratio']={ratio} of {len(names)} videos leaves a part "

@@ -3,9 +3,13 @@ import os.path as osp
 from os import listdir
 from typing import Any, List, Mapping, Sequence, Tuple
 
+from mmblockdrop.utils.messages import did_you_mean, require_folder
+from mmblockdrop.utils.video import (UnreadableVideoError, find_media,
+                                     probe_video)
+
 from .broken import BrokenVideos
-from .files import (UnreadableVideoError, find_media, nearest, probe_video,
-                    require_path)
+
+FEATURE_SUFFIXES = ('.npy', )
 
 
 class VideoSources:
@@ -41,7 +45,7 @@ class VideoSources:
         if not self.data_prefix:
             return [''] * len(self.names)
         (key, folder), = self.data_prefix.items()
-        require_path(folder, f"data_prefix['{key}']")
+        require_folder(folder, f"data_prefix['{key}']")
         stems = [filename_tmpl.format(name) for name in self.names]
         found = [find_media(folder, stem, suffixes) for stem in stems]
         files = [path or osp.join(folder, stem + suffixes[0])
@@ -49,7 +53,7 @@ class VideoSources:
         missing = [index for index, path in enumerate(found) if path is None]
         if missing:
             first = files[missing[0]]
-            hint = nearest(osp.basename(first), sorted(listdir(folder)))
+            hint = did_you_mean(osp.basename(first), sorted(listdir(folder)))
             self.broken.note_missing(
                 missing, f'have no file with a suffix of {suffixes}; the '
                 f"first is {first!r} (data_prefix['{key}']={folder!r}, "

@@ -5,7 +5,7 @@ from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
                     Union)
 
 from mmblockdrop.structures.segments import Instances, unique_annotations
-from mmblockdrop.utils.reading import read_json
+from mmblockdrop.utils.io import read_json
 
 import numpy as np
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import (Any, Collection, Dict, List, Mapping, Optional, Sequence,
                     Tuple)
 
-from mmblockdrop.utils.reading import read_array, read_json
+from mmblockdrop.utils.io import read_array, read_json
 
 import numpy as np
 

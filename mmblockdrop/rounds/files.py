@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from mmblockdrop.utils.writing import check_folder, whole_file
+from mmblockdrop.utils.io import check_folder, whole_file
 
 from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.runner import Runner

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
 
 from mmblockdrop.compat.checkpoint import mmengine_globals_allowed
+from mmblockdrop.utils.io import whole_file
 from mmblockdrop.utils.progress import with_progress
-from mmblockdrop.utils.writing import whole_file
 
 import torch
 from mmengine.dist import (all_reduce, barrier, get_rank, get_world_size,

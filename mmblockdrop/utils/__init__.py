@@ -1,1 +1,1 @@
-"""Files, messages and progress."""
+"""What every package shares: files, messages, checkpoints, videos."""

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from mmblockdrop.data.files import VIDEO_SUFFIXES, open_video
 from mmblockdrop.report import markdown_table
+from mmblockdrop.utils.video import VIDEO_SUFFIXES, Video
 
 import torch
 from benchmark_models import quiet, small_localizer
@@ -198,7 +198,7 @@ def main(argv: Optional[Sequence[str]] = None) -> str:
         if p.suffix.lower() in VIDEO_SUFFIXES)[:args.max_videos]
     if not paths:
         raise FileNotFoundError(f'{args.videos} has no video')
-    first = open_video(paths[0])
+    first = Video(paths[0])
     lengths = memory_rows(args.minutes, args.generated_fps, args.window)
     body = (
         f'{len(paths)} videos of {args.videos.name}, the first '

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
                     Sequence)
 
-from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.utils.io import whole_file
 
 import torch
 

@@ -4,9 +4,9 @@ import json
 import os.path as osp
 from typing import Any, Dict, List, Sequence
 
-from mmblockdrop.data.files import open_video
 from mmblockdrop.data.prepare.transcode import (Recipe, default_encoder,
                                                 transcode)
+from mmblockdrop.utils.video import Video
 
 from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, TRANSFORMS
@@ -78,8 +78,8 @@ def many_videos_dataset(paths: Sequence[str], args: argparse.Namespace,
     """
     database = {}
     for path in paths:
-        reader = open_video(path)
-        fps = float(reader.get_avg_fps())
+        reader = Video(path)
+        fps = reader.fps
         seconds = len(reader) / fps
         database[osp.splitext(osp.basename(path))[0]] = dict(
             subset='all', fps=fps, frame=len(reader), duration=seconds,
@@ -123,7 +123,7 @@ def plain_windows(paths: Sequence[str], args: argparse.Namespace) -> int:
     frames = 0
     half = max(1, args.window // 2)
     for path in paths:
-        steps = -(-len(open_video(path)) // args.stride)
+        steps = -(-len(Video(path)) // args.stride)
         for _ in range(max(1, -(-(steps - args.window) // half) + 1)):
             window = pipeline(dict(filename=path, start_index=0,
                                    modality='RGB'))

@@ -3,7 +3,7 @@ import argparse
 import json
 from typing import Dict, List, Tuple
 
-from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.utils.io import whole_file
 
 
 class Solved:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.utils.io import whole_file
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 CONFIGS = 'projects/grid_words/configs'

@@ -61,7 +61,7 @@ def test_wrong_key_names_the_right_one(build, root, change, message):
 def test_annotations_that_are_not(build, root, tmp_path):
     folder = root(entries())
     (tmp_path / 'cut.json').write_text('{"database": {"a"')
-    with pytest.raises(ValueError, match='cut.json.* is not valid JSON'):
+    with pytest.raises(ValueError, match='cut.json.* is not JSON'):
         build(data_root=folder, ann_file='cut.json')
     (tmp_path / 'other.json').write_text('{"databases": {}}')
     with pytest.raises(ValueError, match="did you mean 'databases'"):

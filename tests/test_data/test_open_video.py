@@ -16,13 +16,13 @@ from tiny_videos import frame_numbers, write_video
 def opened(monkeypatch):
     """Names of the files that were opened."""
     names = []
-    plain = module.open_video
+    plain = module.Video
 
     def count(filename, *args):
         names.append(filename)
         return plain(filename, *args)
 
-    monkeypatch.setattr(module, 'open_video', count)
+    monkeypatch.setattr(module, 'Video', count)
     return names
 
 

@@ -4,13 +4,14 @@ import os
 import stat
 from pathlib import Path
 
-from mmblockdrop.data.files import FrameArray, open_video
 from mmblockdrop.data.prepare import transcode as transcoding
 from mmblockdrop.data.prepare.check import Found, check_entry
 from mmblockdrop.data.prepare.parallel import for_each
 from mmblockdrop.data.prepare.transcode import Recipe, target_size, transcode
+from mmblockdrop.utils.video import FrameArray, Video
 
 import check_data
+import decord
 import numpy as np
 import pytest
 import resize_videos
@@ -22,9 +23,14 @@ SMALL = ROOT / 'tests' / 'data' / 'annotations'
 PUBLIC = ROOT.parent / 'shared' / 'data'
 
 
+def all_frames(path):
+    video = Video(path)
+    return video.read(range(len(video)))
+
+
 def numbers(path):
     """Frame numbers that the stripes of a video show."""
-    frames = open_video(str(path))[:].asnumpy().astype(float)
+    frames = all_frames(path).astype(float)
     rows = frames.mean(axis=(1, 3)).reshape(len(frames), BITS, -1).mean(-1)
     return ((rows > 127) << np.arange(BITS)).sum(-1).tolist()
 
@@ -227,7 +233,7 @@ def test_frames_stay_and_key_frames_come_often(tmp_path):
     assert resize(source, target, '--short-side', '0') == 0
     new = target / 'deep' / 'a.mp4'
     assert numbers(new) == list(range(40))
-    reader = open_video(str(new))
+    reader = decord.VideoReader(str(new))
     assert reader.get_avg_fps() == pytest.approx(10)
     keys = [*reader.get_key_indices(), 40]
     assert keys[0] == 0 and max(np.diff(keys)) <= 12
@@ -239,7 +245,7 @@ def test_size_and_rate(tmp_path):
     recipe = Recipe(size=(64, 48), fps=5., encoder='opencv')
     new = tmp_path / 'out' / 'b.mp4'
     assert transcode(str(tmp_path / 'a.mp4'), str(new), recipe) == 12
-    assert open_video(str(new))[0].shape == (48, 64, 3)
+    assert Video(new)[0].shape == (48, 64, 3)
     shown = numbers(new)
     assert [n // 2 for n in shown] == list(range(12))
     assert target_size(320, 180, Recipe(160)) == (284, 160)
@@ -255,21 +261,17 @@ def test_size_and_rate(tmp_path):
 class Uneven(FrameArray):
     """Twenty frames in two seconds, the first ten in half a second."""
 
-    def get_frame_timestamp(self, indices):
-        begin = np.r_[np.arange(10) / 20, 0.5 + np.arange(10) * 0.15]
-        return np.stack((begin, begin), 1)[indices]
-
-    def __getitem__(self, index):
-        return self.frames[index]
+    def times(self):
+        return np.r_[np.arange(10) / 20, 0.5 + np.arange(10) * 0.15]
 
 
 def test_times_stay_right_where_the_rate_varies(tmp_path, monkeypatch):
     write_video(tmp_path / 'a.mp4', 20, 10.)
-    frames = open_video(str(tmp_path / 'a.mp4'))[:].asnumpy()
+    frames = all_frames(tmp_path / 'a.mp4')
     new = tmp_path / 'b.mp4'
     monkeypatch.setattr(
-        transcoding, 'open_video', lambda path: Uneven(frames, 10.)
-        if path.endswith('a.mp4') else open_video(path))
+        transcoding, 'Video', lambda path: Uneven(frames, 10.)
+        if path.endswith('a.mp4') else Video(path))
     transcode(str(tmp_path / 'a.mp4'), str(new),
               Recipe(short_side=None, encoder='opencv'))
     assert numbers(new) == [

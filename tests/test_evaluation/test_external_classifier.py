@@ -88,7 +88,7 @@ def test_errors_name_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match='1 scores.*3 classes'):
         ExternalClassifier(short).scores_of('a')
     (tmp_path / 'broken.json').write_text('{')
-    with pytest.raises(ValueError, match='not valid JSON'):
+    with pytest.raises(ValueError, match='not JSON'):
         ExternalClassifier(str(tmp_path / 'broken.json'))
 
 

@@ -192,7 +192,7 @@ def test_files_of_another_form_are_named(tmp_path):
         evaluate_detections({}, {}, [0.5])
     broken = tmp_path / 'broken.json'
     broken.write_text('{')
-    with pytest.raises(ValueError, match='broken.json.* is not valid JSON'):
+    with pytest.raises(ValueError, match='broken.json.* is not JSON'):
         evaluate_detections(broken, {}, [0.5])
     with pytest.raises(ValueError, match=r"the annotations have \['test'\]"):
         evaluate_detections(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from mmblockdrop.rounds.failure import explained
 from mmblockdrop.rounds.files import keep_checkpoints_whole, write_json
 from mmblockdrop.rounds.resume import go_on, keep_one_more, last_point
-from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.utils.io import whole_file
 
 import pytest
 import torch

@@ -16,10 +16,12 @@ import shutil
 import sys
 from typing import Dict, List, Optional, Sequence
 
-from mmblockdrop.data.files import VIDEO_SUFFIXES, require_path
+import mmblockdrop  # noqa: F401  (mends the stack)
 from mmblockdrop.data.prepare.parallel import for_each
 from mmblockdrop.data.prepare.transcode import (ENCODERS, Recipe, check_recipe,
                                                 default_encoder, transcode)
+from mmblockdrop.utils.messages import require_folder
+from mmblockdrop.utils.video import VIDEO_SUFFIXES
 
 from folder_arguments import add_workers, exit_status
 
@@ -81,7 +83,7 @@ def find_videos(source: str) -> List[str]:
         FileNotFoundError: If there is no such folder.
         ValueError: If it has no video, or two differ in suffix alone.
     """
-    require_path(source, 'source')
+    require_folder(source, 'source')
     videos = sorted(
         osp.relpath(osp.join(folder, name), source)
         for folder, _, names in os.walk(source) for name in names

@@ -7,17 +7,17 @@ call has written stays, unless ``--again`` is given.
 """
 import argparse
 import json
-import os
 import os.path as osp
 import sys
 from functools import partial
 from typing import Any, Dict, Optional, Sequence
 
 from mmblockdrop.data.annotations import load_database
-from mmblockdrop.data.files import VIDEO_SUFFIXES, find_media, require_path
 from mmblockdrop.data.prepare.check import inspect_video
 from mmblockdrop.data.prepare.parallel import for_each
-from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.utils.io import write_json
+from mmblockdrop.utils.messages import require_folder
+from mmblockdrop.utils.video import find_media
 
 from folder_arguments import add_folder, add_workers, exit_status
 
@@ -64,18 +64,6 @@ def read_content(path: str) -> Dict[str, Any]:
         return json.load(file)
 
 
-def write_atomically(path: str, content: Dict[str, Any]) -> None:
-    """Write JSON under its name only once it is whole.
-
-    Args:
-        path: File.
-        content: What to write.
-    """
-    with whole_file(path, f'.{os.getpid()}.part') as temporary:
-        with open(temporary, 'w', encoding='utf8') as file:
-            json.dump(content, file)
-
-
 def run(args: argparse.Namespace) -> int:
     """Read the videos and write the copy.
 
@@ -85,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         Exit status, 1 if a video could not be read.
     """
-    folder = require_path(osp.join(args.root, args.videos), '--videos')
+    folder = osp.join(args.root, args.videos)
+    require_folder(folder, '--videos')
     content = read_content(osp.join(args.root, args.ann))
     out = osp.join(args.root, args.out)
     if osp.exists(out) and osp.samefile(out, osp.join(args.root, args.ann)):
@@ -102,8 +91,7 @@ def run(args: argparse.Namespace) -> int:
             entry.update({k: known[k] for k in ('frame', 'fps', 'duration')
                           if k in known})
             continue
-        path = find_media(folder, args.filename_tmpl.format(name),
-                          VIDEO_SUFFIXES)
+        path = find_media(folder, args.filename_tmpl.format(name))
         if path is None:
             failed[name] = f'no file in {folder!r}'
         else:
@@ -122,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
                 if args.duration or not entry.get('duration'):
                     entry['duration'] = round(video.frames / video.fps, 3)
             failed.update({files[p]: why for p, why in broken.items()})
-            write_atomically(out, content)
+            write_json(content, out, None)
     finally:
-        write_atomically(out, content)
+        write_json(content, out, None)
     print(f'Wrote {out}')
     for name, why in failed.items():
         print(f'not read: {name}: {why}', file=sys.stderr)

@@ -1,5 +1,4 @@
 """Hold a folder of videos against its annotations."""
-import json
 import os
 import os.path as osp
 from collections import Counter
@@ -8,9 +7,10 @@ from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
                     Tuple)
 
 from mmblockdrop.data.actions import ActionReader
-from mmblockdrop.data.files import (VIDEO_SUFFIXES, UnreadableVideoError,
-                                    find_media, nearest, open_video,
-                                    require_path)
+from mmblockdrop.utils.io import read_json
+from mmblockdrop.utils.messages import did_you_mean, listed, require_folder
+from mmblockdrop.utils.video import (VIDEO_SUFFIXES, UnreadableVideoError,
+                                     Video, find_media)
 
 import numpy as np
 
@@ -72,13 +72,7 @@ def read_database(ann_file: str) -> Dict[str, Any]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not JSON or has no ``database``.
     """
-    require_path(ann_file, 'ann_file')
-    with open(ann_file, encoding='utf-8-sig') as file:
-        try:
-            content = json.load(file)
-        except ValueError as error:  # not JSON, or not text
-            raise ValueError(
-                f'ann_file={ann_file!r} is not JSON: {error}') from error
+    content = read_json(ann_file, 'ann_file')
     database = content.get('database') if isinstance(content, dict) else None
     if not isinstance(database, dict):
         raise ValueError(f"ann_file={ann_file!r} has no 'database' mapping "
@@ -99,21 +93,15 @@ def inspect_video(filename: str, decode: bool = True) -> Found:
     Raises:
         UnreadableVideoError: If it is missing, empty or damaged.
     """
-    reader = open_video(filename)
-    frames, fps = len(reader), float(reader.get_avg_fps())
+    video = Video(filename)
+    frames, fps = len(video), video.fps
     if not fps > 0:
         raise UnreadableVideoError(filename, f'{fps} frames per second')
-    try:
-        times = np.asarray(reader.get_frame_timestamp(np.arange(frames)))
-        if decode:
-            reader.get_batch(sorted({0, frames - 1}))
-    except Exception as error:  # decord raises RuntimeError or DECORDError
-        reason = str(error).strip().splitlines()[0]
-        raise UnreadableVideoError(
-            filename, f'its frames cannot be decoded ({reason})') from error
-    begin = times[:, 0] - times[0, 0]
-    return Found(frames, fps,
-                 float(np.abs(begin - np.arange(frames) / fps).max()))
+    times = video.times()
+    if decode:
+        video.read(sorted({0, frames - 1}))
+    drift = np.abs(times - times[0] - np.arange(frames) / fps).max()
+    return Found(frames, fps, float(drift))
 
 
 def check_entry(name: str,
@@ -148,7 +136,7 @@ def check_entry(name: str,
         if classes is not None and label not in {*classes, *drop_labels}:
             problems.append(
                 Problem('unknown label', name,
-                        f'label {label!r}{nearest(label, classes)}'))
+                        f'label {label!r}{did_you_mean(label, classes)}'))
         defect = ActionReader.defect(action.get('segment'), duration)
         if defect:
             kind = dict([('reaches beyond the video',
@@ -238,7 +226,7 @@ def check_folder(database: Mapping[str, Mapping[str, Any]],
     problems: List[Problem] = []
     found: Dict[str, Found] = {}
     if folder is not None:
-        require_path(folder, 'folder of videos')
+        require_folder(folder, 'folder of videos')
         files = {name: find_media(folder, filename_tmpl.format(name), suffixes)
                  for name in database}
         problems += _names(database, folder, files, filename_tmpl, suffixes)
@@ -270,7 +258,7 @@ def _names(database: Mapping[str, Any], folder: str,
         if path is None:
             problems.append(
                 Problem('missing file', name, f'no {stem!r} with a suffix of '
-                        f'{", ".join(suffixes)}{nearest(stem, stems)}'))
+                        f'{", ".join(suffixes)}{did_you_mean(stem, stems)}'))
         elif stems[stem] > 1:
             problems.append(
                 Problem('several files', name, f'{stems[stem]} files are '

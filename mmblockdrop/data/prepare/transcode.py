@@ -9,11 +9,11 @@ import os.path as osp
 import shutil
 import subprocess
 import uuid
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
-from mmblockdrop.data.files import (UnreadableVideoError, open_video,
-                                    require_choice)
-from mmblockdrop.utils.writing import whole_file
+from mmblockdrop.utils.io import whole_file
+from mmblockdrop.utils.messages import require_choice
+from mmblockdrop.utils.video import UnreadableVideoError, Video
 
 import numpy as np
 
@@ -104,11 +104,11 @@ def transcode(source: str, target: str, recipe: Recipe) -> int:
         ValueError: If the encoder cannot set key frames as often.
     """
     check_recipe(recipe)
-    reader = open_video(source)
-    fps = recipe.fps or float(reader.get_avg_fps())
+    reader = Video(source)
+    fps = recipe.fps or reader.fps
     height, width = reader[0].shape[:2]
     size = target_size(width, height, recipe)
-    expected = max(1, round(len(reader) / reader.get_avg_fps() * fps))
+    expected = max(1, round(len(reader) / reader.fps * fps))
     os.makedirs(osp.dirname(osp.abspath(target)), exist_ok=True)
     with whole_file(target, f'.{uuid.uuid4().hex[:8]}.part.mp4') as temporary:
         partial = str(temporary)
@@ -116,21 +116,21 @@ def transcode(source: str, target: str, recipe: Recipe) -> int:
             del reader
             _run_ffmpeg(ffmpeg_command(source, partial, size, fps, recipe))
         else:
-            _write_by_opencv(reader, source, partial, size, fps, expected)
+            _write_by_opencv(reader, partial, size, fps, expected)
         return _verify(partial, source, size, expected)
 
 
 def _verify(path: str, source: str, size: Tuple[int, int],
             expected: int) -> int:
     """Read a new video as training will; return its number of frames."""
-    reader = open_video(path)
+    reader = Video(path)
     written = len(reader)
     if abs(written - expected) > max(2, 0.005 * expected):
         raise RuntimeError(
             f'{source!r}: {written} frames were written, {expected} expected; '
             'the file may be damaged at some point')
     try:
-        found = _decode(reader, np.array([0, written - 1]), path).shape[1:]
+        found = reader.read([0, written - 1]).shape[1:]
     except UnreadableVideoError:
         found = None
     if found != (size[1], size[0], 3):
@@ -174,7 +174,7 @@ def _run_ffmpeg(command: list) -> None:
                            f'{said[-1] if said else done.returncode}')
 
 
-def _write_by_opencv(reader: Any, name: str, target: str,
+def _write_by_opencv(reader: Video, target: str,
                      size: Tuple[int, int], fps: float, count: int) -> None:
     """Decode with decord and write with OpenCV, a few frames at a time."""
     import cv2
@@ -187,7 +187,7 @@ def _write_by_opencv(reader: Any, name: str, target: str,
         for start in range(0, count, CHUNK_FRAMES):
             wanted = source[start:start + CHUNK_FRAMES]
             unique, place = np.unique(wanted, return_inverse=True)
-            for frame in _decode(reader, unique, name)[place]:
+            for frame in reader.read(unique)[place]:
                 if frame.shape[1::-1] != size:
                     frame = cv2.resize(
                         frame, size, interpolation=cv2.INTER_AREA)
@@ -196,20 +196,10 @@ def _write_by_opencv(reader: Any, name: str, target: str,
         writer.release()
 
 
-def _source_frames(reader: Any, fps: float, count: int) -> np.ndarray:
+def _source_frames(reader: Video, fps: float, count: int) -> np.ndarray:
     """Which frame of the video is shown at each frame of the new one."""
-    times = np.asarray(reader.get_frame_timestamp(np.arange(len(reader))))
-    begin = np.maximum.accumulate(times[:, 0] - times[0, 0])
+    times = reader.times()
+    begin = np.maximum.accumulate(times - times[0])
     shown = (np.arange(count) + 0.5) / fps
     return np.clip(
         np.searchsorted(begin, shown, side='right') - 1, 0, len(reader) - 1)
-
-
-def _decode(reader: Any, indices: np.ndarray, name: str) -> np.ndarray:
-    try:
-        return reader.get_batch(indices).asnumpy()
-    except Exception as error:  # decord raises RuntimeError or DECORDError
-        reason = str(error).strip().splitlines()[0]
-        raise UnreadableVideoError(
-            name, f'frames {indices[0]} to {indices[-1]} cannot be decoded '
-            f'({reason})') from error

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 
 from mmblockdrop.evaluation.external_classifier import find_video
 from mmblockdrop.structures.time_grid import seconds_to_steps, steps_to_seconds
-from mmblockdrop.utils.reading import read_json
+from mmblockdrop.utils.io import read_json
 
 import numpy as np
 import torch

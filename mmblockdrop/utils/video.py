@@ -1,0 +1,264 @@
+"""The one place that opens a video.
+
+Frames are asked for by number: of a file (:class:`Video`), or of an array
+behind the same methods (:class:`FrameArray`). Nothing else imports the
+decoder.
+"""
+import functools
+import os
+import os.path as osp
+from typing import Any, Dict, Optional, Sequence, Tuple, Type
+
+import numpy as np
+
+from .io import PathLike
+
+VIDEO_SUFFIXES = ('.mp4', '.mkv', '.avi', '.webm', '.mov', '.mpg', '.mpeg',
+                  '.m4v', '.flv')
+
+
+class UnreadableVideoError(RuntimeError):
+    """A video or feature file that cannot be read.
+
+    Args:
+        filename: The file at fault.
+        reason: What was found.
+    """
+
+    def __init__(self, filename: str, reason: str) -> None:
+        super().__init__(filename, reason)
+        self.filename = filename
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f'cannot read {self.filename!r}: {self.reason}'
+
+
+def read_errors() -> Tuple[Type[Exception], ...]:
+    """Errors of a pipeline that say that a file is at fault.
+
+    Returns:
+        Ours, and the decoder's own, which mmaction2's ``DecordInit`` lets
+        through.
+    """
+    try:
+        from decord import DECORDError
+    except ImportError:
+        return (UnreadableVideoError, )
+    return UnreadableVideoError, DECORDError
+
+
+class Frames:
+    """Frames by number, as uint8 RGB of one size.
+
+    Attributes:
+        fps: Frames per second, on average.
+    """
+    fps: float
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Decode frames.
+
+        Args:
+            indices: Numbers [N] of the frames, in any order.
+
+        Returns:
+            uint8 [N, H, W, 3].
+
+        Raises:
+            UnreadableVideoError: They cannot be decoded.
+        """
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """One frame, uint8 [H, W, 3]."""
+        return self.read([index])[0]
+
+    # What mmaction2's DecordDecode asks for.
+
+    def get_avg_fps(self) -> float:
+        """Frames per second, on average."""
+        return self.fps
+
+    def get_batch(self, indices: Sequence[int]) -> 'FrameArray':
+        """Frames behind an ``asnumpy()``; see :meth:`read`."""
+        return FrameArray(self.read(indices), self.fps)
+
+
+class FrameArray(Frames):
+    """Frames in an array, a memory map for example.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        fps: Frames per second.
+    """
+
+    def __init__(self, frames: np.ndarray, fps: float) -> None:
+        self.frames = frames
+        self.fps = fps
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        return self.frames[np.asarray(indices)]
+
+    def asnumpy(self) -> np.ndarray:
+        """All frames, uint8 [T, H, W, 3]."""
+        return self.frames
+
+    @classmethod
+    def black(cls, length: int, shape: Sequence[int],
+              fps: float) -> 'FrameArray':
+        """A black video that takes no memory.
+
+        Args:
+            length: Number of frames, at least one is made.
+            shape: Height and width in pixels; more is ignored.
+            fps: Frames per second.
+        """
+        frame = np.zeros((1, *shape[:2], 3), dtype=np.uint8)
+        return cls(np.broadcast_to(frame, (max(1, length), *frame.shape[1:])),
+                   fps)
+
+
+class Video(Frames):
+    """A video file that is open, with at least one frame.
+
+    A process or thread that did not open it must not read from it.
+
+    Args:
+        filename: Path of the video.
+        num_threads: Threads of the decoder.
+        size: Width and height in pixels of the frames that the decoder gives.
+            None keeps the video's.
+
+    Raises:
+        UnreadableVideoError: It is missing, empty or damaged.
+    """
+
+    def __init__(self,
+                 filename: PathLike,
+                 num_threads: int = 1,
+                 size: Optional[Tuple[int, int]] = None) -> None:
+        import decord
+        self.filename = str(filename)
+        if not osp.isfile(self.filename):
+            raise UnreadableVideoError(self.filename, 'there is no such file')
+        if osp.getsize(self.filename) == 0:
+            raise UnreadableVideoError(self.filename,
+                                       'the file has zero bytes')
+        width, height = size or (-1, -1)
+        try:
+            self._reader = decord.VideoReader(
+                self.filename,
+                width=width,
+                height=height,
+                num_threads=num_threads)
+        except Exception as error:  # decord raises RuntimeError or DECORDError
+            raise UnreadableVideoError(
+                self.filename, 'not a video, cut off or damaged '
+                f'({str(error).strip().splitlines()[-1]})') from error
+        if len(self._reader) == 0:
+            raise UnreadableVideoError(self.filename,
+                                       'the video has no frames')
+        self.fps = float(self._reader.get_avg_fps())
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        return self._decode(lambda: self._reader.get_batch(indices).asnumpy())
+
+    def times(self) -> np.ndarray:
+        """When each frame is shown.
+
+        Returns:
+            float64 [T], seconds as the file says, not always from zero.
+
+        Raises:
+            UnreadableVideoError: The file cannot tell.
+        """
+        numbers = np.arange(len(self))
+        return self._decode(lambda: np.asarray(
+            self._reader.get_frame_timestamp(numbers), np.float64)[:, 0])
+
+    def _decode(self, function: Any) -> np.ndarray:
+        """Call the decoder; its errors name the file."""
+        try:
+            return function()
+        except Exception as error:  # decord raises RuntimeError or DECORDError
+            raise UnreadableVideoError(
+                self.filename,
+                f'its frames cannot be decoded ({_reason(error)})') from error
+
+
+def _reason(error: Exception) -> str:
+    """First line of the decoder's error, without where it was raised."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rsplit('Check failed: ', 1)[-1]
+
+
+def probe_video(filename: PathLike) -> Tuple[int, float]:
+    """Length and rate of a video, remembered until the file changes.
+
+    Args:
+        filename: Path of the video.
+
+    Returns:
+        Number of frames, and frames per second.
+
+    Raises:
+        UnreadableVideoError: It is missing, empty or damaged, or has no
+            frame rate.
+    """
+    if not osp.isfile(filename):
+        raise UnreadableVideoError(str(filename), 'there is no such file')
+    status = os.stat(filename)
+    return _probe(str(filename), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=None)
+def _probe(filename: str, size: int, mtime_ns: int) -> Tuple[int, float]:
+    """Open a video and read its length and rate."""
+    video = Video(filename)
+    if not video.fps > 0:
+        raise UnreadableVideoError(filename,
+                                   f'it has {video.fps} frames per second')
+    return len(video), video.fps
+
+
+@functools.lru_cache(maxsize=8)
+def _listing(folder: str, mtime_ns: int) -> Dict[str, Tuple[str, ...]]:
+    """Suffixes of the files of a folder by the rest of their names."""
+    files: Dict[str, Tuple[str, ...]] = {}
+    for name in sorted(os.listdir(folder)):
+        stem, suffix = osp.splitext(name)
+        files[stem] = files.get(stem, ()) + (suffix, )
+    return files
+
+
+def find_media(folder: str, stem: str,
+               suffixes: Sequence[str] = VIDEO_SUFFIXES) -> Optional[str]:
+    """File of a video in a folder, whatever its suffix.
+
+    Args:
+        folder: Folder of videos or features.
+        stem: File name, with or without its suffix.
+        suffixes: Accepted suffixes, best first.
+
+    Returns:
+        Path of the file, None if there is none.
+    """
+    files = _listing(folder, os.stat(folder).st_mtime_ns)
+    for suffix in suffixes:
+        for present in files.get(stem, ()):
+            if present.lower() == suffix:
+                return osp.join(folder, stem + present)
+    path = osp.join(folder, stem)
+    if osp.splitext(stem)[1].lower() in suffixes and osp.isfile(path):
+        return path
+    return None

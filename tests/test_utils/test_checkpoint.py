@@ -1,0 +1,132 @@
+"""One reader and one comparison of checkpoints."""
+import argparse
+import os
+
+from mmblockdrop.compat.checkpoint import _allow_list_pickle
+from mmblockdrop.utils.checkpoint import (compare_states, load_strictly,
+                                          read_checkpoint, state_dict_of)
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import nn
+
+
+class Attack:
+
+    def __reduce__(self):
+        return os.system, ('touch attacked', )
+
+
+def write(path, **meta):
+    content = dict(
+        state_dict=nn.Linear(2, 3).state_dict(),
+        meta=meta,
+        history=HistoryBuffer([1.], [1]),
+        args=argparse.Namespace(lr=1.))
+    torch.save(content, path)
+    return content
+
+
+def test_files_of_mmengine_and_others_are_read(tmp_path):
+    content = write(tmp_path / 'a.pth', epoch=3)
+    found = read_checkpoint(tmp_path / 'a.pth')
+    assert found['meta'] == dict(epoch=3) and found['args'].lr == 1.
+    assert found['history'].current() == 1.
+    for name, value in content['state_dict'].items():
+        assert torch.equal(found['state_dict'][name], value)
+
+
+def test_files_that_are_missing_or_damaged(tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    write(path)
+    with pytest.raises(FileNotFoundError, match='load_from=.*epoch_1.pth'):
+        read_checkpoint(tmp_path / 'epoch_2.pth', 'load_from')
+    with pytest.raises(IsADirectoryError, match='load_from='):
+        read_checkpoint(tmp_path, 'load_from')
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(ValueError, match='load_from=.*epoch_1.pth'):
+        read_checkpoint(path, 'load_from')
+    path.write_bytes(b'')
+    with pytest.raises(ValueError, match='load_from=.*epoch_1.pth'):
+        read_checkpoint(path, 'load_from')
+
+
+def test_code_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / 'a.pth', attack=Attack())
+    named = f'{os.system.__module__}.system'
+    with pytest.raises(ValueError, match=f'checkpoint=.*{named}'):
+        read_checkpoint('a.pth')
+    with pytest.raises(Exception, match=named):  # as torch < 2.6 reads it
+        torch.load(
+            'a.pth', weights_only=False, pickle_module=_allow_list_pickle())
+    assert not os.path.exists('attacked')
+
+
+def test_torch_without_a_list_of_names(tmp_path):
+    content = write(tmp_path / 'a.pth', epoch=3)
+    found = torch.load(
+        tmp_path / 'a.pth',
+        weights_only=False,
+        pickle_module=_allow_list_pickle())
+    assert found['meta'] == content['meta'] and found['args'].lr == 1.
+    assert found['history'].current() == 1.
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda state: state, lambda state: dict(state_dict=state, meta={}),
+    lambda state: dict(model=dict(module=state)),
+    lambda state: dict(module=state),
+    lambda state: dict(model={f'module.{k}': v for k, v in state.items()})
+])
+def test_state_dict_is_found(wrap):
+    state = nn.Linear(2, 3).state_dict()
+    assert list(state_dict_of(wrap(dict(state)))) == ['weight', 'bias']
+
+
+def test_difference():
+    own = dict(a=torch.zeros(2), b=torch.zeros(3), d=torch.zeros(1))
+    given = dict(a=torch.zeros(2), b=torch.zeros(4), c=torch.zeros(1))
+    found = compare_states(own, given)
+    assert found and found.missing == ['d'] and found.unexpected == ['c']
+    assert found.reshaped == ['b (4,) instead of (3,)']
+    assert found.describe() == ('1 missing: d; 1 unexpected: c; 1 reshaped: '
+                                'b (4,) instead of (3,)')
+    assert not compare_states(own, own)
+    assert not compare_states({k: v.shape for k, v in own.items()}, own)
+    many = compare_states(own, {}).describe(limit=2)
+    assert many == '3 missing: a, b, ...'
+    strange = compare_states(own, dict(own, a='text'))
+    assert strange.reshaped == ['a str instead of (2,)']
+
+
+def test_difference_inside_modules():
+    own = {'blocks.0.w': torch.zeros(1), 'head.w': torch.zeros(1)}
+    given = {'blocks.0.v': torch.zeros(1), 'head.v': torch.zeros(1)}
+    found = compare_states(own, given, prefixes=['blocks'])
+    assert (found.missing, found.unexpected) == (['blocks.0.w'],
+                                                 ['blocks.0.v'])
+
+
+def test_new_lora_over_plain_layers():
+    own = {
+        f'qkv.{name}': torch.zeros(1)
+        for name in ('base_layer.weight', 'lora_A.default.weight',
+                     'lora_B.default.weight')
+    }
+    plain = {'qkv.weight': torch.zeros(1)}
+    assert compare_states(own, plain)
+    assert not compare_states(own, plain, new_lora=True)
+    assert compare_states(own, {'proj.weight': torch.zeros(1)}, new_lora=True)
+
+
+def test_strict_loading(tmp_path):
+    model, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    load_strictly(model, other.state_dict(), 'a.pth')
+    assert torch.equal(model.weight, other.weight)
+    before = model.weight.clone()
+    state = dict(weight=torch.zeros(3, 2), scale=torch.zeros(1))
+    with pytest.raises(ValueError, match='a.pth.*Linear.*bias.*scale'):
+        load_strictly(model, state, 'a.pth')
+    assert torch.equal(model.weight, before)
