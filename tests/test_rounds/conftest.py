@@ -9,7 +9,7 @@ import torch
 import toy
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from rounds_kit import sharpen, train
+from rounds_kit import count_only, sharpen, train
 
 
 @pytest.fixture(scope='session')
@@ -50,6 +50,19 @@ def finished(block_drop, tmp_path_factory) -> Path:
     cfg = block_drop(tmp_path_factory.mktemp('finished'))
     train(cfg)
     return Path(cfg.work_dir)
+
+
+@pytest.fixture(scope='module')
+def unmeasured(finished):
+    """Runs count parameters only, and write no table and no pictures.
+
+    Not so the shared run, which is there before.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmblockdrop.rounds.evaluator.measure', count_only)
+        patch.setattr('mmblockdrop.rounds.ends.write_report',
+                      lambda *args: None)
+        yield
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -10,17 +10,10 @@ import toy
 from mmengine.hooks import Hook
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner
-from rounds_kit import (block_of, blocks_in, count_only, metric_of,
-                        read_record, read_weights, train)
+from rounds_kit import (block_of, blocks_in, metric_of, read_record,
+                        read_weights, train)
 
-
-@pytest.fixture(scope='module', autouse=True)
-def _quick():
-    """No measuring and no pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gauge, 'measure', count_only)
-        patch.setattr(ends, 'write_report', lambda *args: None)
-        yield
+pytestmark = pytest.mark.usefixtures('unmeasured')
 
 
 class Watch(Hook):

@@ -14,6 +14,8 @@ from parity_weights import localizer_config, our_name
 from rounds_kit import train
 from torch import nn
 
+pytestmark = pytest.mark.usefixtures('unmeasured')
+
 
 def trained_names(model):
     return {name for name, p in model.named_parameters() if p.requires_grad}

@@ -8,15 +8,10 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from rounds_kit import count_only, read_record
+from rounds_kit import read_record
 from toy import ToyVideos
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    """No measuring and no pictures."""
-    monkeypatch.setattr(gauge, 'measure', count_only)
-    monkeypatch.setattr(ends, 'write_report', lambda *args: None)
+pytestmark = pytest.mark.usefixtures('unmeasured')
 
 
 class Listener(Hook):

@@ -8,6 +8,8 @@ import torch
 import toy
 from rounds_kit import blocks_in, metric_of, read_record, read_weights, train
 
+pytestmark = pytest.mark.usefixtures('unmeasured')
+
 
 @pytest.mark.parametrize('kind', [
     'LossScorer', 'BlockChangeScorer', 'RandomScorer',
