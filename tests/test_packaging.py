@@ -133,6 +133,7 @@ IN_PLACE = [
 ]
 
 
+@pytest.mark.slow
 def test_mim_trains_compresses_and_tests(mim):
     """One process and two, by our configs as the wheel holds them."""
     work = mim.folder / 'work'

@@ -36,6 +36,7 @@ def write(own, work):
                          str(ROOT / BLOCK_DROP))
 
 
+@pytest.mark.slow
 def test_derived_configs_read_the_videos_and_build(own, tmp_path):
     baseline, drop = (Config.fromfile(f) for f in write(own, tmp_path))
     init_default_scope('mmaction')
@@ -113,6 +114,7 @@ def test_unusable_folders_are_named(tmp_path):
         write(tmp_path, tmp_path)
 
 
+@pytest.mark.slow
 def test_actions_that_cannot_be_meant_are_left_out(own, tmp_path):
     content = json.loads((own / 'annotations.json').read_text())
     entry = next(iter(content['database'].values()))

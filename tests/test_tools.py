@@ -179,6 +179,7 @@ def test_testing_dumps_predictions(toy, tmp_path):
     assert list(tmp_path.glob('*/*.json'))  # the metrics
 
 
+@pytest.mark.slow
 def test_two_processes_without_gpu(toy):
     """Trains on CPU by gloo although the config says nccl, and tests."""
     config = toy / 'toy_config.py'

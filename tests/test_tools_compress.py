@@ -36,6 +36,7 @@ def baseline(tmp_path):
     return [str(tmp_path / 'toy_localizer.py'), str(tmp_path / 'toy.pth')]
 
 
+@pytest.mark.slow
 def test_one_command_compresses_and_keeps_its_config(baseline, tmp_path):
     work = tmp_path / 'work'
     assert compress.main([

@@ -85,6 +85,7 @@ def test_mmaction_models_are_imported():
         MODELS.build(dict(type='mmaction.VindLUVQA'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mend, expected', [
     ('scope', 'does not support to load mmblockdrop config'),
     ('drn', "No module named 'mmaction.models.localizers.drn'"),

@@ -67,6 +67,7 @@ def check_round(cfg):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', ROUNDS)
 def test_one_round(tmp_path, path):
     cfg = small(path, tmp_path)
@@ -93,6 +94,7 @@ def test_one_round(tmp_path, path):
     } <= set(found['classes'])
 
 
+@pytest.mark.slow
 def test_from_the_baseline_to_a_shorter_model(tmp_path):
     """LoRA of the baseline is merged; the average of its weights goes on."""
     baseline = small(

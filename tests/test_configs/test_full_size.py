@@ -128,6 +128,7 @@ def test_data_fit_the_model(configs, path):
         assert last.get('T_max', epochs) == epochs
 
 
+@pytest.mark.slow
 def test_models_are_built_and_run_without_weights(configs, quick_tables):
     seen = set()
     for path, cfg, sizes in unique_models(configs):

@@ -55,6 +55,7 @@ def check(sample, expected):
             atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sliding(golden, tmp_path):
     recorded = golden('dataset_windows.json')
     for case in recorded['sliding']:
@@ -81,6 +82,7 @@ def test_sliding(golden, tmp_path):
             assert sample['window_steps'] == expected['window_num_snippets']
 
 
+@pytest.mark.slow
 def test_random_crops(golden, tmp_path):
     recorded = golden('dataset_windows.json')
     for case in recorded['random_trunc']:

@@ -253,6 +253,7 @@ if rank == 1:
 '''
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     samples = make_samples()
     assert len(samples) % 2 == 1

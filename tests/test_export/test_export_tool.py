@@ -72,6 +72,7 @@ def test_report_says_what_needs_us(toy_export):
         assert (folder / name).stat().st_size == size
 
 
+@pytest.mark.slow
 def test_mmaction_loads_the_files_without_mmblockdrop(toy_export, tmp_path):
     """A recognizer, a BMN, and the encoder of a localizer of ours."""
     folder, paths = toy_export

@@ -12,6 +12,7 @@ import torch
 import toy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('which', ['model', 'encoder'])
 def test_localizer_and_encoder_become_onnx(tmp_path, capsys, which):
     paths = export_kit.save(tmp_path, toy.localizer(), [1, 2])

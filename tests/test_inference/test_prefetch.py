@@ -30,6 +30,7 @@ def plain(model, path):
         model, path, read_ahead=0, reuse_clips=False, progress=False)
 
 
+@pytest.mark.slow
 def test_batches_threads_and_shared_clips_change_nothing(
         config, video, tmp_path):  # noqa: F811
     model = init_localizer(config, device='cpu')

@@ -25,6 +25,7 @@ def videos(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_section_is_written(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(long_videos, 'in_new_process',
                         lambda function, *args: function(*args))
@@ -59,6 +60,7 @@ def growth(size):
     return after - before
 
 
+@pytest.mark.slow
 def test_peak_of_a_process():
     # In a process of its own: what earlier tests left behind may be given
     # back to the system at any moment.

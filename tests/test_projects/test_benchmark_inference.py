@@ -37,6 +37,7 @@ def test_fewer_blocks_need_fewer_operations(tool):
     assert float(row['largest difference']) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_full_run_is_counted_from_its_config(tool, tmp_path):
     cost = tool('full_run_cost')
     action = [dict(segment=[5, 20], label='jump')]

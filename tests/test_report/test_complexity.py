@@ -134,6 +134,7 @@ WIDTHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_parity_with_the_published_counts(golden):
     table = golden('macs_table.json')

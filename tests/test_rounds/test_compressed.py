@@ -33,6 +33,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_same_metric_in_a_new_process(finished, tmp_path, block_drop):
     """By the plain config and by the config of the compression."""
     plain = toy.config(
@@ -60,6 +61,7 @@ def test_same_metric_in_a_new_process(finished, tmp_path, block_drop):
         assert metrics['tad/mAP'] == pytest.approx(wanted[name], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_choose_the_same_blocks(finished, tmp_path, block_drop):
     cfg = block_drop(tmp_path)
     cfg.train_dataloader.batch_size = 1

@@ -9,6 +9,8 @@ import pytest
 import torch
 from rounds_kit import read_record
 
+pytestmark = pytest.mark.slow
+
 KIT = Path(__file__).with_name('interrupt_kit.py')
 KILLED = [
     'scoring', 'between_record_and_drop', 'after_the_drop', 'in_an_epoch',
