@@ -6,6 +6,8 @@ from mmblockdrop.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from .base import says_independent
+
 
 @MODELS.register_module()
 class FrameEncoder(BaseModule):
@@ -26,6 +28,11 @@ class FrameEncoder(BaseModule):
     def __init__(self, encoder: dict, init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         self.encoder = MODELS.build(encoder)
+
+    @property
+    def clip_independent(self) -> Optional[bool]:
+        """See :func:`~.base.says_independent`: as the image encoder is."""
+        return says_independent(self.encoder)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode clips.

@@ -134,6 +134,8 @@ class LoRAViT(VisionTransformer):
             stack, no layer is called like a LoRA target, or no
             parameter like any entry of ``trainable``.
     """
+    #: Tokens attend within their clip.
+    clip_independent: Optional[bool] = True
 
     def __init__(self,
                  *,

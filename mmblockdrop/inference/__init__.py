@@ -1,7 +1,7 @@
 """Videos to detections, outside training."""
+from .clip_cache import ReuseClipsHook
 from .localize import localize_video, localize_videos
 from .picture import TimelineRow, draw_timeline
-from .reuse_hook import ReuseClipsHook
 
 __all__ = [
     'ReuseClipsHook', 'TimelineRow', 'draw_timeline', 'localize_video',

@@ -17,7 +17,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from .prefetch import ClipMemory, WindowBar, ahead
+from .clip_cache import ClipMemory, encoder_of
+from .prefetch import WindowBar, ahead
 from .windows import Window, read_windows, without_cache
 
 __all__ = ['localize_video', 'localize_videos', 'metric_of', 'without_cache']
@@ -92,9 +93,9 @@ def localize_videos(model: nn.Module,
     if precision not in PRECISIONS:
         raise ValueError(f'precision is {precision!r}, expected one of '
                          f'{list(PRECISIONS)}')
-    clip_frames = getattr(model, 'clip_frames', 0) if reuse_clips and (
-        getattr(model, 'backbone', None) is not None) else 0
-    metric, memory = metric_of(model.cfg), ClipMemory(model)
+    encoder = encoder_of(model) if reuse_clips else None
+    clip_frames = 0 if encoder is None else encoder.clip_frames
+    metric, memory = metric_of(model.cfg), ClipMemory(encoder)
     windows = ahead(read_windows(model, videos, clip_frames), read_ahead)
     waiting: List[dict] = []
     bar = WindowBar(progress)
@@ -140,7 +141,7 @@ def _predict(model: nn.Module, batch: List[Window], memory: ClipMemory,
     """Detections of each window as arrays."""
     data = pseudo_collate([window.sample for window in batch])
     device = next(model.parameters()).device.type
-    with torch.no_grad(), memory.listening(
+    with torch.no_grad(), memory.serving(
         [window.keys for window in batch]), torch.autocast(
             device, torch.bfloat16, enabled=precision == 'bf16'):
         samples = model.test_step(data)

@@ -8,8 +8,8 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Union
 from mmengine.registry import DATASETS
 from torch import nn
 
+from .clip_cache import clip_keys
 from .loading import last_line, require_file
-from .prefetch import clip_keys
 
 #: Settings of a data set that choose its videos, not how they are read.
 CHOICE_OF_VIDEOS = ('split', 'sample_ratio', 'indices', 'subset', 'data_root',
@@ -26,7 +26,7 @@ class Window(NamedTuple):
         index: Number of the window.
         count: Windows of the video.
         sample: What the pipeline gave.
-        keys: :func:`.stream.clip_keys` of the window, or none.
+        keys: :func:`.clip_cache.clip_keys` of the window, or none.
     """
     video: Union[str, Path]
     frames: int

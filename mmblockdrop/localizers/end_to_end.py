@@ -2,7 +2,7 @@
 import copy
 from typing import Any, Dict, List, Optional, Union
 
-from mmblockdrop.backbones.clips import encode_clips, join_clips, split_clips
+from mmblockdrop.backbones.base import VideoEncoder, resample
 from mmblockdrop.localizers.actionformer.localizer import ActionFormer
 from mmblockdrop.localizers.mmaction2.proposals import (ProposalFile,
                                                         add_proposals,
@@ -74,12 +74,10 @@ class EndToEndLocalizer(BaseModel):
         self.backbone = MODELS.build(backbone) if backbone else None
         self.localizer = MODELS.build(copy.deepcopy(localizer))
         self.class_head = MODELS.build(class_head) if class_head else None
-        self.clip_frames = 1 if frame_wise else clip_frames
-        self.frame_wise = frame_wise
-        self.clip_chunk = clip_chunk
-        self.pooling = pooling
         self.temporal_size = temporal_size or _known_size(
             self.localizer, localizer)
+        self.encoder = VideoEncoder(self.temporal_size, clip_frames,
+                                    clip_chunk, pooling, frame_wise)
         self.width = {
             key: localizer[key]
             for key in WIDTH_KEYS if key in localizer
@@ -100,20 +98,13 @@ class EndToEndLocalizer(BaseModel):
             ValueError: If the shape or the channels do not fit.
         """
         if self.backbone is not None:
-            clips = split_clips(inputs, self.clip_frames)
-            if self.frame_wise:
-                clips = clips.squeeze(2)
-            feats = encode_clips(self.backbone, clips, self.clip_chunk)
-            if self.frame_wise and feats.dim() == 4:
-                feats = feats.unsqueeze(2)
+            feats = self.encoder(self.backbone, inputs)
         elif inputs.dim() == 3:
-            feats = inputs
+            feats = resample(inputs.float(), self.temporal_size)
         else:
             raise ValueError(
                 f'inputs have shape {tuple(inputs.shape)}, expected features '
                 '[B, C, T]; for frames set model.backbone')
-        feats = join_clips(feats, inputs.size(0), self.temporal_size,
-                           self.pooling)
         for key, width in self.width.items():
             if feats.size(1) != width:
                 raise ValueError(

@@ -283,7 +283,8 @@ def test_an_encoder_that_takes_its_clips_in_chunks(trained):
     with torch.no_grad():
         whole = model(**data, mode='loss')
         for chunks in ((1, None), (3, 3), (None, 1)):
-            model.student.clip_chunk, model.teacher.clip_chunk = chunks
+            (model.student.encoder.clip_chunk,
+             model.teacher.encoder.clip_chunk) = chunks
             part = model(**data, mode='loss')
             for name, value in whole.items():
                 torch.testing.assert_close(part[name], value)

@@ -4,13 +4,22 @@ import threading
 import time
 
 from mmblockdrop.apis import init_localizer
+from mmblockdrop.backbones import LoRAViT
+from mmblockdrop.inference.clip_cache import ClipMemory, clip_keys, encoder_of
 from mmblockdrop.inference.localize import localize_video, localize_videos
-from mmblockdrop.inference.prefetch import ClipMemory, ahead, clip_keys
+from mmblockdrop.inference.prefetch import ahead
 
 import numpy as np
 import pytest
 import torch
 from test_localize import make_config, video  # noqa: F401
+
+
+def mix_neighbours(feats, clips_per_window):
+    """Features [N, ...] of clips, each with the clip before it mixed in."""
+    windows = feats.unflatten(0, (-1, clips_per_window))
+    before = torch.cat((windows[:, :1], windows[:, :-1]), 1)
+    return (windows + before).flatten(0, 1) / 2
 
 
 @pytest.fixture(scope='module')
@@ -63,28 +72,60 @@ def test_a_clip_of_two_windows_is_encoded_once(
     same(localize_video(model, video, progress=False), wanted)
 
 
+class NeighbourViT(LoRAViT):
+    """Half of a clip's features are those of the clip before it."""
+    clip_independent = False
+
+    def forward(self, x, clips_per_window):
+        return mix_neighbours(super().forward(x), clips_per_window)
+
+
+class UndeclaredViT(NeighbourViT):
+    """The same without a word."""
+    clip_independent = None
+
+
+@pytest.mark.parametrize('backbone', [NeighbourViT, UndeclaredViT])
+def test_clips_that_depend_on_their_neighbours_are_not_reused(
+        config, video, backbone):  # noqa: F811
+    model = init_localizer(config, device='cpu')
+    model.backbone.__class__ = backbone
+    wanted = plain(model, video)
+    seen = []
+    model.backbone.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(
+            (len(args[0]), kwargs['clips_per_window'])),
+        with_kwargs=True)
+    same(localize_video(model, video, progress=False), wanted)
+    assert seen[-4:] == [(4, 4)] * 4
+    # The undeclared one is tried once: two clips apart, and together.
+    assert seen[:-4] == ([] if backbone is NeighbourViT else [(1, 1), (1, 1),
+                                                              (2, 2)])
+
+
 def test_a_model_with_its_encoder_elsewhere_is_left_alone():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    memory = ClipMemory(model)
-    with memory.listening([[]]):
+    assert encoder_of(model) is None
+    memory = ClipMemory(encoder_of(model))
+    with memory.serving([[b'key']]):
         model(torch.ones(1, 2))
     assert memory.encoded == memory.reused == 0
 
 
-def test_the_memory_gives_the_encoder_back(config):
+def test_the_memory_leaves_the_encoder_as_it_was(config):
     model = init_localizer(config, device='cpu')
-    backbone = model.backbone
-    memory = ClipMemory(model)
+    encoder = encoder_of(model)
+    memory = ClipMemory(encoder)
     window = torch.randint(0, 255, (1, 3, 64, 32, 32), dtype=torch.uint8)
     keys = clip_keys(window, 16)
     assert len(set(keys)) == 4
     with pytest.raises(OSError):
-        with memory.listening([keys]):
-            assert model.backbone is not backbone
+        with memory.serving([keys]):
+            assert encoder.clip_cache is memory
             raise OSError
-    assert model.backbone is backbone
-    with memory.listening([[]]):
-        assert model.backbone is backbone
+    assert encoder.clip_cache is None
+    with memory.serving([[]]):
+        assert encoder.clip_cache is None
     assert clip_keys(window[:, :, :40], 16) == []
     double = copy.deepcopy(window)
     double[:, :, :16] = double[:, :, 16:32]

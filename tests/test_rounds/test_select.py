@@ -85,7 +85,7 @@ def test_shared_prefix_gives_the_same_bits(parts, kind, options, dropped):
 
 def test_shared_prefix_with_an_encoder_that_takes_clips_in_chunks(parts):
     model = copy.deepcopy(parts[0])
-    model.student.clip_chunk = 1
+    model.student.encoder.clip_chunk = 1
     shared = score(LossScorer(), parts, model=model)
     assert shared == score(LossScorer(share_prefix=False), parts, model=model)
     whole = score(LossScorer(), parts)

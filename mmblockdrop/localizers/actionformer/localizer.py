@@ -1,7 +1,7 @@
 """End-to-end temporal action localizer on frames or on features."""
 from typing import Dict, List, Optional, Union
 
-from mmblockdrop.backbones.clips import encode_clips, join_clips, split_clips
+from mmblockdrop.backbones.base import VideoEncoder
 from mmblockdrop.registry import MODELS
 from mmblockdrop.structures.time_grid import steps_to_seconds
 
@@ -64,12 +64,8 @@ class ActionFormer(BaseModel):
         self.neck = MODELS.build(neck) if neck else None
         self.head = MODELS.build(head)
         self.window_size = window_size
-        self.clip_frames = clip_frames
-        self.clip_chunk = clip_chunk
-        if pooling not in ('mean', 'concat'):
-            raise ValueError(f'model.pooling is {pooling!r}, expected '
-                             "'mean' or 'concat'")
-        self.pooling = pooling
+        self.encoder = VideoEncoder(window_size, clip_frames, clip_chunk,
+                                    pooling)
         self.test_cfg = dict(score_thr=0.001, pre_nms_topk=2000)
         unknown = set(test_cfg or ()) - set(self.test_cfg)
         if unknown:
@@ -104,11 +100,7 @@ class ActionFormer(BaseModel):
             ValueError: If the shape or the channels do not fit.
         """
         if self.backbone is not None:
-            feats = encode_clips(self.backbone,
-                                 split_clips(inputs, self.clip_frames),
-                                 self.clip_chunk)
-            feats = join_clips(feats, inputs.size(0), self.window_size,
-                               self.pooling)
+            feats = self.encoder(self.backbone, inputs)
         elif inputs.dim() == 3:
             missing = max(self.window_size - inputs.size(-1), 0)
             feats = F.pad(inputs.float(), (0, missing))

@@ -1,6 +1,7 @@
 """Clips that several windows show are encoded once in a test run."""
 import copy
 
+from mmblockdrop.backbones import LoRAViT
 from mmblockdrop.registry import MODELS
 
 import pytest
@@ -71,6 +72,29 @@ def test_shared_clips_are_encoded_once(tmp_path, name):
     # Windows hold clips 01 12 | 23 34 | 45.
     assert seen == [3, 2, 1]
     assert found == pytest.approx(plain, abs=1e-6)
+
+
+@MODELS.register_module()
+class NeighbourEncoder(LoRAViT):
+    """Adds the clip before to each clip; does not say so."""
+    clip_independent = None
+
+    def forward(self, x, clips_per_window):
+        windows = super().forward(x).unflatten(0, (-1, clips_per_window))
+        before = torch.cat((windows[:, :1], windows[:, :-1]), 1)
+        return (windows + before).flatten(0, 1)
+
+
+def test_clips_that_depend_on_their_neighbours_are_not_reused(tmp_path):
+    model = toy.localizer(type='mmblockdrop.NeighbourEncoder')
+    torch.manual_seed(0)
+    plain, seen = run_test(tmp_path / 'plain', [], copy.deepcopy(model))
+    assert seen == [4, 4, 2]
+    torch.manual_seed(0)
+    hook = dict(type='mmblockdrop.ReuseClipsHook')
+    found, seen = run_test(tmp_path / 'hook', [hook], model)
+    assert seen == [1, 1, 2] + [4, 4, 2], 'tried once, then as without hook'
+    assert found == plain
 
 
 def test_features_are_left_alone(tmp_path):
