@@ -1,8 +1,8 @@
 """ActivityNet's JSON files: annotations, detections and their score."""
 import json
 from pathlib import Path
-from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
-                    Union)
+from typing import (Any, Callable, Dict, List, Mapping, NamedTuple, Optional,
+                    Sequence, Tuple, Union)
 
 from mmblockdrop.structures.segments import Instances, unique_annotations
 from mmblockdrop.utils.io import read_json
@@ -13,8 +13,12 @@ from .average_precision import APTable, average_precision
 from .recall import top_recall
 
 JSON = Union[str, Path, Mapping[str, Any]]
-#: What to do with annotations labelled ``Ambiguous``.
-AMBIGUOUS_RULES = ('ignore', 'drop', 'class')
+#: A video's name and an entry of it: ``segment``, ``label``, ``score``.
+Row = Tuple[str, Mapping[str, Any]]
+#: Label of stretches that may or may not show an action.
+AMBIGUOUS = 'Ambiguous'
+#: What to do with them.
+AMBIGUOUS_RULES = ('ignore', 'drop')
 
 
 class Evaluation(NamedTuple):
@@ -44,9 +48,10 @@ def evaluate_detections(ground_truth: JSON,
                         subset: str = 'validation',
                         blocked: Sequence[str] = (),
                         top_k: Sequence[int] = (),
-                        ambiguous: str = 'ignore',
-                        as_annotated: bool = False) -> Evaluation:
+                        ambiguous: str = 'ignore') -> Evaluation:
     """Score detections against annotations, both in ActivityNet's format.
+
+    Annotations of zero length and repeated ones are removed.
 
     Args:
         ground_truth: Annotations, path or content: ``database -> video ->
@@ -60,13 +65,8 @@ def evaluate_detections(ground_truth: JSON,
             annotations. Defaults to ().
         ambiguous: ``'ignore'``: detections that touch a stretch labelled
             ``Ambiguous`` are not counted as false, as in the official THUMOS14
-            evaluation; ``'drop'``: as if it were not annotated; ``'class'``: a
-            class like any other, as in the published code. Defaults to
+            evaluation; ``'drop'``: as if it were not annotated. Defaults to
             ``'ignore'``.
-        as_annotated: Whether repeated annotations and those of zero length
-            count, as in the official ActivityNet code, where a detection of
-            zero length finds any annotation of zero length. Defaults to False:
-            they are removed.
 
     Returns:
         The score.
@@ -78,8 +78,32 @@ def evaluate_detections(ground_truth: JSON,
     if ambiguous not in AMBIGUOUS_RULES:
         raise ValueError(f'ambiguous is {ambiguous!r}, expected one of '
                          f'{AMBIGUOUS_RULES}')
+    rows = annotated_rows(ground_truth, subset, blocked)
+    actions = [row for row in rows if row[1]['label'] != AMBIGUOUS]
+    unclear = [row for row in rows if row[1]['label'] == AMBIGUOUS]
+    return score_rows(
+        positive_length(actions), detected_rows(predictions, blocked),
+        tiou_thresholds, top_k, unclear if ambiguous == 'ignore' else ())
+
+
+def annotated_rows(ground_truth: JSON,
+                   subset: str = 'validation',
+                   blocked: Sequence[str] = ()) -> List[Row]:
+    """Annotations of a subset.
+
+    Args:
+        ground_truth: See :func:`evaluate_detections`.
+        subset: Subset to score. Defaults to ``'validation'``.
+        blocked: Videos left out. Defaults to ().
+
+    Returns:
+        Pairs of a video's name and a dict of ``segment`` (seconds) and
+        ``label``.
+
+    Raises:
+        ValueError: If the file has another format or the subset is empty.
+    """
     database = _read(ground_truth, 'database')
-    results = _read(predictions, 'results')
     names = [
         name for name, video in database.items()
         if video['subset'] == subset and name not in blocked
@@ -88,39 +112,84 @@ def evaluate_detections(ground_truth: JSON,
         subsets = sorted({video['subset'] for video in database.values()})
         raise ValueError(f'no video of subset {subset!r} to score; the '
                          f'annotations have {subsets}')
-    rows = [(name, a) for name in names
-            for a in database[name]['annotations']]
-    unclear = [(name, a) for name, a in rows if a['label'] == 'Ambiguous']
-    if ambiguous != 'class':
-        rows = [(name, a) for name, a in rows if a['label'] != 'Ambiguous']
-    numbers = {name: i for i, name in enumerate([*database, *results])}
-    if not as_annotated:
-        rows = [(name, a) for name, a in rows
-                if a['segment'][1] > a['segment'][0]]
-    classes = list(dict.fromkeys(a['label'] for _, a in rows))
-    index = {name: i for i, name in enumerate(classes)}
-    gt = _instances(rows, numbers, index)
-    if not as_annotated:
-        gt = unique_annotations(gt)
-    found = [(name, d) for name, detections in results.items()
-             if name not in blocked for d in detections]
-    det = _instances(found, numbers, index, scored=True)
-    ignored = _instances(unclear, numbers, index) if (
-        ambiguous == 'ignore') else None
+    return [(name, row) for name in names
+            for row in database[name]['annotations']]
 
-    table = average_precision(gt, det.select(det.labels < len(classes)),
-                              tiou_thresholds, ignored, as_annotated)
+
+def detected_rows(predictions: JSON,
+                  blocked: Sequence[str] = ()) -> List[Row]:
+    """Detections of a file.
+
+    Args:
+        predictions: See :func:`evaluate_detections`.
+        blocked: Videos left out. Defaults to ().
+
+    Returns:
+        As of :func:`annotated_rows`, with ``score``.
+
+    Raises:
+        ValueError: If the file has another format.
+    """
+    results = _read(predictions, 'results')
+    return [(name, row) for name, detections in results.items()
+            if name not in blocked for row in detections]
+
+
+def positive_length(rows: Sequence[Row]) -> List[Row]:
+    """Annotations that end after they start.
+
+    Args:
+        rows: See :func:`annotated_rows`.
+
+    Returns:
+        Those of them.
+    """
+    return [(name, row) for name, row in rows
+            if row['segment'][1] > row['segment'][0]]
+
+
+def score_rows(
+    annotated: Sequence[Row],
+    detected: Sequence[Row],
+    tiou_thresholds: Sequence[float],
+    top_k: Sequence[int] = (),
+    ignored: Sequence[Row] = (),
+    distinct: Callable[[Instances], Instances] = unique_annotations
+) -> Evaluation:
+    """Score detections against annotations.
+
+    Args:
+        annotated: See :func:`annotated_rows`. Their labels are the classes.
+        detected: See :func:`detected_rows`.
+        tiou_thresholds: Temporal IoU thresholds.
+        top_k: See :func:`evaluate_detections`. Defaults to ().
+        ignored: Stretches where no detection is false. Defaults to ().
+        distinct: Removes what should not be counted of the annotations.
+
+    Returns:
+        The score.
+    """
+    numbers: Dict[str, int] = {}
+    for name, _ in (*annotated, *detected, *ignored):
+        numbers.setdefault(name, len(numbers))
+    classes = list(dict.fromkeys(row['label'] for _, row in annotated))
+    index = {name: i for i, name in enumerate(classes)}
+    gt = distinct(_instances(annotated, numbers, index))
+    det = _instances(detected, numbers, index, scored=True)
+    known = det.labels < len(classes)
+    table = average_precision(gt, det.select(known), tiou_thresholds,
+                              _instances(ignored, numbers, index))
     by_threshold = table.ap.mean(1)
     metrics = dict(average_mAP=float(by_threshold.mean()))
     for tiou, value in zip(tiou_thresholds, by_threshold):
         metrics[f'mAP@{tiou}'] = float(value)
     if len(top_k):
         recall = top_recall(gt, det, tiou_thresholds, top_k)
-        for tiou, row in zip(tiou_thresholds, recall):
-            for k, value in zip(top_k, row):
+        for tiou, values in zip(tiou_thresholds, recall):
+            for k, value in zip(top_k, values):
                 metrics[f'recall@{tiou}@{k}'] = float(value)
     return Evaluation(table, classes, metrics, len(gt.labels),
-                      len(det.labels), int((det.labels == len(classes)).sum()))
+                      len(det.labels), int((~known).sum()))
 
 
 def write_detections(path: Union[str, Path],
@@ -173,7 +242,7 @@ def _read(source: JSON, field: str) -> Mapping[str, Any]:
     return source[field]
 
 
-def _instances(rows: Sequence[tuple],
+def _instances(rows: Sequence[Row],
                numbers: Mapping[str, int],
                classes: Mapping[str, int],
                scored: bool = False) -> Instances:

@@ -1,7 +1,7 @@
 """Average precision of temporal detections.
 
 The rules are those of the ActivityNet evaluation: detections are visited by
-falling score, each takes the free instance of its class and video that it
+descending score, each takes the free instance of its class and video that it
 overlaps most, and is a hit if that overlap reaches the threshold. Precision
 is interpolated, recall is exact, all in float64.
 
@@ -12,16 +12,9 @@ all videos, classes and thresholds.
 from typing import NamedTuple, Optional, Sequence
 
 from mmblockdrop.structures.segments import (Instances, by_score, count_within,
-                                             unique_annotations,
-                                             video_class_keys)
+                                             overlaps, video_class_keys)
 
 import numpy as np
-
-from .overlaps import overlaps
-
-__all__ = [
-    'APTable', 'Instances', 'average_precision', 'unique_annotations'
-]
 
 
 class APTable(NamedTuple):
@@ -43,23 +36,20 @@ def average_precision(
         gt: Instances,
         det: Instances,
         tiou_thresholds: Sequence[float],
-        ignored: Optional[Instances] = None,
-        empty_fits_empty: bool = False) -> APTable:
+        ignored: Optional[Instances] = None) -> APTable:
     """Interpolated average precision of every class that is annotated.
 
     A class without detections counts 0. Detections of a class that is not
     annotated count nowhere; those in a video without annotations are false.
 
     Args:
-        gt: Annotations, see :func:`unique_annotations`.
+        gt: Annotations, see
+            :func:`~mmblockdrop.structures.segments.unique_annotations`.
         det: Detections.
         tiou_thresholds: Temporal IoU thresholds, shape (T, ).
         ignored: Stretches that neither reward nor punish, such as THUMOS14's
             *Ambiguous*: a detection that touches one, whatever its class, is
             not counted as false.
-        empty_fits_empty: Whether two segments of zero length always overlap
-            fully, as in the official ActivityNet code, which divides zero by
-            zero and takes the result for a hit. Defaults to False.
 
     Returns:
         Average precision by threshold and class.
@@ -68,7 +58,7 @@ def average_precision(
     classes, num_gt = np.unique(gt.labels, return_counts=True)
     det = det.select(np.isin(det.labels, classes))
     det = det.select(by_score(det))
-    hit = _assign(gt, det, thresholds, empty_fits_empty)
+    hit = _assign(gt, det, thresholds)
     spared = np.zeros(len(det.labels), bool)
     if ignored is not None and len(ignored.labels):
         index, _, _ = overlaps(ignored.videos, ignored.segments, det.videos,
@@ -77,7 +67,7 @@ def average_precision(
 
     ap = np.zeros((len(thresholds), len(classes)))
     num_det = np.zeros(len(classes), np.int64)
-    # Class by class, by falling score within each.
+    # Class by class, by descending score within each.
     order = np.argsort(det.labels, kind='stable')
     hit, spared = hit[:, order], spared[order]
     ends = np.searchsorted(det.labels[order], classes, 'right')
@@ -91,9 +81,9 @@ def average_precision(
     return APTable(ap, classes, num_gt, num_det)
 
 
-def _assign(gt: Instances, det: Instances, thresholds: np.ndarray,
-            empty_fits_empty: bool) -> np.ndarray:
-    """Greedy assignment of detections, which come by falling score.
+def _assign(gt: Instances, det: Instances,
+            thresholds: np.ndarray) -> np.ndarray:
+    """Greedy assignment of detections, which come by descending score.
 
     Returns:
         Whether a detection is a hit, bool, shape (T, D).
@@ -101,8 +91,7 @@ def _assign(gt: Instances, det: Instances, thresholds: np.ndarray,
     hit = np.zeros((len(thresholds), len(det.labels)), bool)
     gt_keys, det_keys = video_class_keys(gt, det)
     index, partner, iou = overlaps(gt_keys, gt.segments, det_keys,
-                                   det.segments, thresholds.min(),
-                                   empty_fits_empty)
+                                   det.segments, thresholds.min())
     if not len(index):
         return hit
     # Row: a detection that overlaps something; column: its instances, the

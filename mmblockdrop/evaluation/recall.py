@@ -2,11 +2,9 @@
 from typing import Sequence
 
 from mmblockdrop.structures.segments import (Instances, by_score, count_within,
-                                             video_class_keys)
+                                             overlaps, video_class_keys)
 
 import numpy as np
-
-from .overlaps import overlaps
 
 
 def average_recall(gt: Instances, det: Instances,

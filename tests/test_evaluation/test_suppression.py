@@ -1,7 +1,5 @@
 """Suppression and voting of temporal segments."""
-from mmblockdrop.evaluation import nms
-from mmblockdrop.evaluation import suppression as postprocess
-from mmblockdrop.evaluation import vote
+from mmblockdrop.evaluation import nms, suppression, vote
 from mmblockdrop.parity.metrics import published_nms
 
 import numpy as np
@@ -226,8 +224,8 @@ def test_many_videos_at_once_give_what_each_gives(settings, monkeypatch):
         videos.append(
             (np.stack([start, start + rng.uniform(0.5, 9, count)], 1),
              rng.random(count).round(2), rng.integers(0, 4, count)))
-    monkeypatch.setattr(postprocess, 'CHUNK', 400)
-    found = postprocess.nms_videos(videos, **settings)
+    monkeypatch.setattr(suppression, 'SEGMENTS_AT_ONCE', 400)
+    found = suppression.nms_videos(videos, **settings)
     assert len(found) == len(videos)
     for one, video in zip(found, videos):
         alone = nms(*video, **settings)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from mmblockdrop.evaluation import TADMetric
 from mmblockdrop.evaluation.activitynet import evaluate_detections
-from mmblockdrop.evaluation.average_precision import (Instances,
-                                                      unique_annotations)
 from mmblockdrop.evaluation.recall import average_recall
-from mmblockdrop.parity.metrics import PublishedTADMetric
+from mmblockdrop.parity.metrics import (PublishedTADMetric,
+                                        evaluate_as_official,
+                                        evaluate_as_published)
 from mmblockdrop.registry import METRICS
+from mmblockdrop.structures.segments import Instances, unique_annotations
 
 import numpy as np
 import pytest
@@ -182,9 +183,13 @@ def test_ambiguous_stretches_neither_reward_nor_punish():
     by_rule = {
         rule: evaluate_detections(
             gt, found, [0.5], 'test', ambiguous=rule).metrics['average_mAP']
-        for rule in ('ignore', 'drop', 'class')
+        for rule in ('ignore', 'drop')
     }
-    assert by_rule == {'ignore': 1., 'drop': 0.5, 'class': 0.25}
+    assert by_rule == {'ignore': 1., 'drop': 0.5}
+    published = evaluate_as_published(gt, found, [0.5], 'test').metrics
+    assert published['average_mAP'] == 0.25
+    with pytest.raises(ValueError, match="ambiguous.*'class'.*'drop'"):
+        evaluate_detections(gt, found, [0.5], 'test', ambiguous='class')
 
 
 def test_files_of_another_form_are_named(tmp_path):
@@ -276,14 +281,13 @@ def test_two_processes_equal_one(tmp_path):
 def test_parity_of_average_precision(golden):
     data = golden('map_eval.json')
     for case in data['cases']:
-        found = evaluate_detections(
+        found = evaluate_as_published(
             data['ground_truths'][case['ground_truth']],
             data['predictions'][case['prediction']],
             case['tiou_thresholds'],
             subset=case.get('subset', 'validation'),
             blocked=case.get('blocked', ()),
-            top_k=case.get('top_k', ()),
-            ambiguous='class')
+            top_k=case.get('top_k', ()))
         expected = case['expected']
         assert found.num_gt == expected['num_gt']
         assert found.num_pred == expected['num_pred']
@@ -307,11 +311,10 @@ def test_parity_with_the_official_evaluator():
     if shared.is_dir():
         cases.append((shared, known['full']))
     for folder, expected in cases:
-        metrics = evaluate_detections(
+        metrics = evaluate_as_official(
             folder / 'activitynet_13_train_val.json',
             folder / 'sample_detection_prediction.json',
-            np.linspace(0.5, 0.95, 10),
-            as_annotated=True).metrics
+            np.linspace(0.5, 0.95, 10)).metrics
         assert len(metrics) == 11
         for value in metrics.values():
             assert value == pytest.approx(expected, abs=1e-7)
