@@ -8,7 +8,7 @@ import difflib
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Union
 
-from mmblockdrop.compression import add_lora, has_lora, merge_lora, replay
+from mmblockdrop.compression import merge_lora, shape_localizer
 from mmblockdrop.inference import draw_timeline
 from mmblockdrop.inference.loading import build_localizer
 from mmblockdrop.inference.localize import localize_video
@@ -44,7 +44,8 @@ def init_localizer(
         FileNotFoundError: If config or checkpoint does not exist.
         ValueError: If the checkpoint is damaged or does not fit.
     """
-    model = build_localizer(config, checkpoint, device, prepare=_shape_as)
+    model = build_localizer(
+        config, checkpoint, device, prepare=shape_localizer)
     merge_lora(model)
     return model
 
@@ -139,19 +140,3 @@ def draw_localization(found: Dict[str, Any],
             rows.append((title, result['segments'], labels, result['scores']))
     return draw_timeline(found['video'], rows, found['duration'], path,
                          Path(found['video']).name)
-
-
-def _shape_as(model: nn.Module, checkpoint: dict) -> None:
-    """Drop and adapt what a checkpoint says was dropped and adapted."""
-    record = checkpoint.get('meta', {}).get('blockdrop')
-    state = checkpoint.get('state_dict', checkpoint)
-    adapted = any('.lora_' in key for key in state)
-    if not adapted:
-        merge_lora(model)
-    if record is None:
-        return
-    replay(model, record)
-    if adapted and record.get('lora') and not has_lora(model):
-        stack = record['stack']
-        for part in [stack] if isinstance(stack, str) else stack:
-            add_lora(model.get_submodule(part), **record['lora'])

@@ -1,7 +1,8 @@
 """What can be removed from a model, and how."""
 from .blocks import BlockStack, find_stacks
 from .bypass import DroppedBlock, block_tensor
-from .loading import load_localizer, load_whole, read_localizer
+from .loading import (attach_lora, load_localizer, read_localizer, record_of,
+                      shape_localizer)
 from .lora import add_lora, check_lora, has_lora, merge_lora
 from .prefix import SharedPrefix
 from .record import Id, all_ids, removed_ids, replay, upgrade_record
@@ -9,7 +10,8 @@ from .structure import StackPath, Structure
 
 __all__ = [
     'BlockStack', 'DroppedBlock', 'Id', 'SharedPrefix', 'StackPath',
-    'Structure', 'add_lora', 'all_ids', 'block_tensor', 'check_lora',
-    'find_stacks', 'has_lora', 'load_localizer', 'load_whole', 'merge_lora',
-    'read_localizer', 'removed_ids', 'replay', 'upgrade_record'
+    'Structure', 'add_lora', 'all_ids', 'attach_lora', 'block_tensor',
+    'check_lora', 'find_stacks', 'has_lora', 'load_localizer', 'merge_lora',
+    'read_localizer', 'record_of', 'removed_ids', 'replay', 'shape_localizer',
+    'upgrade_record'
 ]

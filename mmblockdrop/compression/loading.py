@@ -1,93 +1,114 @@
-"""Weights and drop record of a localizer, from a checkpoint."""
-import difflib
-from pathlib import Path
-from typing import Dict, Optional, Tuple
+"""Shape a fresh localizer as its checkpoint says, and load the weights."""
+from typing import Any, Dict, List, Optional, Tuple, Union
 
-from mmengine.runner.checkpoint import _load_checkpoint
+from mmblockdrop.utils.checkpoint import (load_strictly, read_checkpoint,
+                                          state_dict_of)
+
 from torch import Tensor, nn
 
-from .lora import merge_lora
-from .record import replay
+from .lora import add_lora, has_lora, merge_lora
+from .record import replay, upgrade_record
+
+Shortened = Union[str, List[str]]
 
 
-def load_localizer(model: nn.Module, checkpoint: str) -> None:
+def load_localizer(model: nn.Module,
+                   checkpoint: str,
+                   key: str = 'checkpoint') -> None:
     """Make a fresh localizer what a checkpoint holds, with LoRA merged.
 
     Args:
-        model: Uncompressed localizer; loses the blocks that the checkpoint has
-            lost.
+        model: Uncompressed localizer; loses what the checkpoint has lost.
         checkpoint: File written by mmengine.
+        key: Config key or argument that gave it, for errors.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: It does not fit; lists the keys.
+        ValueError: It cannot be read or does not fit; lists the keys.
     """
-    state, record = read_localizer(checkpoint)
-    if record is not None:
-        replay(model, record)
-    if not any('.lora_' in key for key in state):
-        merge_lora(model)
-    load_whole(model, state, checkpoint)
+    content = read_checkpoint(checkpoint, key)
+    shape_localizer(model, content)
+    load_strictly(
+        model,
+        state_dict_of(content),
+        f'{key}={checkpoint!r}',
+        hint='' if record_of(content) else
+        "; it holds no record of a compression, meta['blockdrop']")
     merge_lora(model)
 
 
 def read_localizer(
-        checkpoint: str) -> Tuple[Dict[str, Tensor], Optional[dict]]:
-    """Read weights and drop record of a checkpoint.
+        checkpoint: str,
+        key: str = 'checkpoint'
+) -> Tuple[Dict[str, Tensor], Optional[Dict[str, Any]]]:
+    """Read weights and record of a checkpoint.
 
     Args:
         checkpoint: File written by mmengine.
+        key: Config key or argument that gave it, for errors.
 
     Returns:
-        State dict of the plain localizer and the record of the blocks dropped
-        from it, if any.
+        State dict of the plain localizer, and the record of what was removed
+        from it, if there is one.
 
     Raises:
         FileNotFoundError: No such file.
+        ValueError: It cannot be read, or its record is damaged.
     """
-    try:
-        content = _load_checkpoint(checkpoint, map_location='cpu')
-    except FileNotFoundError:
-        folder = Path(checkpoint).parent
-        files = [str(path) for path in sorted(folder.glob('*.pth'))]
-        near = difflib.get_close_matches(str(checkpoint), files, n=1)
-        hint = f'Did you mean {near[0]!r}?' if near else (
-            f'{str(folder)!r} holds no similar .pth file.')
-        raise FileNotFoundError(
-            f'The checkpoint {str(checkpoint)!r} does not exist. '
-            f'{hint}') from None
-    state = content.get('state_dict', content)
-    state = {
-        key[len('module.'):] if key.startswith('module.') else key: value
-        for key, value in state.items()
-    }
-    return state, content.get('meta', {}).get('blockdrop')
+    content = read_checkpoint(checkpoint, key)
+    return state_dict_of(content), record_of(content)
 
 
-def load_whole(model: nn.Module, state: Dict[str, Tensor],
-               source: str) -> None:
-    """Load a state dict and refuse anything missing, extra or reshaped.
+def record_of(content: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """Take the record out of a checkpoint.
 
     Args:
-        model: Model to load into.
-        state: Its state dict.
-        source: Where ``state`` came from, for the error.
+        content: Content of the checkpoint.
+
+    Returns:
+        The record, upgraded to the version of today; None without one.
 
     Raises:
-        ValueError: The keys or shapes differ; nothing has been loaded.
+        ValueError: The record is damaged.
     """
-    own = model.state_dict()
-    problems = {
-        'missing': sorted(set(own) - set(state)),
-        'unexpected': sorted(set(state) - set(own)),
-        'reshaped': sorted(
-            f'{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}'
-            for k in set(own) & set(state) if own[k].shape != state[k].shape)
-    }
-    if any(problems.values()):
-        detail = '; '.join(
-            f'{len(keys)} {kind}: {", ".join(keys[:4])}'
-            f'{", ..." if len(keys) > 4 else ""}'
-            for kind, keys in problems.items() if keys)
-        raise ValueError(f'{source} does not fit the localizer: {detail}')
-    model.load_state_dict(state)
+    record = (content.get('meta') or {}).get('blockdrop')
+    return None if record is None else upgrade_record(record)
+
+
+def shape_localizer(model: nn.Module, content: Dict[str, Any]) -> None:
+    """Remove and adapt what a checkpoint says was removed and adapted.
+
+    LoRA is attached if the checkpoint holds any, and merged if it holds none.
+
+    Args:
+        model: Uncompressed localizer.
+        content: Content of the checkpoint.
+
+    Raises:
+        ValueError: The record is damaged or made from another model.
+    """
+    adapted = any('.lora_' in name for name in state_dict_of(content))
+    if not adapted:
+        merge_lora(model)
+    record = record_of(content)
+    if record is None:
+        return
+    replay(model, record)
+    if adapted and record.get('lora') and not has_lora(model):
+        attach_lora(model, record['stack'], record['lora'])
+
+
+def attach_lora(model: nn.Module, stack: Shortened,
+                lora: Dict[str, Any]) -> None:
+    """Attach fresh LoRA to the blocks that remain.
+
+    Args:
+        model: The localizer.
+        stack: Dotted path of the blocks, or several.
+        lora: Arguments of :func:`~mmblockdrop.compression.add_lora`.
+
+    Raises:
+        ValueError: See :func:`~mmblockdrop.compression.add_lora`.
+    """
+    paths = [stack] if isinstance(stack, str) else stack
+    add_lora([model.get_submodule(path) for path in paths], **lora)

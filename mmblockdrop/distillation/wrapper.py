@@ -2,7 +2,7 @@
 import copy
 from typing import Any, Dict, List, Optional, Set, Union
 
-from mmblockdrop.compression import load_localizer, load_whole, read_localizer
+from mmblockdrop.compression import load_localizer
 from mmblockdrop.registry import MODELS
 
 import torch
@@ -11,10 +11,6 @@ from torch import Tensor, nn
 
 from .collector import AlignmentCollector
 from .recorder import not_in_place, on_output, record
-
-__all__ = [
-    'TeacherStudentWrapper', 'load_localizer', 'load_whole', 'read_localizer'
-]
 
 
 @MODELS.register_module()
@@ -97,7 +93,7 @@ class TeacherStudentWrapper(BaseModel):
             return
         for alignment in self.alignments.values():
             alignment.init_weights()
-        load_localizer(self.student, self.checkpoint)
+        load_localizer(self.student, self.checkpoint, 'model.checkpoint')
         if len(self.alignments):
             self.set_teacher(self.checkpoint)
 

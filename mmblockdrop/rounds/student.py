@@ -2,7 +2,8 @@
 from typing import Optional, Sequence
 
 from mmblockdrop.compression import (check_lora, has_lora, load_localizer,
-                                     load_whole, merge_lora, read_localizer)
+                                     merge_lora, read_localizer)
+from mmblockdrop.utils.checkpoint import load_strictly
 
 from mmengine.runner import Runner
 from torch import nn
@@ -92,7 +93,7 @@ class Student:
         state, _ = read_localizer(path)
         if not any('.lora_' in name for name in state):
             self.merge()  # the epoch was written before LoRA was attached
-        load_whole(self.localizer, state, path)
+        load_strictly(self.localizer, state, path)
         if self.merges_rounds:
             self.merge()
 

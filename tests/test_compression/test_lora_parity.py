@@ -1,6 +1,7 @@
 """Merging LoRA as the published code does, and where it should not."""
 from mmblockdrop.backbones.vit import LoRAViT
-from mmblockdrop.compression import has_lora, load_whole, merge_lora
+from mmblockdrop.compression import has_lora, merge_lora
+from mmblockdrop.utils.checkpoint import load_strictly
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_merged_weights(recorded, name):
         state = encoder_part(before)
         model, whole = build(recorded['model'], state)
         assert set(state) <= set(model.state_dict())
-        load_whole(model, whole, name)
+        load_strictly(model, whole, name)
         clips = torch.randn(2, 3, 4, 16, 16)
         model.eval()
         attached = model(clips)
@@ -76,7 +77,7 @@ def test_every_block_is_merged(recorded):
     for before, after in weight_sets(case):
         state, wanted = encoder_part(before), encoder_part(after)
         model, whole = build(recorded['model'], state)
-        load_whole(model, whole, 'depth_too_small')
+        load_strictly(model, whole, 'depth_too_small')
         merge_lora(model)
         merged = model.state_dict()
         untouched = 0
@@ -102,7 +103,7 @@ def test_broken_lora_is_refused_and_nothing_changes(recorded):
     own = {k: v.clone() for k, v in model.state_dict().items()}
     del whole[lost]
     with pytest.raises(ValueError, match='1 missing: ' + lost):
-        load_whole(model, whole, 'broken.pth')
+        load_strictly(model, whole, 'broken.pth')
     assert all(torch.equal(v, own[k]) for k, v in model.state_dict().items())
     left = {
         k.split('.')[1]

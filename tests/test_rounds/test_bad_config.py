@@ -208,7 +208,8 @@ def test_missing_checkpoint(refused, trained):
         cfg.model.checkpoint = trained.replace('epoch_3', 'epoch_33')
 
     message = refused(FileNotFoundError, wrong)
-    assert 'epoch_33.pth' in message and f'Did you mean {trained!r}' in message
+    assert 'model.checkpoint' in message and 'epoch_33.pth' in message
+    assert "did you mean 'epoch_3.pth'" in message
 
 
 def test_checkpoint_of_another_depth(refused):
@@ -217,7 +218,7 @@ def test_checkpoint_of_another_depth(refused):
         cfg.model.localizer.backbone.depth = toy.DEPTH + 1
 
     message = refused(ValueError, deeper)
-    assert 'epoch_3.pth does not fit' in message
+    assert 'model.checkpoint' in message and 'epoch_3.pth' in message
     assert f'missing: backbone.blocks.{toy.DEPTH}.' in message
 
 
@@ -232,7 +233,7 @@ def test_teacher_of_another_width(refused, trained, tmp_path):
         cfg.model.checkpoint = str(path)
 
     message = refused(ValueError, narrow)
-    assert f'{path} does not fit' in message
+    assert 'model.checkpoint' in message and str(path) in message
     assert f'{name} (64, 8) instead of (64, 16)' in message
 
 
