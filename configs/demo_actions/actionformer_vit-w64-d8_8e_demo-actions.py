@@ -10,6 +10,7 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(mean=[121.], std=[30.]),
     backbone=dict(
+        type='mmblockdrop.SmallViT',
         img_size=48,
         patch_size=16,
         in_channels=1,

@@ -5,7 +5,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 from mmengine.config import Config, ConfigDict
 
 OURS = 'mmblockdrop'
-#: Arguments of ``LoRAViT`` that mmaction2's ``VisionTransformer`` lacks.
+#: Arguments of ours that mmaction2's ``VisionTransformer`` lacks.
 EXTRA = ('drop_blocks', 'lora', 'stem', 'shifted_windows', 'with_cp')
 #: Parts of a config that test a model.
 TESTING = ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader',
@@ -49,7 +49,7 @@ def with_mmaction_types(cfg: Any) -> Any:
     if not isinstance(cfg, dict):
         return cfg
     cfg = {k: with_mmaction_types(v) for k, v in cfg.items()}
-    if str(cfg.get('type')).rsplit('.', 1)[-1] != 'LoRAViT':
+    if str(cfg.get('type')).rsplit('.', 1)[-1] not in ('LoRAViT', 'SmallViT'):
         return cfg
     for key in ('drop_blocks', 'lora', 'pretrained', 'init_cfg'):
         cfg.pop(key, None)

@@ -117,7 +117,7 @@ def test_dropped_blocks_own_no_keys_and_the_others_keep_theirs():
 
 
 @pytest.mark.parametrize('drop,word', [([3], 'does not exist'),
-                                       ([1, 1], 'dropped already'),
+                                       ([1, 1], 'removed already'),
                                        ([0, 1, 2], 'last one')])
 def test_bad_drop_blocks(drop, word):
     with pytest.raises(ValueError, match=word):
@@ -166,18 +166,3 @@ def test_lora_freezes_the_wrapped_weights_only():
     assert 'blocks.0.attn.qkv.base_layer.weight' in frozen
     assert 'blocks.0.mlp.layers.1.weight' not in frozen
     assert not any('lora_' in n or '.norm' in n for n in frozen)
-
-
-@pytest.mark.parametrize('size,grid', [(16, 2), (24, 3)])
-def test_stem_gives_the_grid_of_the_projection(size, grid):
-    vit = LoRAViT(**SIZES, stem=dict(channels=[4, 4]))
-    vit.init_weights()
-    out = vit(clips(size))
-    assert out.shape == (2, SIZES['embed_dims'], 2, grid, grid)
-    out.mean().backward()
-    assert all(p.grad is not None for p in vit.patch_embed.parameters())
-
-
-def test_stem_that_does_not_fit_the_patch():
-    with pytest.raises(ValueError, match='patch_size=8.*patches of 32'):
-        LoRAViT(**SIZES, stem=dict(channels=[4, 4, 4, 4]))

@@ -9,6 +9,7 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(mean=[110.], std=[40.]),
     backbone=dict(
+        type='mmblockdrop.SmallViT',
         img_size=48,
         patch_size=16,
         in_channels=1,

@@ -4,6 +4,7 @@ _base_ = './actionformer_vit-w96-d8_36e_grid-words.py'
 model = dict(
     clip_frames=16,
     backbone=dict(
+        type='mmblockdrop.SmallViT',
         num_frames=16,
         drop_path_rate=0.,
         stem=dict(channels=[8, 24, 48]),
