@@ -159,7 +159,7 @@ def read_actions(database: Dict[str, Any]) -> Tuple[np.ndarray, List[str]]:
         Seconds [N] of the actions whose segment can be meant, and all labels
         in alphabetical order.
     """
-    from mmblockdrop.data.actions import ActionReader
+    from mmblockdrop.data.annotations import ActionReader
     lengths, labels = [], set()
     for entry in database.values():
         for action in entry['annotations']:

@@ -1,11 +1,11 @@
 """Video and annotations to packed samples."""
 from mmblockdrop.utils.video import UnreadableVideoError
 
-from .augmentation import RandAugmentClip, RandomSquareCrop, SquareCrop
+from .augmentation import (JitterContrast, RandAugmentClip, RandomSquareCrop,
+                           SquareCrop, ToGray)
 from .cache import CachedFrames
 from .dataset import UntrimmedVideoDataset
 from .loading import LoadFeatures, OpenVideo
-from .pixels import JitterContrast, ToGray
 from .transforms import PackTADInputs, SampleWindow
 
 __all__ = [

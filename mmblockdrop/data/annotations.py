@@ -1,4 +1,4 @@
-"""ActivityNet-style JSON, read and checked.
+"""ActivityNet-style annotations: read, checked, and chosen from.
 
 The format is ``{"database": {name: {"subset", "duration", "frame", "fps",
 "annotations": [{"segment": [start, end], "label"}]}}}`` with times in
@@ -8,26 +8,39 @@ itself can tell.
 import logging
 import math
 import os.path as osp
+import random
 from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence,
                     Tuple, Union)
 
 from mmblockdrop.utils.io import read_json, read_lines
-from mmblockdrop.utils.messages import did_you_mean
+from mmblockdrop.utils.messages import did_you_mean, listed, require_choice
 
+import numpy as np
 from mmengine.logging import print_log
+
+BAD_SEGMENTS = ('error', 'drop')
 
 
 def warn(message: str) -> None:
+    """Log a warning."""
     print_log(message, logger='current', level=logging.WARNING)
 
 
-def load_database(ann_file: str) -> Dict[str, dict]:
-    """Read the videos of an annotation file.
+# Reading ---------------------------------------------------------------------
+
+
+def read_database(ann_file: str) -> Dict[str, Any]:
+    """Read the entries of an annotation file, whatever their form.
+
+    Args:
+        ann_file: ActivityNet-style JSON.
+
+    Returns:
+        Entry of each video by name.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not JSON, or has no ``database`` of videos, or
-            one of them has another form.
+        FileNotFoundError: There is no such file.
+        ValueError: It is not JSON or has no ``database``.
     """
     content = read_json(ann_file, 'ann_file')
     database = content.get('database') if isinstance(content, dict) else None
@@ -36,14 +49,33 @@ def load_database(ann_file: str) -> Dict[str, dict]:
             type(content).__name__]
         raise ValueError(
             f"ann_file={ann_file!r} has no 'database' mapping from video "
-            f'name to its annotation{did_you_mean("database", keys)}')
+            f'name to its annotation; found {listed(keys)}'
+            f'{did_you_mean("database", keys)}')
+    return database
+
+
+def load_database(ann_file: str) -> Dict[str, dict]:
+    """Read and check the videos of an annotation file.
+
+    Args:
+        ann_file: ActivityNet-style JSON.
+
+    Returns:
+        Entry of each video by name.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not JSON, or has no ``database`` of videos, or one
+            of them has another form.
+    """
+    database = read_database(ann_file)
     for name, video in database.items():
         _check_video(name, video, ann_file)
     return database
 
 
 def _check_video(name: str, video: Any, ann_file: str) -> None:
-    """Refuse an entry of another form, by name."""
+    """Reject an entry of another form, by name."""
     where = f'ann_file={ann_file!r}: video {name!r}'
     if not isinstance(video, dict):
         raise ValueError(f'{where} is {video!r:.60}, expected a mapping with '
@@ -83,7 +115,7 @@ def load_classes(classes: Union[str, Sequence[str], None], data_root: str,
         Names without repetition.
 
     Raises:
-        ValueError: If a name is repeated or there is none.
+        ValueError: A name is repeated or there is none.
     """
     if classes is None:
         labels = {action['label'] for video in database.values()
@@ -106,15 +138,15 @@ def read_names(file_name: str, data_root: str, key: str) -> List[str]:
         file_name: Text file with one name in a line, or JSON file with a list
             of names or a mapping from name to number.
         data_root: Folder of a relative file name.
-        key: The config key that gave it, for the message.
+        key: The config key that gave it, for errors.
 
     Returns:
         Names in the order of the file, or of the numbers.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no text, not JSON although it is called so, or
-            has another form.
+        FileNotFoundError: There is no such file.
+        ValueError: It is not text, or ``.json`` that is not JSON, or has
+            another form.
     """
     path = osp.join(data_root, file_name)
     if not path.endswith('.json'):
@@ -135,7 +167,7 @@ def read_timing(where: str, entry: Mapping[str, Any], fps: Optional[float],
     """Length and rate of a video.
 
     Args:
-        where: The video, for messages.
+        where: The video, for errors.
         entry: Its annotation, with ``duration`` (seconds), ``frame`` and
             ``fps`` or some of them.
         fps: Rate that overrides the annotation's.
@@ -146,7 +178,7 @@ def read_timing(where: str, entry: Mapping[str, Any], fps: Optional[float],
         Seconds, frames per second, and frames.
 
     Raises:
-        ValueError: If one of them is not positive.
+        ValueError: One of them is not positive.
     """
     duration, frames = entry.get('duration'), entry.get('frame')
     if fps:
@@ -166,3 +198,243 @@ def read_timing(where: str, entry: Mapping[str, Any], fps: Optional[float],
         raise ValueError(f'{where} has duration={duration}, fps={fps}, '
                          f'frame={frames}; all must be positive')
     return float(duration), float(fps), int(frames)
+
+
+# Which videos ----------------------------------------------------------------
+
+
+def choose_videos(database: Mapping[str, dict], subset: Any,
+                  block_list: Union[str, Sequence[str]], data_root: str,
+                  split: Optional[Mapping[str, Any]], sample_ratio: float,
+                  seed: int) -> List[str]:
+    """Names of the videos of a data set, in the order of the annotations.
+
+    Args:
+        database: Videos of the subset, see :func:`select_subset`.
+        subset: Name of the subset, for errors.
+        block_list: Videos to leave out: names, or a file of names.
+        data_root: Folder of a relative file name.
+        split: Arguments of :func:`split_names`.
+        sample_ratio: Share of the videos to take.
+        seed: Seed of that share.
+
+    Returns:
+        At least one name.
+
+    Raises:
+        FileNotFoundError: There is no such file of names.
+        ValueError: No video remains, or a part is not known.
+    """
+    names = _without_blocked(database, subset, block_list, data_root)
+    if split is not None:
+        names = split_names(names, **split)
+    if sample_ratio != 1:
+        chosen = sample_indices(len(names), sample_ratio, seed)
+        names = [names[index] for index in sorted(chosen)]
+    return names
+
+
+def select_subset(database: Mapping[str, dict],
+                  subset: Union[str, Sequence[str], None],
+                  ann_file: str) -> Dict[str, dict]:
+    """Videos of some subsets.
+
+    Args:
+        database: Entry of each video by name.
+        subset: Exact names of the subsets; None takes all.
+        ann_file: For errors.
+
+    Returns:
+        Entries of their videos, in order.
+
+    Raises:
+        ValueError: A subset has no video; names the nearest that has.
+    """
+    if subset is None:
+        return dict(database)
+    wanted = [subset] if isinstance(subset, str) else list(subset)
+    present = sorted({str(video.get('subset')) for video in database.values()})
+    for name in wanted:
+        if name not in present:
+            raise ValueError(
+                f'subset={name!r} has no video in {ann_file!r}; expected '
+                f'{listed(present)}{did_you_mean(name, present)}')
+    return {name: video for name, video in database.items()
+            if video.get('subset') in wanted}
+
+
+def _without_blocked(database: Mapping[str, dict], subset: Any,
+                     blocked: Union[str, Sequence[str]],
+                     data_root: str) -> List[str]:
+    """Names of the videos that are not in ``block_list``."""
+    block_list = blocked
+    if isinstance(blocked, str):
+        blocked = read_names(blocked, data_root, 'block_list')
+    names = [name for name in database if name not in set(blocked)]
+    if len(names) < len(database):
+        print_log(
+            f'block_list leaves out {len(database) - len(names)} of '
+            f'{len(database)} videos',
+            logger='current')
+    if not names:
+        raise ValueError(f'block_list={block_list!r} names all '
+                         f'{len(database)} videos of subset={subset!r}')
+    return names
+
+
+def split_names(names: Sequence[str], part: str, ratio: float = 0.15,
+                seed: int = 0) -> List[str]:
+    """One part of a fixed split of videos in two.
+
+    Args:
+        names: All videos.
+        part: ``train`` or ``val``. The two share no video.
+        ratio: Share of ``val``, at least one video.
+        seed: Seed of the split. Only it and the set of names matter.
+
+    Returns:
+        The part, in the order of ``names``.
+
+    Raises:
+        ValueError: Another part, or a ratio that leaves a part empty.
+    """
+    require_choice("split['part']", part, ('train', 'val'))
+    if not 0 < ratio < 1 or len(names) < 2:
+        raise ValueError(
+            f"split['ratio']={ratio} of {len(names)} videos: expected a ratio "
+            'between 0 and 1, of two videos at least')
+    order = sorted(names)
+    random.Random(seed).shuffle(order)
+    count = min(len(order) - 1, max(1, round(ratio * len(order))))
+    held_out = set(order[:count])
+    return [name for name in names if (name in held_out) == (part == 'val')]
+
+
+def sample_indices(length: int, ratio: float, seed: int = 42) -> List[int]:
+    """Indices of a random part of a data set, always the same for a seed.
+
+    Args:
+        length: Size of the data set.
+        ratio: Share to keep, in (0, 1].
+        seed: Seed of Python's generator.
+
+    Returns:
+        ``int(length * ratio)`` indices, at least one, in the order in which
+        they were drawn.
+
+    Raises:
+        ValueError: The ratio is not in (0, 1].
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f'sample_ratio={ratio}: expected it in (0, 1]')
+    count = min(length, max(1, int(length * ratio)))
+    return random.Random(seed).sample(list(range(length)), count)
+
+
+# Actions ---------------------------------------------------------------------
+
+
+class ActionReader:
+    """Checked actions of one video after another, with a count of defects.
+
+    Args:
+        classes: Names in the order of their labels.
+        drop_labels: Labels to leave out. Any other label that is not a class
+            is an error.
+        bad_segments: ``error`` or ``drop``, for segments that are reversed,
+            not numbers, or wholly outside the video.
+        ann_file: For messages.
+    """
+
+    def __init__(self, classes: Sequence[str], drop_labels: Sequence[str],
+                 bad_segments: str, ann_file: str) -> None:
+        require_choice('bad_segments', bad_segments, BAD_SEGMENTS)
+        self.index = {name: label for label, name in enumerate(classes)}
+        self.drop_labels = set(drop_labels)
+        self.bad_segments = bad_segments
+        self.ann_file = ann_file
+        self.counts: Dict[str, int] = {}
+        self.first: Dict[str, str] = {}
+
+    def read(self, name: str, annotations: Sequence[Mapping[str, Any]],
+             duration: float) -> Tuple[np.ndarray, np.ndarray]:
+        """Actions of a video.
+
+        Args:
+            name: The video.
+            annotations: ``segment`` and ``label`` each.
+            duration: Seconds.
+
+        Returns:
+            Segments float64 [N, 2] in seconds as they are written, and labels
+            int64 [N].
+
+        Raises:
+            ValueError: For an unknown label, or, unless ``bad_segments`` is
+                ``drop``, a segment that cannot be meant.
+        """
+        segments, labels = [], []
+        for action in annotations:
+            where = f'video {name!r} of {self.ann_file!r}: {dict(action)}'
+            label = action.get('label')
+            if label in self.drop_labels:
+                continue
+            if label not in self.index:
+                raise ValueError(
+                    f'{where} has a label that is neither in classes nor in '
+                    f'drop_labels{did_you_mean(label, self.index)}')
+            defect = self.defect(action.get('segment'), duration)
+            if defect and not self._tolerate(defect, where, duration):
+                continue
+            segments.append([float(time) for time in action['segment']])
+            labels.append(self.index[label])
+        return (np.array(segments, dtype=np.float64).reshape(-1, 2),
+                np.array(labels, dtype=np.int64))
+
+    @staticmethod
+    def defect(segment: Any, duration: float) -> Optional[str]:
+        """What is wrong with a segment.
+
+        Args:
+            segment: What the annotation says.
+            duration: Seconds of the video.
+
+        Returns:
+            Words that follow 'the segment'.
+        """
+        try:
+            start, end = (float(time) for time in segment)
+        except (TypeError, ValueError):
+            return 'is not two numbers'
+        if not (math.isfinite(start) and math.isfinite(end)):
+            return 'is not finite'
+        if end < start:
+            return 'is reversed'
+        if end == start:
+            return 'has zero length'
+        if start >= duration or end <= 0:
+            return 'is outside the video'
+        if end > duration or start < 0:
+            return 'reaches beyond the video'
+        return None
+
+    def _tolerate(self, defect: str, where: str, duration: float) -> bool:
+        """Count a defect; whether the action is kept all the same."""
+        beyond = defect == 'reaches beyond the video'
+        if self.bad_segments == 'error' and not beyond and (
+                defect != 'has zero length'):
+            raise ValueError(
+                f'{where}: the segment {defect} (of {duration:.2f} s). '
+                "Correct it, or leave such out with bad_segments='drop'")
+        self.counts[defect] = self.counts.get(defect, 0) + 1
+        self.first.setdefault(defect, where)
+        return beyond
+
+    def report(self) -> None:
+        """Warn once of what was tolerated, with its number."""
+        for defect, count in self.counts.items():
+            done = ('are cut at its ends when shown'
+                    if defect == 'reaches beyond the video' else
+                    'are left out')
+            warn(f'{count} actions whose segment {defect} {done}; the first: '
+                 f'{self.first[defect]}')

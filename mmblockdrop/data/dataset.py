@@ -1,5 +1,8 @@
 """Windows over untrimmed videos."""
-from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
+import contextlib
+import random
+from typing import (Any, Iterator, List, Mapping, Optional, Sequence, Tuple,
+                    Union)
 
 from mmblockdrop.registry import DATASETS, replaced_by
 from mmblockdrop.utils.messages import require_choice, require_folder
@@ -7,16 +10,58 @@ from mmblockdrop.utils.video import (VIDEO_SUFFIXES, UnreadableVideoError,
                                      Video, read_errors)
 
 import numpy as np
+import torch
 from mmengine.dataset import BaseDataset
 
-from .actions import ActionReader
-from .annotations import load_classes, load_database
-from .broken import BrokenVideos
-from .draws import EpochDraws
-from .records import VideoRecords
-from .selection import KEYS, choose_videos, select_subset
-from .sources import FEATURE_SUFFIXES, VideoSources
-from .windows import MODES, sliding_windows, window_actions, window_samples
+from .annotations import (ActionReader, choose_videos, load_classes,
+                          load_database, select_subset)
+from .records import FEATURE_SUFFIXES, BrokenVideos, VideoRecords, VideoSources
+from .windows import MODES, sliding_windows, window_actions
+
+#: What the mappings among the arguments of a data set may hold.
+KEYS = dict(
+    filter_cfg=('filter_empty', 'min_action_share'),
+    split=('part', 'ratio', 'seed'),
+    data_prefix=('video', 'feature'))
+
+
+class EpochDraws:
+    """Ties the draws of a sample to (seed, epoch, index).
+
+    The epoch lies in shared memory and so reaches workers that run already.
+
+    Args:
+        seed: Seed of all epochs.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._epoch = torch.full((1, ), -1, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch; before the first, draws are left as they are."""
+        self._epoch.fill_(epoch)
+
+    @contextlib.contextmanager
+    def of(self, index: int) -> Iterator[None]:
+        """Draws of ``random`` and ``numpy`` of a sample, then as before.
+
+        Args:
+            index: The sample.
+        """
+        epoch = int(self._epoch)
+        if epoch < 0:
+            yield
+            return
+        states = random.getstate(), np.random.get_state()
+        seed = ((self.seed * 1000003 + epoch) * 1000003 + index) % 2**32
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 @DATASETS.register_module()
@@ -24,10 +69,11 @@ from .windows import MODES, sliding_windows, window_actions, window_samples
 class UntrimmedVideoDataset(BaseDataset):
     """Windows over untrimmed videos, or over features of them.
 
-    A sample is a window of ``window_size`` steps of ``snippet_stride`` frames
-    each, of which ``frames_per_step`` are decoded. The dataset says where the
-    windows are and which actions the video has; the pipeline opens the video,
-    cuts the window (``SampleWindow``) and packs it (``PackTADInputs``).
+    A sample is a window of ``window_size`` grid steps of ``snippet_stride``
+    frames each, of which ``frames_per_step`` are decoded. The dataset says
+    where the windows are and which actions the video has; the pipeline opens
+    the video, cuts the window (``SampleWindow``) and packs it
+    (``PackTADInputs``).
 
     An unreadable video is counted with a warning. In training another sample
     is drawn instead; in test mode its windows are black and have
@@ -40,14 +86,14 @@ class UntrimmedVideoDataset(BaseDataset):
         classes: Names, or a file of names (text or JSON) relative to
             ``data_root``. None takes the labels of ``ann_file`` in
             alphabetical order.
-        window_size: Steps of a window.
-        snippet_stride: Frames per step.
-        frames_per_step: Frames decoded per step, a divisor of
+        window_size: Grid steps of a window.
+        snippet_stride: Frames per grid step.
+        frames_per_step: Frames decoded per grid step, a divisor of
             ``snippet_stride`` (``scale_factor`` of the published code).
         windows: ``random``: one window per video, drawn around an action.
             ``sliding``: windows that overlap. ``resize``: the whole video on
-            ``window_size`` steps. Defaults to ``sliding`` in test mode, else
-            ``random``.
+            ``window_size`` grid steps. Defaults to ``sliding`` in test mode,
+            else ``random``.
         overlap_ratio: Overlap of sliding windows.
         action_thresh: Share of an action that must lie in a window to be its
             ground truth.
@@ -69,7 +115,7 @@ class UntrimmedVideoDataset(BaseDataset):
             another rate than the video.
         offset_frames: Frame of the first feature.
         data_root: Folder of relative paths.
-        data_prefix: ``dict(video=folder)`` or ``dict(feature= folder)``, or
+        data_prefix: ``dict(video=folder)`` or ``dict(feature=folder)``, or
             ``dict()`` for annotations alone.
         filename_tmpl: File name of a video, suffix apart.
         suffixes: File suffixes to look for.
@@ -175,6 +221,7 @@ class UntrimmedVideoDataset(BaseDataset):
             self.full_init()
 
     def _load_classes(self, classes: Union[str, Sequence[str], None]) -> None:
+        """Read the names of the classes, or take those of the annotations."""
         if classes is None:
             classes = self._metainfo.get('classes')
         database = {} if classes is not None else load_database(self.ann_file)
@@ -190,10 +237,10 @@ class UntrimmedVideoDataset(BaseDataset):
         """Samples of the chosen videos, in the order of the annotation file.
 
         Raises:
-            FileNotFoundError: For a path that does not exist.
-            ValueError: For an unknown subset or label, a wrong segment, or
-                if no sample is left.
-            RuntimeError: If too many videos have no file.
+            FileNotFoundError: A path does not exist.
+            ValueError: A subset or label is unknown, a segment is wrong, or
+                no sample remains.
+            RuntimeError: Too many videos have no file.
         """
         database = select_subset(
             load_database(self.ann_file), self.subset, self.ann_file)
@@ -214,18 +261,33 @@ class UntrimmedVideoDataset(BaseDataset):
         skip_empty = rules.get('filter_empty', not self.test_mode)
         samples: List[dict] = []
         for record in records:
-            samples += window_samples(record, self.geometry,
-                                      self.overlap_ratio,
-                                      self.windows_per_video, skip_empty,
-                                      self.sliding_windows,
-                                      self.window_actions)
+            if len(record['action_frames']) or not skip_empty:
+                samples += self._windows(record, skip_empty)
         reader.report()
         if not samples:
             raise ValueError(
-                f'no sample is left of the {len(names)} videos of '
+                f'no sample remains of the {len(names)} videos of '
                 f'subset={self.subset!r} in {self.ann_file!r}: none has an '
                 f'action of classes={self._label_names} that a window of '
                 f'window_size={self.geometry["window_size"]} holds')
+        return samples
+
+    def _windows(self, record: dict, skip_empty: bool) -> List[dict]:
+        """Samples of one video; windows without action if not skipped."""
+        if self.geometry['windows'] == 'random':
+            return [record] * self.windows_per_video
+        if self.geometry['windows'] == 'resize':
+            return [record]
+        stride = self.geometry['snippet_stride']
+        samples = []
+        for start, steps in self.sliding_windows(
+                -(-record['total_frames'] // stride),
+                self.geometry['window_size'], self.overlap_ratio):
+            meta = dict(self.geometry, window_start_frame=start * stride)
+            kept, _ = self.window_actions(record['action_frames'], meta, steps)
+            if len(kept) or not skip_empty:
+                samples.append(
+                    dict(record, window_start_step=start, window_steps=steps))
         return samples
 
     def action_frames(self, segments: np.ndarray, duration: float, fps: float,
@@ -252,6 +314,9 @@ class UntrimmedVideoDataset(BaseDataset):
         depend on the order of access, the number of workers or an earlier
         interruption. It reaches workers that run already. Without it they
         follow the generators of Python and numpy in each worker.
+
+        Args:
+            epoch: Number of the epoch.
         """
         self._draws.set_epoch(epoch)
 
@@ -276,7 +341,7 @@ class UntrimmedVideoDataset(BaseDataset):
             The packed sample, or None for an unreadable training video.
 
         Raises:
-            RuntimeError: If too many videos are unreadable.
+            RuntimeError: Too many videos are unreadable.
         """
         if self.test_mode:
             return self._prepare(idx)
@@ -284,6 +349,7 @@ class UntrimmedVideoDataset(BaseDataset):
             return self._prepare(idx)
 
     def _prepare(self, idx: int) -> Any:
+        """Run the pipeline; unreadable videos are counted."""
         info = self.get_data_info(idx)
         if not info['broken']:
             try:

@@ -1,16 +1,167 @@
-"""Annotations of a video to what all its windows share."""
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+"""Videos of a data set: their files, and what all their windows share."""
+import os
+import os.path as osp
+from typing import (Any, Callable, Iterator, List, Mapping, Optional, Sequence,
+                    Tuple)
+
+from mmblockdrop.utils.messages import did_you_mean, require_folder
+from mmblockdrop.utils.video import (UnreadableVideoError, decoding_reason,
+                                     find_media, probe_video)
 
 import numpy as np
+import torch
 from mmengine.utils import track_iter_progress
 
-from .actions import ActionReader
-from .annotations import read_timing
-from .sources import VideoSources
+from .annotations import ActionReader, read_timing, warn
 from .windows import unique_actions
 
+FEATURE_SUFFIXES = ('.npy', )
 #: ``(segments in seconds, duration, fps, total frames)`` to frames.
 ToFrames = Callable[[np.ndarray, float, float, int], np.ndarray]
+
+
+class BrokenVideos:
+    """Which videos of a data set are unreadable, shared by its workers.
+
+    Args:
+        names: All videos.
+        max_share: Share of them that may be unreadable.
+        test_mode: Whether unreadable videos are shown black, not skipped; for
+            the warning.
+    """
+
+    def __init__(self, names: Sequence[str], max_share: float,
+                 test_mode: bool) -> None:
+        self.names = names
+        self.max_share = max_share
+        self.test_mode = test_mode
+        self.flags = torch.zeros(len(names), dtype=torch.uint8)
+        self.flags.share_memory_()
+
+    def __len__(self) -> int:
+        """Number of unreadable videos so far."""
+        return int(self.flags.sum())
+
+    def __getitem__(self, index: int) -> bool:
+        return bool(self.flags[index])
+
+    def note(self, index: int, error: Exception) -> None:
+        """Count a video that failed to open or to decode.
+
+        Args:
+            index: Its place in ``names``.
+            error: What the pipeline raised.
+
+        Raises:
+            RuntimeError: More than ``max_share`` are unreadable.
+        """
+        self.flags[index] = 1
+        reason = decoding_reason(error)
+        if isinstance(error, UnreadableVideoError):
+            reason = str(error)
+        self._check(f'video {self.names[index]!r}: {reason}')
+
+    def note_missing(self, indices: Sequence[int], message: str) -> None:
+        """Count videos without a file.
+
+        Args:
+            indices: Their places in ``names``.
+            message: What they lack.
+
+        Raises:
+            RuntimeError: More than ``max_share`` are unreadable.
+        """
+        self.flags[list(indices)] = 1
+        self._check(f'{len(indices)} of {len(self.names)} videos {message}')
+
+    def _check(self, message: str) -> None:
+        """Warn, or stop the run."""
+        count, total = len(self), len(self.names)
+        message += (f'. Unreadable so far: {count} of {total} videos '
+                    f'(max_broken_share={self.max_share})')
+        if count > self.max_share * total:
+            raise RuntimeError(message)
+        shown = ('shown black, their actions count as missed'
+                 if self.test_mode else 'skipped')
+        warn(f'{message}; they are {shown}')
+
+
+class VideoSources:
+    """Finds the files of videos, and reads their timing where asked.
+
+    Args:
+        names: The videos.
+        data_prefix: ``dict(video=folder)`` or ``dict(feature=folder)``, or
+            ``dict()`` for none.
+        filename_tmpl: File name of a video, suffix apart.
+        suffixes: Accepted suffixes, best first.
+        broken: Counts videos without a readable file.
+        ann_file: For errors.
+
+    Attributes:
+        paths: File of each video, found or not; empty without a folder.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        RuntimeError: Too many videos have no file.
+    """
+
+    def __init__(self, names: Sequence[str], data_prefix: Mapping[str, str],
+                 filename_tmpl: str, suffixes: Sequence[str],
+                 broken: BrokenVideos, ann_file: str) -> None:
+        self.names = names
+        self.data_prefix = data_prefix
+        self.broken = broken
+        self.ann_file = ann_file
+        self.paths = self._find(filename_tmpl, suffixes)
+
+    def _find(self, filename_tmpl: str, suffixes: Sequence[str]) -> List[str]:
+        """File of each video, or the name that it should have."""
+        if not self.data_prefix:
+            return [''] * len(self.names)
+        (key, folder), = self.data_prefix.items()
+        require_folder(folder, f"data_prefix['{key}']")
+        stems = [filename_tmpl.format(name) for name in self.names]
+        found = [find_media(folder, stem, suffixes) for stem in stems]
+        files = [path or osp.join(folder, stem + suffixes[0])
+                 for path, stem in zip(found, stems)]
+        missing = [index for index, path in enumerate(found) if path is None]
+        if missing:
+            first = files[missing[0]]
+            hint = did_you_mean(osp.basename(first), os.listdir(folder))
+            self.broken.note_missing(
+                missing, f'have no file with a suffix of {suffixes}; the '
+                f"first is {first!r} (data_prefix['{key}']={folder!r}, "
+                f'filename_tmpl={filename_tmpl!r}{hint})')
+        return files
+
+    def probe(self, index: int, entry: Mapping[str, Any]) -> Tuple[int, float]:
+        """Frames and rate of a video file, for what its annotation lacks.
+
+        Args:
+            index: Place of the video in ``names``.
+            entry: Its annotation.
+
+        Returns:
+            Frames, and frames per second.
+
+        Raises:
+            ValueError: There is no folder of videos.
+            RuntimeError: Too many videos are unreadable.
+        """
+        if 'video' not in self.data_prefix:
+            raise ValueError(
+                f"video {self.names[index]!r} of {self.ann_file!r} needs "
+                "'duration', and 'frame' or 'fps' (or the argument fps), as "
+                'there is no video file to read them from')
+        try:
+            return probe_video(self.paths[index])
+        except UnreadableVideoError as error:
+            # Black at any rate, and long enough for what it should show.
+            self.broken.note(index, error)
+            ends = [action['segment'][1] for action in
+                    entry.get('annotations', ())]
+            return round(25 * entry.get('duration', max(ends, default=1))), 25.
 
 
 class VideoRecords:
@@ -43,8 +194,8 @@ class VideoRecords:
         """Yield the record of every video, in order.
 
         Raises:
-            ValueError: For a wrong timing, label or segment.
-            RuntimeError: If too many videos are unreadable.
+            ValueError: A timing, label or segment is wrong.
+            RuntimeError: Too many videos are unreadable.
         """
         for index, name in enumerate(self._progress(self.sources.names)):
             yield self._record(index, name, self.database[name])
@@ -59,6 +210,7 @@ class VideoRecords:
 
     def _record(self, index: int, name: str,
                 entry: Mapping[str, Any]) -> dict:
+        """Record of one video."""
         duration, fps, frames = read_timing(
             f'video {name!r} of {self.sources.ann_file!r}', entry, self.fps,
             lambda: self.sources.probe(index, entry))

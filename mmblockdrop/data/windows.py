@@ -3,18 +3,15 @@
 Pure rules on numbers: no files, no frames.
 """
 import random
-from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from mmblockdrop.structures.time_grid import frames_to_steps
 
 import numpy as np
 
 MODES = ('random', 'sliding', 'resize')
-#: ``(steps of the video, window_size, overlap_ratio)`` to windows.
-Slide = Callable[[int, int, float], List[Tuple[int, int]]]
-#: ``(action_frames, meta, steps)`` to segments and the mask of those kept.
-ActionsIn = Callable[[np.ndarray, Mapping[str, Any], float],
-                     Tuple[np.ndarray, np.ndarray]]
+#: Starts of a random window that are tried until it shows an action.
+MAX_DRAWS = 200
 
 
 def sliding_windows(num_steps: int,
@@ -23,16 +20,16 @@ def sliding_windows(num_steps: int,
     """Windows that slide over a video: all steps covered, none repeated.
 
     Args:
-        num_steps: Steps of the video.
-        window_size: Steps of a window.
+        num_steps: Grid steps of the video.
+        window_size: Grid steps of a window.
         overlap_ratio: Share of a window that the next one repeats.
 
     Returns:
-        First step and number of steps of each window. A video shorter than a
-        window has one, as long as the video.
+        First grid step and number of steps of each window. A video shorter
+        than a window has one, as long as the video.
 
     Raises:
-        ValueError: If the windows would not advance.
+        ValueError: The windows would not advance.
     """
     stride = window_stride(window_size, overlap_ratio)
     last = max(0, num_steps - window_size)
@@ -41,23 +38,23 @@ def sliding_windows(num_steps: int,
 
 
 def window_stride(window_size: int, overlap_ratio: float) -> int:
-    """Steps between the starts of sliding windows.
+    """Grid steps between the starts of sliding windows.
 
     Args:
-        window_size: Steps of a window.
+        window_size: Grid steps of a window.
         overlap_ratio: Share of a window that the next one repeats.
 
     Returns:
         The stride, at least one step.
 
     Raises:
-        ValueError: If it is less than one step.
+        ValueError: It is less than one step.
     """
     stride = int(window_size * (1 - overlap_ratio))
     if not 0 <= overlap_ratio < 1 or stride < 1:
         raise ValueError(
-            f'overlap_ratio={overlap_ratio} leaves windows of {window_size} '
-            'steps where they are; it must be in [0, 1) and leave a stride '
+            f'overlap_ratio={overlap_ratio}: windows of {window_size} grid '
+            'steps would not advance; expected it in [0, 1), with a stride '
             'of one step at least')
     return stride
 
@@ -67,6 +64,8 @@ def inside_share(segments: np.ndarray, low: float, high: float) -> np.ndarray:
 
     Args:
         segments: [N, 2], in the unit of ``low`` and ``high``.
+        low: Begin of the range.
+        high: End of the range.
 
     Returns:
         [N], from 0 to 1.
@@ -84,6 +83,8 @@ def cut_segments(segments: np.ndarray,
 
     Args:
         segments: [N, 2], in the unit of ``low`` and ``high``.
+        low: Begin of the range.
+        high: End of the range.
         min_share: Share that must lie inside.
 
     Returns:
@@ -98,15 +99,15 @@ def random_window(num_frames: int,
                   length: int,
                   segments: np.ndarray,
                   min_share: float = 0.75,
-                  crop_ratio: Optional[Sequence[float]] = (0.9, 1.0),
-                  rng: Optional[random.Random] = None,
-                  max_trials: int = 200) -> Tuple[int, int]:
+                  crop_ratio: Optional[Sequence[float]] = (0.9, 1.0)
+                  ) -> Tuple[int, int]:
     """A random part of a video that shows an action.
 
     If the video is not longer than the window, its length is drawn from
     ``crop_ratio`` times the video first. Then starts are drawn until one
-    action has ``min_share`` inside; after ``max_trials`` draws the last one
-    is used.
+    action has ``min_share`` inside; after 200 draws the last one is used.
+    Draws follow Python's global generator, which the workers of a data
+    loader seed.
 
     Args:
         num_frames: Frames of the video on the sampled grid.
@@ -114,24 +115,20 @@ def random_window(num_frames: int,
         segments: Actions [N, 2], same grid.
         min_share: Share of an action that must lie inside.
         crop_ratio: None keeps a short video whole.
-        rng: Source of the draws. Defaults to Python's global one, which the
-            workers of a data loader seed.
-        max_trials: Draws of a start.
 
     Returns:
         First frame, and the one after the last.
     """
-    rng = rng or random
     if num_frames <= length:
         length = num_frames
         if crop_ratio is not None:
-            length = rng.randint(
+            length = random.randint(
                 max(round(crop_ratio[0] * num_frames), 1),
                 min(round(crop_ratio[1] * num_frames), num_frames))
         if length == num_frames:
             return 0, num_frames
-    for _ in range(max_trials if len(segments) else 1):
-        start = rng.randint(0, num_frames - length)
+    for _ in range(MAX_DRAWS if len(segments) else 1):
+        start = random.randint(0, num_frames - length)
         share = inside_share(segments, start, start + length)
         if (share >= min_share).any():
             break
@@ -155,24 +152,6 @@ def unique_actions(segments: np.ndarray,
     return segments[keep], labels[keep]
 
 
-def sample_indices(length: int, ratio: float, seed: int = 42) -> List[int]:
-    """Indices of a random part of a data set, the same for a seed.
-
-    Args:
-        length: Size of the data set.
-        ratio: Share to keep, in (0, 1].
-        seed: Seed of Python's generator.
-
-    Returns:
-        ``int(length * ratio)`` indices, at least one, in the order in which
-        they were drawn.
-    """
-    if not 0 < ratio <= 1:
-        raise ValueError(f'sample_ratio={ratio} must be in (0, 1]')
-    count = min(length, max(1, int(length * ratio)))
-    return random.Random(seed).sample(list(range(length)), count)
-
-
 def window_actions(action_frames: np.ndarray,
                    meta: Mapping[str, Any],
                    steps: float) -> Tuple[np.ndarray, np.ndarray]:
@@ -182,53 +161,11 @@ def window_actions(action_frames: np.ndarray,
         action_frames: Actions of the video [N, 2], in frames.
         meta: ``window_start_frame``, ``snippet_stride``, ``offset_frames``
             and ``action_thresh``.
-        steps: Steps of the window that show the video.
+        steps: Grid steps of the window that show the video.
 
     Returns:
-        Segments [M, 2] in steps of the window, and the mask [N] of the actions
-        that were kept.
+        Segments [M, 2] in grid steps of the window, and the mask [N] of the
+        actions that were kept.
     """
     return cut_segments(
         frames_to_steps(action_frames, meta), 0, steps, meta['action_thresh'])
-
-
-def window_samples(
-        record: Mapping[str, Any],
-        geometry: Mapping[str, Any],
-        overlap_ratio: float,
-        windows_per_video: int,
-        skip_empty: bool,
-        slide: Slide = sliding_windows,
-        actions_in: ActionsIn = window_actions) -> List[Mapping[str, Any]]:
-    """Samples of one video.
-
-    Args:
-        record: The video, with ``total_frames`` and ``action_frames`` [N, 2].
-        geometry: ``windows`` (``random``, ``sliding`` or ``resize``),
-            ``window_size``, and what :func:`window_actions` reads.
-        overlap_ratio: Overlap of sliding windows.
-        windows_per_video: Random windows of a video.
-        skip_empty: Leave out videos and windows without action.
-        slide: Places sliding windows.
-        actions_in: Finds the actions of one.
-
-    Returns:
-        The record for every window; that of a sliding window with
-        ``window_start_step`` and ``window_steps``.
-    """
-    if skip_empty and not len(record['action_frames']):
-        return []
-    if geometry['windows'] == 'random':
-        return [record] * windows_per_video
-    if geometry['windows'] == 'resize':
-        return [record]
-    stride = geometry['snippet_stride']
-    samples = []
-    for start, steps in slide(-(-record['total_frames'] // stride),
-                              geometry['window_size'], overlap_ratio):
-        meta = dict(geometry, window_start_frame=start * stride)
-        kept, _ = actions_in(record['action_frames'], meta, steps)
-        if len(kept) or not skip_empty:
-            samples.append(
-                dict(record, window_start_step=start, window_steps=steps))
-    return samples

@@ -191,15 +191,24 @@ class Video(Frames):
         try:
             return function()
         except Exception as error:  # decord raises RuntimeError or DECORDError
-            raise UnreadableVideoError(
-                self.filename,
-                f'its frames cannot be decoded ({_reason(error)})') from error
+            raise UnreadableVideoError(self.filename,
+                                       decoding_reason(error)) from error
 
 
-def _reason(error: Exception) -> str:
-    """First line of the decoder's error, without where it was raised."""
+def decoding_reason(error: Exception) -> str:
+    """What is wrong with a file, from an error of the decoder or ours.
+
+    Args:
+        error: One of :func:`read_errors`.
+
+    Returns:
+        Text without the file's name or where it was raised.
+    """
+    if isinstance(error, UnreadableVideoError):
+        return error.reason
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rsplit('Check failed: ', 1)[-1]
+    reason = lines[0].rsplit('Check failed: ', 1)[-1]
+    return f'its frames cannot be decoded ({reason})'
 
 
 def probe_video(filename: PathLike) -> Tuple[int, float]:

@@ -88,7 +88,6 @@ def speed_rows(paths: Sequence[str],
         Lines of the table.
     """
     with tempfile.TemporaryDirectory() as folder:
-        small = re_encoded(paths, args, osp.join(folder, 'small'))
         work: Dict[str, Callable[[], int]] = {
             'mmaction2 alone, SampleFrames': partial(plain_windows, paths,
                                                      args)
@@ -99,9 +98,16 @@ def speed_rows(paths: Sequence[str],
                 for path in paths
             ])
         steps = pipelines(args, folder)['ours: OpenVideo, Resize']
-        work['ours: re-encoded by resize_videos.py'] = partial(
-            decode_all,
-            [one_video_dataset(path, args, steps, folder) for path in small])
+        try:
+            small = re_encoded(paths, args, osp.join(folder, 'small'))
+        except FileNotFoundError as error:
+            print(f'No row of re-encoded videos: {error}', file=sys.stderr)
+        else:
+            work['ours: re-encoded by resize_videos.py'] = partial(
+                decode_all, [
+                    one_video_dataset(path, args, steps, folder)
+                    for path in small
+                ])
         frames = {name: read() for name, read in work.items()}
         times = alternate(work, args.repeats, warmup=0)
     base = list(work)[0]

@@ -4,8 +4,7 @@ import json
 import os.path as osp
 from typing import Any, Dict, List, Sequence
 
-from mmblockdrop.data.prepare.transcode import (Recipe, default_encoder,
-                                                transcode)
+from mmblockdrop.data.prepare.transcode import Recipe, transcode
 from mmblockdrop.utils.video import Video
 
 from mmcv.transforms import Compose
@@ -134,8 +133,7 @@ def plain_windows(paths: Sequence[str], args: argparse.Namespace) -> int:
 def re_encoded(paths: Sequence[str], args: argparse.Namespace,
                folder: str) -> List[str]:
     """The videos at their final size with close key frames."""
-    recipe = Recipe(size=(args.pixels, args.pixels),
-                    encoder=default_encoder())
+    recipe = Recipe(size=(args.pixels, args.pixels))
     small = []
     for path in paths:
         stem = osp.splitext(osp.basename(path))[0]

@@ -111,7 +111,7 @@ def test_segment_of_no_length_is_left_out(build):
 
 
 def test_nothing_left(build):
-    with pytest.raises(ValueError, match='no sample is left of the 2 videos'):
+    with pytest.raises(ValueError, match='no sample remains of the 2 videos'):
         build(entries(2, annotations=[]))
 
 

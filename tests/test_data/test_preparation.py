@@ -2,13 +2,14 @@
 import json
 import os
 import stat
+import sys
 from pathlib import Path
 
-from mmblockdrop.data.prepare import transcode as transcoding
 from mmblockdrop.data.prepare.check import Found, check_entry
 from mmblockdrop.data.prepare.parallel import for_each
-from mmblockdrop.data.prepare.transcode import Recipe, target_size, transcode
-from mmblockdrop.utils.video import FrameArray, Video
+from mmblockdrop.data.prepare.transcode import (Recipe, find_ffmpeg,
+                                                target_size, transcode)
+from mmblockdrop.utils.video import Video
 
 import check_data
 import decord
@@ -217,70 +218,90 @@ def test_annotations_are_never_overwritten(root, capsys):
 
 # Re-encoding ---------------------------------------------------------------
 
+#: A stand-in for ffmpeg: the command line that we use, by OpenCV.
+STAND_IN = '''#!{python}
+import sys, cv2, numpy as np
+args = sys.argv[1:]
+source, filters = (args[args.index(k) + 1] for k in ('-i', '-vf'))
+open({said!r}, 'w').write(' '.join(args))
+fps, size = filters.split(',')
+fps, size = float(fps[4:]), [int(x) for x in size[6:].split(':')]
+reader = cv2.VideoCapture(source)
+total = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
+frames = [reader.read()[1] for _ in range(total)]
+count = round(len(frames) / reader.get(cv2.CAP_PROP_FPS) * fps)
+writer = cv2.VideoWriter(
+    args[-1], cv2.VideoWriter_fourcc(*'mp4v'), fps, size)
+for i in np.arange(count) * len(frames) // max(1, count):
+    writer.write(cv2.resize(frames[i], size))
+writer.release()
+'''
+
+
+@pytest.fixture
+def ffmpeg(tmp_path, monkeypatch):
+    """Give a program ffmpeg; returns the file that holds its arguments."""
+
+    def make(text=STAND_IN):
+        folder = tmp_path / 'bin'
+        folder.mkdir(exist_ok=True)
+        said, program = folder / 'said', folder / 'ffmpeg'
+        program.write_text(
+            text.format(python=sys.executable, said=str(said)))
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv('PATH', f'{folder}{os.pathsep}/usr/bin:/bin')
+        return said
+
+    return make
+
 
 def resize(source, target, *args):
-    return resize_videos.main([
-        str(source), str(target), '--encoder', 'opencv', '--workers', '1',
-        *args
-    ])
+    return resize_videos.main(
+        [str(source), str(target), '--workers', '1', *args])
 
 
-def test_frames_stay_and_key_frames_come_often(tmp_path):
+def test_frames_and_folders_stay(tmp_path, ffmpeg):
+    said = ffmpeg()
     source = tmp_path / 'in'
     (source / 'deep').mkdir(parents=True)
     write_video(source / 'deep' / 'a.mp4', 40, 10.)
     target = tmp_path / 'out'
-    assert resize(source, target, '--short-side', '0') == 0
-    new = target / 'deep' / 'a.mp4'
-    assert numbers(new) == list(range(40))
-    reader = decord.VideoReader(str(new))
-    assert reader.get_avg_fps() == pytest.approx(10)
-    keys = [*reader.get_key_indices(), 40]
-    assert keys[0] == 0 and max(np.diff(keys)) <= 12
-    assert resize(source, tmp_path / 'more', '--gop', '4') == 2
+    assert resize(source, target, '--short-side', '0', '--gop', '8') == 0
+    assert numbers(target / 'deep' / 'a.mp4') == list(range(40))
+    words = said.read_text()
+    assert '-g 8 -keyint_min 8' in words and '-an' in words
+    assert 'fps=10.000000,scale=32:32' in words and 'libx264' in words
+    assert '-crf 20' in words
 
 
-def test_size_and_rate(tmp_path):
+@pytest.mark.parametrize('size, recipe, expected', [
+    ((320, 180), Recipe(160), (284, 160)),
+    ((320, 180), Recipe(None), (320, 180)),
+    ((90, 61), Recipe(160), (90, 60)),
+    ((320, 180), Recipe(size=(171, 128)), (172, 128)),
+    ((320, 180), Recipe(20), (36, 20)),
+])
+def test_size_of_the_copy(size, recipe, expected):
+    assert target_size(*size, recipe) == expected
+
+
+def test_size_and_rate(tmp_path, ffmpeg):
+    ffmpeg()
     write_video(tmp_path / 'a.mp4', 24, 10.)
-    recipe = Recipe(size=(64, 48), fps=5., encoder='opencv')
+    recipe = Recipe(size=(64, 48), fps=5.)
     new = tmp_path / 'out' / 'b.mp4'
     assert transcode(str(tmp_path / 'a.mp4'), str(new), recipe) == 12
     assert Video(new)[0].shape == (48, 64, 3)
-    shown = numbers(new)
-    assert [n // 2 for n in shown] == list(range(12))
-    assert target_size(320, 180, Recipe(160)) == (284, 160)
-    assert target_size(320, 180, Recipe(None)) == (320, 180)
-    assert target_size(90, 61, Recipe(160)) == (90, 60)
-    assert target_size(320, 180, Recipe(size=(171, 128))) == (172, 128)
-    assert target_size(320, 180, Recipe(20)) == (36, 20)
-    with pytest.raises(RuntimeError, match='narrower than 64'):
+    assert [n // 2 for n in numbers(new)] == list(range(12))
+    with pytest.raises(RuntimeError, match='16 x 16'):
         transcode(str(tmp_path / 'a.mp4'), str(new),
                   recipe._replace(size=(16, 16)))
+    with pytest.raises(ValueError, match='gop=0'):
+        transcode(str(tmp_path / 'a.mp4'), str(new), recipe._replace(gop=0))
 
 
-class Uneven(FrameArray):
-    """Twenty frames in two seconds, the first ten in half a second."""
-
-    def times(self):
-        return np.r_[np.arange(10) / 20, 0.5 + np.arange(10) * 0.15]
-
-
-def test_times_stay_right_where_the_rate_varies(tmp_path, monkeypatch):
-    write_video(tmp_path / 'a.mp4', 20, 10.)
-    frames = all_frames(tmp_path / 'a.mp4')
-    new = tmp_path / 'b.mp4'
-    monkeypatch.setattr(
-        transcoding, 'Video', lambda path: Uneven(frames, 10.)
-        if path.endswith('a.mp4') else Video(path))
-    transcode(str(tmp_path / 'a.mp4'), str(new),
-              Recipe(short_side=None, encoder='opencv'))
-    assert numbers(new) == [
-        1, 3, 5, 7, 9, 10, 11, 11, 12, 13, 13, 14, 15, 15, 16, 17, 17, 18, 19,
-        19
-    ]
-
-
-def test_an_interrupted_call_is_continued(tmp_path, capsys):
+def test_an_interrupted_call_is_continued(tmp_path, capsys, ffmpeg):
+    ffmpeg()
     source, target = tmp_path / 'in', tmp_path / 'out'
     source.mkdir()
     for name in 'abc':
@@ -295,7 +316,7 @@ def test_an_interrupted_call_is_continued(tmp_path, capsys):
     (target / 'c.mp4.0.part.mp4').write_bytes(b'half')
     write_video(source / 'b.mp4', 12, 10.)
     assert resize(source, target) == 0
-    assert '1 are finished; opencv writes 2' in capsys.readouterr().out
+    assert '1 are finished; ffmpeg writes 2' in capsys.readouterr().out
     assert os.stat(target / 'a.mp4').st_mtime_ns == made
     assert sorted(p.name for p in target.iterdir()) == [
         'a.mp4', 'b.mp4', 'c.mp4', 'recipe.json'
@@ -303,42 +324,55 @@ def test_an_interrupted_call_is_continued(tmp_path, capsys):
     assert resize(source, target, '--gop', '99') == 2
     assert 'gop=16, now 99' in capsys.readouterr().err
     assert resize(source, source / 'small') == 2
+    assert resize(source, tmp_path / 'more', '--gop', '0') == 2
+    assert '--gop=0' in capsys.readouterr().err
 
 
-@pytest.fixture
-def ffmpeg(tmp_path, monkeypatch):
-    """A stand-in for ffmpeg that copies, or fails."""
-
-    def make(fails=False):
-        folder = tmp_path / 'bin'
-        folder.mkdir(exist_ok=True)
-        program = folder / 'ffmpeg'
-        program.write_text(
-            '#!/bin/sh\n' + ('echo no such codec >&2; exit 1\n' if fails else
-                             f'echo "$@" > {folder}/said\n'
-                             'cp "$6" "$(for x; do :; done; echo $x)"\n'))
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setenv('PATH', f'{folder}{os.pathsep}/usr/bin:/bin')
-        return folder / 'said'
-
-    return make
+def test_copies_of_another_encoder_are_not_mixed_in(tmp_path, capsys, ffmpeg):
+    ffmpeg()
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'out').mkdir()
+    write_video(tmp_path / 'in' / 'a.mp4', 12, 10.)
+    (tmp_path / 'out' / 'recipe.json').write_text(
+        json.dumps(dict(Recipe()._asdict(), encoder='opencv')))
+    assert resize(tmp_path / 'in', tmp_path / 'out') == 2
+    assert "encoder='opencv', now 'ffmpeg'" in capsys.readouterr().err
 
 
-def test_ffmpeg_is_used_where_it_is(tmp_path, ffmpeg, capsys):
-    said = ffmpeg()
+def test_a_failure_of_ffmpeg_is_told(tmp_path, ffmpeg, capsys):
+    ffmpeg('#!/bin/sh\necho no such codec >&2; exit 1\n')
     (tmp_path / 'in').mkdir()
     write_video(tmp_path / 'in' / 'a.mp4', 12, 10.)
-    args = [str(tmp_path / 'in'), str(tmp_path / 'out'), '--workers', '1']
-    assert resize_videos.main([*args, '--gop', '8', '--short-side', '0']) == 0
-    words = said.read_text()
-    assert '-g 8 -keyint_min 8' in words and '-an' in words
-    assert 'fps=10.000000,scale=32:32' in words and 'libx264' in words
-    assert numbers(tmp_path / 'out' / 'a.mp4') == list(range(12))
-    ffmpeg(fails=True)
-    args[1] = str(tmp_path / 'again')
-    assert resize_videos.main(args) == 1
+    assert resize(tmp_path / 'in', tmp_path / 'out') == 1
     assert 'no such codec' in capsys.readouterr().err
-    assert not (tmp_path / 'again' / 'a.mp4').exists()
+    assert not (tmp_path / 'out' / 'a.mp4').exists()
+
+
+def test_without_ffmpeg(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    monkeypatch.setitem(sys.modules, 'imageio_ffmpeg', None)
+    (tmp_path / 'in').mkdir()
+    write_video(tmp_path / 'in' / 'a.mp4', 12, 10.)
+    with pytest.raises(FileNotFoundError, match='install.*imageio-ffmpeg'):
+        find_ffmpeg()
+    assert resize(tmp_path / 'in', tmp_path / 'out') == 2
+    assert 'ffmpeg' in capsys.readouterr().err
+
+
+def test_key_frames_of_the_real_program(tmp_path):
+    try:
+        find_ffmpeg()
+    except FileNotFoundError:
+        pytest.skip('the program ffmpeg is not installed')
+    write_video(tmp_path / 'a.mp4', 40, 10.)
+    new = tmp_path / 'b.mp4'
+    recipe = Recipe(size=(64, 64), gop=8, crf=10)
+    assert transcode(str(tmp_path / 'a.mp4'), str(new), recipe) == 40
+    assert numbers(new) == list(range(40))
+    reader = decord.VideoReader(str(new))
+    assert reader.get_avg_fps() == pytest.approx(10)
+    keys = [*reader.get_key_indices(), 40]
+    assert keys[0] == 0 and max(np.diff(keys)) <= 8
 
 
 # Many files ----------------------------------------------------------------

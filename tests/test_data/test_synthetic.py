@@ -2,9 +2,9 @@
 import json
 import os
 
-from mmblockdrop.data.prepare.actors import CLASSES, GESTURE, MOTIONS, pose
-from mmblockdrop.data.prepare.synthetic import (DemoSpec, is_finished,
-                                                make_dataset, plan)
+from mmblockdrop.data.prepare.synthetic import (CLASSES, GESTURE, MOTIONS,
+                                                DemoSpec, is_finished,
+                                                make_dataset, plan, pose)
 
 import decord
 import numpy as np

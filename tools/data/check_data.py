@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-from mmblockdrop.data.annotations import load_classes, read_names
+from mmblockdrop.data.annotations import (load_classes, read_database,
+                                          read_names, select_subset)
 from mmblockdrop.data.prepare.check import (ERRORS, WARNINGS, Found, Problem,
-                                            check_folder, read_database)
-from mmblockdrop.data.selection import select_subset
+                                            check_folder)
 from mmblockdrop.report import markdown_table
 
 from folder_arguments import add_folder, add_workers, exit_status

@@ -5,22 +5,21 @@
 
 Every video gets a key frame every ``--gop`` frames, a constant frame rate
 and a small size; sound is left out. Finished files are kept: call it again
-after an interruption. Without the program ffmpeg, videos are written by
-OpenCV as MPEG-4 part 2 with a key frame every 12 frames.
+after an interruption. Needs the program ffmpeg.
 """
 import argparse
 import json
 import os
 import os.path as osp
-import shutil
 import sys
 from typing import Dict, List, Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (mends the stack)
 from mmblockdrop.data.prepare.parallel import for_each
-from mmblockdrop.data.prepare.transcode import (ENCODERS, Recipe, check_recipe,
-                                                default_encoder, transcode)
-from mmblockdrop.utils.messages import require_folder
+from mmblockdrop.data.prepare.transcode import (Recipe, find_ffmpeg,
+                                                transcode)
+from mmblockdrop.utils.io import read_json, write_json
+from mmblockdrop.utils.messages import require_folder, require_whole
 from mmblockdrop.utils.video import VIDEO_SUFFIXES
 
 from folder_arguments import add_workers, exit_status
@@ -58,16 +57,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help='frames per second; default: the average rate of each video')
     parser.add_argument(
         '--crf', type=int, default=20,
-        help='quality for ffmpeg, lower is better (default: 20)')
-    parser.add_argument(
-        '--encoder', choices=ENCODERS, default=default_encoder(),
-        help='default: ffmpeg if it is there, here %(default)s')
+        help='quality of H.264, lower is better (default: 20)')
     add_workers(parser)
-    args = parser.parse_args(argv)
-    if args.encoder == 'ffmpeg' and not shutil.which('ffmpeg'):
-        parser.error('--encoder ffmpeg: there is no program ffmpeg on PATH; '
-                     'install it, or use --encoder opencv')
-    return args
+    return parser.parse_args(argv)
 
 
 def find_videos(source: str) -> List[str]:
@@ -80,8 +72,8 @@ def find_videos(source: str) -> List[str]:
         Paths relative to it, sorted.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it has no video, or two differ in suffix alone.
+        FileNotFoundError: There is no such folder.
+        ValueError: It has no video, or two differ in suffix alone.
     """
     require_folder(source, 'source')
     videos = sorted(
@@ -101,29 +93,27 @@ def find_videos(source: str) -> List[str]:
 
 
 def settle_recipe(target: str, recipe: Recipe) -> None:
-    """Note how a folder is made, and refuse to mix two ways.
+    """Record how a folder is made, and reject another way later.
 
     Args:
         target: Folder of the new videos.
         recipe: How they are to be made.
 
     Raises:
-        ValueError: If the folder was begun otherwise.
+        ValueError: The folder was begun with other settings.
     """
     os.makedirs(target, exist_ok=True)
     path = osp.join(target, RECIPE)
-    wanted = json.loads(json.dumps(recipe._asdict()))
+    wanted = json.loads(json.dumps(dict(recipe._asdict(), encoder='ffmpeg')))
     if osp.exists(path):
-        with open(path, encoding='utf8') as file:
-            begun = json.load(file)
+        begun = read_json(path, RECIPE)
         differ = [f'{key}={begun.get(key)!r}, now {value!r}'
                   for key, value in wanted.items() if begun.get(key) != value]
         if differ:
             raise ValueError(f'{target!r} was begun with {"; ".join(differ)}: '
                              'use the same settings or another folder')
         return
-    with open(path, 'w', encoding='utf8') as file:
-        json.dump(wanted, file, indent=1)
+    write_json(wanted, path)
 
 
 class Job:
@@ -149,7 +139,7 @@ class Job:
 
 
 def remove_leftovers(target: str) -> None:
-    """Remove what an interrupted call was writing.
+    """Remove the unfinished files of an interrupted call.
 
     Args:
         target: Folder of the new videos.
@@ -179,16 +169,16 @@ def run(args: argparse.Namespace) -> int:
         size=tuple(args.size) if args.size else None,
         gop=args.gop,
         fps=args.fps,
-        crf=args.crf,
-        encoder=args.encoder)
-    check_recipe(recipe)
+        crf=args.crf)
+    find_ffmpeg()
+    require_whole('--gop', recipe.gop, 1)
     settle_recipe(args.target, recipe)
     remove_leftovers(args.target)
     job = Job(args.source, args.target, recipe)
-    left = [v for v in videos if not osp.exists(job.path_of(v))]
-    print(f'{len(videos)} videos, {len(videos) - len(left)} are finished; '
-          f'{args.encoder} writes {len(left)} to {args.target}')
-    done, failed = for_each(job, left, args.workers)
+    missing = [v for v in videos if not osp.exists(job.path_of(v))]
+    print(f'{len(videos)} videos, {len(videos) - len(missing)} are finished; '
+          f'ffmpeg writes {len(missing)} to {args.target}')
+    done, failed = for_each(job, missing, args.workers)
     print(f'{len(done)} written, {len(failed)} failed')
     for video, why in failed.items():
         print(f'failed: {video}: {why}', file=sys.stderr)

@@ -6,8 +6,7 @@ from functools import partial
 from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
                     Tuple)
 
-from mmblockdrop.data.actions import ActionReader
-from mmblockdrop.utils.io import read_json
+from mmblockdrop.data.annotations import ActionReader
 from mmblockdrop.utils.messages import did_you_mean, listed, require_folder
 from mmblockdrop.utils.video import (VIDEO_SUFFIXES, UnreadableVideoError,
                                      Video, find_media)
@@ -57,27 +56,6 @@ class Found(NamedTuple):
     frames: int
     fps: float
     drift: float
-
-
-def read_database(ann_file: str) -> Dict[str, Any]:
-    """Read the videos of an annotation file, whatever their form.
-
-    Args:
-        ann_file: ActivityNet-style JSON.
-
-    Returns:
-        Annotations by video.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not JSON or has no ``database``.
-    """
-    content = read_json(ann_file, 'ann_file')
-    database = content.get('database') if isinstance(content, dict) else None
-    if not isinstance(database, dict):
-        raise ValueError(f"ann_file={ann_file!r} has no 'database' mapping "
-                         'from video name to its annotation')
-    return database
 
 
 def inspect_video(filename: str, decode: bool = True) -> Found:

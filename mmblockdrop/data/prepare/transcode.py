@@ -1,4 +1,4 @@
-"""Re-encode videos so that windows of them decode fast.
+"""Re-encode videos by ffmpeg so that windows of them decode fast.
 
 A key frame every few frames bounds what a decoder has to read before it can
 show the first frame of a window; small frames are cheap to decode and need
@@ -9,19 +9,11 @@ import os.path as osp
 import shutil
 import subprocess
 import uuid
-from typing import NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 from mmblockdrop.utils.io import whole_file
-from mmblockdrop.utils.messages import require_choice
+from mmblockdrop.utils.messages import require_whole
 from mmblockdrop.utils.video import UnreadableVideoError, Video
-
-import numpy as np
-
-#: Frames decoded at a time.
-CHUNK_FRAMES = 32
-ENCODERS = ('ffmpeg', 'opencv')
-#: OpenCV sets a key frame this often, and cannot be told otherwise.
-OPENCV_GOP = 12
 
 
 class Recipe(NamedTuple):
@@ -31,41 +23,37 @@ class Recipe(NamedTuple):
         short_side: Pixels of the short side; a smaller video is not enlarged.
             None keeps the size.
         size: Width and height instead, whatever the video's shape.
-        gop: A key frame every so many frames at least.
+        gop: A key frame every so many frames.
         fps: Frames per second; None keeps the average rate of the file.
-        crf: Quality of H.264, lower is better; for ``ffmpeg``.
-        encoder: ``ffmpeg`` writes H.264; ``opencv`` needs no program and
-            writes MPEG-4 part 2, with a key frame every 12 frames.
+        crf: Quality of H.264, lower is better.
     """
     short_side: Optional[int] = 160
     size: Optional[Tuple[int, int]] = None
     gop: int = 16
     fps: Optional[float] = None
     crf: int = 20
-    encoder: str = 'ffmpeg'
 
 
-def default_encoder() -> str:
-    """``ffmpeg`` if that program is there, else ``opencv``."""
-    return 'ffmpeg' if shutil.which('ffmpeg') else 'opencv'
+def find_ffmpeg() -> str:
+    """The program ffmpeg, on the path or of the package imageio-ffmpeg.
 
-
-def check_recipe(recipe: Recipe) -> None:
-    """Refuse what an encoder cannot do.
-
-    Args:
-        recipe: How videos are to be written.
+    Returns:
+        Path of the program.
 
     Raises:
-        ValueError: Unknown encoder, or key frames too close for it.
+        FileNotFoundError: It is not installed; says how to get it.
     """
-    require_choice('encoder', recipe.encoder, ENCODERS)
-    least = OPENCV_GOP if recipe.encoder == 'opencv' else 1
-    if recipe.gop < least:
-        raise ValueError(f'gop={recipe.gop}, but {recipe.encoder} sets a key '
-                         f'frame every {least} frames: expected {least} or '
-                         'more'
-                         + (', or ffmpeg' if least > 1 else ''))
+    program = shutil.which('ffmpeg')
+    if program is None:
+        try:
+            from imageio_ffmpeg import get_ffmpeg_exe
+            program = get_ffmpeg_exe()
+        except (ImportError, RuntimeError):
+            raise FileNotFoundError(
+                'the program ffmpeg, which re-encodes videos, is not on PATH; '
+                'install it by "apt install ffmpeg", "conda install ffmpeg" '
+                'or "pip install imageio-ffmpeg"') from None
+    return program
 
 
 def target_size(width: int, height: int, recipe: Recipe) -> Tuple[int, int]:
@@ -99,38 +87,40 @@ def transcode(source: str, target: str, recipe: Recipe) -> int:
         Frames of the new video.
 
     Raises:
-        UnreadableVideoError: If the video is missing or damaged.
-        RuntimeError: If the encoder fails, or leaves out frames.
-        ValueError: If the encoder cannot set key frames as often.
+        FileNotFoundError: See :func:`find_ffmpeg`.
+        UnreadableVideoError: The video is missing or damaged.
+        RuntimeError: ffmpeg fails, or leaves out frames.
+        ValueError: ``gop`` is not a positive whole number.
     """
-    check_recipe(recipe)
-    reader = Video(source)
-    fps = recipe.fps or reader.fps
-    height, width = reader[0].shape[:2]
+    require_whole('gop', recipe.gop, 1)
+    video = Video(source)
+    fps = recipe.fps or video.fps
+    height, width = video[0].shape[:2]
+    expected = max(1, round(len(video) / video.fps * fps))
+    del video
     size = target_size(width, height, recipe)
-    expected = max(1, round(len(reader) / reader.fps * fps))
     os.makedirs(osp.dirname(osp.abspath(target)), exist_ok=True)
     with whole_file(target, f'.{uuid.uuid4().hex[:8]}.part.mp4') as temporary:
-        partial = str(temporary)
-        if recipe.encoder == 'ffmpeg':
-            del reader
-            _run_ffmpeg(ffmpeg_command(source, partial, size, fps, recipe))
-        else:
-            _write_by_opencv(reader, partial, size, fps, expected)
-        return _verify(partial, source, size, expected)
+        command = ffmpeg_command(source, str(temporary), size, fps, recipe)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise RuntimeError(f'ffmpeg failed on {source!r}: '
+                               f'{said[-1] if said else done.returncode}')
+        return _verify(str(temporary), source, size, expected)
 
 
 def _verify(path: str, source: str, size: Tuple[int, int],
             expected: int) -> int:
     """Read a new video as training will; return its number of frames."""
-    reader = Video(path)
-    written = len(reader)
+    video = Video(path)
+    written = len(video)
     if abs(written - expected) > max(2, 0.005 * expected):
         raise RuntimeError(
             f'{source!r}: {written} frames were written, {expected} expected; '
             'the file may be damaged at some point')
     try:
-        found = reader.read([0, written - 1]).shape[1:]
+        found = video.read([0, written - 1]).shape[1:]
     except UnreadableVideoError:
         found = None
     if found != (size[1], size[0], 3):
@@ -142,7 +132,7 @@ def _verify(path: str, source: str, size: Tuple[int, int],
 
 
 def ffmpeg_command(source: str, target: str, size: Tuple[int, int],
-                   fps: float, recipe: Recipe) -> list:
+                   fps: float, recipe: Recipe) -> List[str]:
     """Command line that re-encodes by H.264.
 
     Args:
@@ -154,52 +144,16 @@ def ffmpeg_command(source: str, target: str, size: Tuple[int, int],
 
     Returns:
         Program and arguments.
+
+    Raises:
+        FileNotFoundError: See :func:`find_ffmpeg`.
     """
     gop = str(recipe.gop)
     return [
-        'ffmpeg', '-nostdin', '-v', 'error', '-y', '-i', source, '-map',
+        find_ffmpeg(), '-nostdin', '-v', 'error', '-y', '-i', source, '-map',
         '0:v:0', '-an', '-sn', '-dn', '-vf',
         f'fps={fps:.6f},scale={size[0]}:{size[1]}', '-c:v', 'libx264',
         '-preset', 'fast', '-crf', str(recipe.crf), '-pix_fmt', 'yuv420p',
         '-g', gop, '-keyint_min', gop, '-sc_threshold', '0', '-bf', '0',
         '-threads', '1', '-movflags', '+faststart', target
     ]
-
-
-def _run_ffmpeg(command: list) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise RuntimeError(f'ffmpeg failed on {command[6]!r}: '
-                           f'{said[-1] if said else done.returncode}')
-
-
-def _write_by_opencv(reader: Video, target: str,
-                     size: Tuple[int, int], fps: float, count: int) -> None:
-    """Decode with decord and write with OpenCV, a few frames at a time."""
-    import cv2
-    source = _source_frames(reader, fps, count)
-    writer = cv2.VideoWriter(target, cv2.CAP_FFMPEG,
-                             cv2.VideoWriter_fourcc(*'mp4v'), fps, size)
-    try:
-        if not writer.isOpened():
-            raise RuntimeError(f'OpenCV cannot write {target!r} as MPEG-4')
-        for start in range(0, count, CHUNK_FRAMES):
-            wanted = source[start:start + CHUNK_FRAMES]
-            unique, place = np.unique(wanted, return_inverse=True)
-            for frame in reader.read(unique)[place]:
-                if frame.shape[1::-1] != size:
-                    frame = cv2.resize(
-                        frame, size, interpolation=cv2.INTER_AREA)
-                writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    finally:
-        writer.release()
-
-
-def _source_frames(reader: Video, fps: float, count: int) -> np.ndarray:
-    """Which frame of the video is shown at each frame of the new one."""
-    times = reader.times()
-    begin = np.maximum.accumulate(times - times[0])
-    shown = (np.arange(count) + 0.5) / fps
-    return np.clip(
-        np.searchsorted(begin, shown, side='right') - 1, 0, len(reader) - 1)
