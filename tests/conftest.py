@@ -1,10 +1,11 @@
 """Fixtures shared by all tests."""
+import copy
 import io
 import json
 import lzma
 import os
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Dict, List
 
 import mmblockdrop  # applies its patches
 
@@ -55,3 +56,22 @@ def read_golden(folder: Path, name: str) -> Any:
 def golden() -> Callable[[str], Any]:
     """Load one file of the golden folder by name."""
     return lambda name: read_golden(golden_folder(), name)
+
+
+@pytest.fixture(params=['recorded', 'without the figures of the paper'])
+def macs_table(golden, request, tmp_path) -> Dict[str, List[dict]]:
+    """Recorded costs by model; also of a folder that lacks the paper's.
+
+    The paper prints costs of two models only, so a folder that holds others
+    has rows without ``paper_gmacs``.
+    """
+    table = golden('macs_table.json')
+    if request.param != 'recorded':
+        name, rows = next(iter(table['models'].items()))
+        rows = copy.deepcopy(rows[:2])
+        rows[0]['paper_gmacs'] = None
+        rows[1].pop('paper_gmacs', None)
+        (tmp_path / 'macs_table.json').write_text(
+            json.dumps(dict(table, models={name: rows})))
+        table = read_golden(tmp_path, 'macs_table.json')
+    return table['models']

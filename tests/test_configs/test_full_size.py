@@ -159,7 +159,7 @@ def test_models_are_built_and_run_without_weights(configs, quick_tables):
 
 @pytest.mark.parity
 @pytest.mark.parametrize('letter', ['S', 'L'])
-def test_parity_with_the_costs_in_the_paper(golden, configs, letter):
+def test_parity_with_the_costs_in_the_paper(macs_table, configs, letter):
     """Parameters and MACs of the configs themselves, by the paper's count."""
     vit = {'S': 'vit-small-p16', 'L': 'vit-large-p16'}[letter]
     path, = [p for p in FULL_SIZE if f'blockdrop_{vit}-lora' in p
@@ -169,13 +169,15 @@ def test_parity_with_the_costs_in_the_paper(golden, configs, letter):
     model = on_meta(cfg)
     stack = BlockStack(model, 'backbone.blocks')
     inputs = torch.empty(1, 1, 3, 768, 160, 160, device='meta')
-    rows = next(rows for name, rows in golden('macs_table.json')['models']
-                .items() if name.startswith(f'VideoMAE-{letter} '))
-    for row in rows:
+    for row in [
+            row for name, rows in macs_table.items() for row in rows
+            if name.startswith(f'VideoMAE-{letter} ')
+    ]:
         while len(stack) - len(stack.remaining) < row['blocks_dropped']:
             stack.remove(stack.remaining[-1])
         total = complexity(model, inputs)['total']
-        assert total.paper / 1e9 == pytest.approx(
-            row['paper_gmacs'], rel=5e-3)
+        if row.get('paper_gmacs') is not None:
+            assert total.paper / 1e9 == pytest.approx(
+                row['paper_gmacs'], rel=5e-3)
         assert total.params / 1e6 == pytest.approx(
             row['params_million']['merged'], rel=1e-6)

@@ -136,10 +136,9 @@ WIDTHS = {
 
 @pytest.mark.slow
 @pytest.mark.parity
-def test_parity_with_the_published_counts(golden):
-    table = golden('macs_table.json')
-    assert table['models']
-    for name, rows in table['models'].items():
+def test_parity_with_the_published_counts(macs_table):
+    assert macs_table
+    for name, rows in macs_table.items():
         dims, depth, heads = WIDTHS[name.split()[0]]
         with empty_weights():
             model = MODELS.build(
@@ -154,8 +153,9 @@ def test_parity_with_the_published_counts(golden):
             expected = row['conventions']
             assert total.paper / 1e9 == pytest.approx(
                 expected['thop_qkv_as_module']['gmacs'], rel=1e-6)
-            assert total.paper / 1e9 == pytest.approx(
-                row['paper_gmacs'], rel=5e-3)
+            if row.get('paper_gmacs') is not None:
+                assert total.paper / 1e9 == pytest.approx(
+                    row['paper_gmacs'], rel=5e-3)
             assert total.macs / 1e9 == pytest.approx(
                 expected['all_multiply_accumulates_merged']['gmacs'],
                 rel=1e-6)
