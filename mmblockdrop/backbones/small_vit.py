@@ -5,7 +5,7 @@ than the table of positions, and branches that begin weak.
 """
 import math
 import re
-from typing import Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Iterable, List, Optional, Sequence, Tuple, Union
 
 from mmblockdrop.registry import MODELS, WEIGHT_INITIALIZERS
 
@@ -50,7 +50,7 @@ class SmallViT(LoRAViT):
         """Put stem and attention of our own into a fresh transformer."""
         if self.stem is not None:
             projection = self.patch_embed.projection
-            self.patch_embed = ConvStem(projection.in_channels,
+            self.patch_embed: Any = ConvStem(projection.in_channels,
                                         self.embed_dims, self.patch_size,
                                         projection.stride[0], **self.stem)
         windows = self.shifted_windows

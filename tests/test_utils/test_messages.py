@@ -69,10 +69,10 @@ def test_names_in_the_current_folder(tmp_path, monkeypatch):
 
 def test_unknown_arguments():
     reject_unknown(Thing, {}, 'a.b')
-    with pytest.raises(ValueError, match="a.b has 'sise'.*'size'"):
-        reject_unknown(Thing, dict(sise=1), 'a.b')
+    with pytest.raises(ValueError, match="a.b has 'sizes'.*'size'"):
+        reject_unknown(Thing, dict(sizes=1), 'a.b')
     with pytest.raises(ValueError, match="a.b has 'max_epochs'.*_delete_"):
         reject_unknown(Thing, dict(max_epochs=1), 'a.b')
     check_arguments(Thing, dict(type='Thing', size=2), 'a.b')
-    with pytest.raises(ValueError, match="a.b has 'sise'.*'size'"):
-        check_arguments(Thing, dict(type='Thing', sise=2), 'a.b')
+    with pytest.raises(ValueError, match="a.b has 'sizes'.*'size'"):
+        check_arguments(Thing, dict(type='Thing', sizes=2), 'a.b')

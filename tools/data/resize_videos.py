@@ -16,8 +16,7 @@ from typing import Dict, List, Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (mends the stack)
 from mmblockdrop.data.prepare.parallel import for_each
-from mmblockdrop.data.prepare.transcode import (Recipe, find_ffmpeg,
-                                                transcode)
+from mmblockdrop.data.prepare.transcode import Recipe, find_ffmpeg, transcode
 from mmblockdrop.utils.io import read_json, write_json
 from mmblockdrop.utils.messages import require_folder, require_whole
 from mmblockdrop.utils.video import VIDEO_SUFFIXES
