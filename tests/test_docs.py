@@ -6,8 +6,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([
-    ROOT / 'README.md', *ROOT.glob('docs/en/**/*.md'),
-    *ROOT.glob('configs/*/README.md'), *ROOT.glob('projects/*/README.md')
+    ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
+    *ROOT.glob('docs/en/**/*.md'), *ROOT.glob('configs/*/README.md'),
+    *ROOT.glob('projects/*/README.md')
 ])
 FOLDERS = 'configs|demo|docs|mmblockdrop|projects|requirements|tests|tools'
 #: Pages that programs write when they have measured something.

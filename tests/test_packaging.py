@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmblockdrop
+
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -177,6 +179,11 @@ def test_metadata_lists_every_metafile():
     for metafile in metafiles:
         for model in yaml.safe_load((ROOT / metafile).read_text())['Models']:
             assert (ROOT / model['Config']).is_file()
+
+
+def test_citation_has_the_version():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert citation['version'] == mmblockdrop.__version__
 
 
 def test_config_names_are_unique():

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.." || exit 1
 PYTHON=.venv/bin/python
 [ -x "$PYTHON" ] || PYTHON=python
 RUFF=() ISORT=(--check-only) CODESPELL=()
-if [ "${1:-}" = --fix ]; then
+if [ "${1:-}" = '--fix' ]; then
     RUFF=(--fix) ISORT=() CODESPELL=(--write-changes)
 fi
 FAILED=()
