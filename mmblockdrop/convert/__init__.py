@@ -1,8 +1,10 @@
 """Published checkpoints, and the same weights under our names."""
+from mmblockdrop.utils.checkpoint import read_checkpoint
+
 from .detector import (convert_detector, detector_name, refuse_adapters,
                        rename_detector)
 from .encoder import convert_encoder, suggested_config
-from .files import read_checkpoint, save_checkpoint, unwrap
+from .files import save_checkpoint, unwrap
 from .recognizer import encoder_for_mmaction
 from .report import ConversionReport
 

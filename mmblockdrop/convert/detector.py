@@ -11,12 +11,13 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmblockdrop.compression import BlockStack, add_lora
 from mmblockdrop.registry import MODELS
-from mmblockdrop.report.complexity import empty_weights
+from mmblockdrop.utils.checkpoint import State
+from mmblockdrop.utils.empty_weights import empty_weights
 
 import torch
 
 from .files import strip
-from .report import ConversionReport, State
+from .report import ConversionReport
 
 STACK = 'backbone.blocks'
 LAYOUT = 'detector of Progressive Block Drop, OpenTAD or AdaTAD'
@@ -112,7 +113,7 @@ def refuse_adapters(state: State, source: str) -> None:
 
     Args:
         state: Published names.
-        source: File, for the error.
+        source: File, for errors.
 
     Raises:
         ValueError: The encoder carries AdaTAD's adapters; names them.
@@ -139,7 +140,7 @@ def choose_weights(content: Dict[str, Any], weights: Optional[str],
         content: The checkpoint.
         weights: 'ema' or 'live'; None for the averaged ones if there are any,
             which the published code evaluates.
-        source: File, for the error.
+        source: File, for errors.
 
     Returns:
         State dict without ``module.``, and the choice.

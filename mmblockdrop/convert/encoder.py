@@ -8,11 +8,13 @@ encoder under ``encoder.`` beside a decoder.
 import re
 from typing import Any, Dict, List, Tuple
 
+from mmblockdrop.utils.checkpoint import State
+
 import torch
 from torch import Tensor
 
 from .files import unwrap
-from .report import ConversionReport, State
+from .report import ConversionReport
 
 PATCHES = 'patch_embed.projection.weight'
 #: Marks of a layout: a name in the file, the prefix of the encoder, a title.
@@ -45,7 +47,7 @@ def layout_of(state: State, source: str) -> Tuple[str, str]:
 
     Args:
         state: Names without ``module.``.
-        source: File, for the error.
+        source: File, for errors.
 
     Returns:
         Prefix of the encoder and title of the layout.

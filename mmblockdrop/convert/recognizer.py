@@ -3,10 +3,12 @@ import math
 import re
 from typing import Any, Dict, Optional, Tuple
 
+from mmblockdrop.utils.checkpoint import State
+
 from .encoder import (PATCHES, block_numbers, expected_shapes, layout_of,
                       suggested_config)
 from .files import strip, unwrap
-from .report import ConversionReport, State
+from .report import ConversionReport
 
 
 def encoder_for_mmaction(

@@ -1,11 +1,9 @@
 """What a conversion did with every key, and whether it may be used."""
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, List
 
-from torch import Tensor
-
-State = Dict[str, Tensor]
-Shapes = Mapping[str, Sequence[int]]
+from mmblockdrop.utils.checkpoint import (Shapes, State, StateDifference,
+                                          compare_states)
 
 
 @dataclass
@@ -37,9 +35,14 @@ class ConversionReport:
     reshaped: List[str] = field(default_factory=list)
 
     @property
+    def difference(self) -> StateDifference:
+        """What is missing, unexpected and reshaped."""
+        return StateDifference(self.missing, self.unexpected, self.reshaped)
+
+    @property
     def fits(self) -> bool:
         """Whether nothing is missing, unexpected or reshaped."""
-        return not (self.missing or self.unexpected or self.reshaped)
+        return not self.difference
 
     def compare(self, expected: Shapes, found: State) -> None:
         """Note what is missing, unexpected and reshaped.
@@ -49,13 +52,10 @@ class ConversionReport:
             found: Our names and the values of the file.
         """
         old = {new: name for name, new in self.renamed.items()}
-        self.missing = sorted(set(expected) - set(found))
-        self.unexpected = sorted(
-            old.get(name, name) for name in set(found) - set(expected))
-        self.reshaped = sorted(
-            f'{name}: {tuple(found[name].shape)}, expected '
-            f'{tuple(expected[name])}' for name in set(expected) & set(found)
-            if tuple(found[name].shape) != tuple(expected[name]))
+        difference = compare_states(expected, found)
+        self.missing = difference.missing
+        self.unexpected = sorted(old.get(k, k) for k in difference.unexpected)
+        self.reshaped = difference.reshaped
 
     def text(self) -> str:
         """The whole account, one key per line.
@@ -80,19 +80,11 @@ class ConversionReport:
         return '\n'.join(lines)
 
     def check(self) -> None:
-        """Refuse a conversion that does not fit.
+        """Reject a conversion that does not fit.
 
         Raises:
             ValueError: Lists the keys by name.
         """
-        if self.fits:
-            return
-        parts = []
-        for title in ('missing', 'unexpected', 'reshaped'):
-            keys = getattr(self, title)
-            if keys:
-                more = ', ...' if len(keys) > 4 else ''
-                parts.append(f'{len(keys)} {title}: {", ".join(keys[:4])}'
-                             f'{more}')
-        raise ValueError(f'{self.source} ({self.layout}) does not fit: '
-                         f'{"; ".join(parts)}')
+        if not self.fits:
+            raise ValueError(f'{self.source} ({self.layout}) does not fit: '
+                             f'{self.difference.describe()}')

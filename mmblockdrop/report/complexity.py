@@ -167,28 +167,6 @@ def measure(model: nn.Module,
 
 
 @contextmanager
-def empty_weights() -> Iterator[None]:
-    """Modules built inside hold parameters without values (meta device).
-
-    Other tensors stay where they are, so that constructors may read them;
-    :func:`on_meta` moves buffers too.
-    """
-    register = nn.Module.register_parameter
-
-    def register_empty(self: nn.Module, name: str,
-                       param: Optional[nn.Parameter]) -> None:
-        if param is not None:
-            param = nn.Parameter(param.to('meta'), param.requires_grad)
-        register(self, name, param)
-
-    nn.Module.register_parameter = register_empty
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register
-
-
-@contextmanager
 def _counted(module: nn.Module, name: str, counter: FlopCounterMode,
              macs: Dict[str, int]) -> Iterator[None]:
     """Add what a module computes to ``macs``, each time it is called."""

@@ -226,7 +226,7 @@ def test_misfits_are_named():
     _, report = convert_encoder(content, 'vit.pth', **SIZE)
     assert report.missing == ['blocks.1.norm2.bias']
     assert report.unexpected == ['blocks.1.norm2.bais', 'extra']
-    assert report.reshaped == [f'blocks.0.attn.q_bias: (3,), expected ({C},)']
+    assert report.reshaped == [f'blocks.0.attn.q_bias (3,) instead of ({C},)']
     with pytest.raises(ValueError, match='vit.pth.*1 missing: blocks.1.norm2'):
         report.check()
 
@@ -245,7 +245,7 @@ def test_stored_positions_of_another_size_are_reshaped():
     content = mmaction_file()
     _, report = convert_encoder(content, img_size=32, num_frames=4)
     assert report.reshaped == [
-        f'pos_embed: (1, 8, {C}), expected (1, 32, {C})'
+        f'pos_embed (1, 8, {C}) instead of (1, 32, {C})'
     ]
 
 
@@ -310,17 +310,16 @@ class Payload:
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
-    import pickle
     path = tmp_path / 'evil.pth'
     torch.save(dict(model=original(), args=Payload()), path)
-    with pytest.raises(pickle.UnpicklingError, match='none of its code'):
+    with pytest.raises(ValueError, match='none of its code'):
         read_checkpoint(str(path))
 
 
 def test_existing_files_stay(tmp_path):
     path = tmp_path / 'a.pth'
     save_checkpoint(dict(state_dict={}), str(path))
-    with pytest.raises(FileExistsError, match='there already'):
+    with pytest.raises(FileExistsError, match='a.pth is a file that exists'):
         save_checkpoint(dict(state_dict={}), str(path))
     with pytest.raises(FileExistsError, match='that was read'):
         save_checkpoint(dict(state_dict={}), str(path), str(path))

@@ -164,7 +164,7 @@ def test_every_misfit_is_named(part, plain):
         'backbone.blocks.1.norm1.weight', 'head.cls_head.bias'
     ]
     assert report.unexpected == ['rpn_head.cls_head.bais']
-    assert report.reshaped == ['head.reg_head.bias: (1,), expected (2,)']
+    assert report.reshaped == ['head.reg_head.bias (1,) instead of (2,)']
     text = report.text()
     for name in (*report.missing, *report.unexpected, *report.reshaped):
         assert name in text
