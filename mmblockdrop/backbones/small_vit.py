@@ -36,6 +36,7 @@ class SmallViT(LoRAViT):
         ValueError: ``shifted_windows`` has another length than the stack, or
             the stem does not fit ``patch_size``.
     """
+    patch_embed: nn.Module
 
     def __init__(self,
                  *,
