@@ -7,6 +7,8 @@ import functools
 import inspect
 from typing import Any, Callable, Optional, Protocol
 
+from mmblockdrop.utils.messages import require_choice
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,9 +76,7 @@ class VideoEncoder:
                  clip_chunk: Optional[int] = None,
                  pooling: str = 'mean',
                  frame_wise: bool = False) -> None:
-        if pooling not in POOLINGS:
-            raise ValueError(f'model.pooling is {pooling!r}, expected '
-                             f'one of {list(POOLINGS)}')
+        require_choice('model.pooling', pooling, POOLINGS)
         self.num_steps = num_steps
         self.clip_frames = 1 if frame_wise else clip_frames
         self.clip_chunk = clip_chunk

@@ -2,10 +2,10 @@
 import difflib
 import re
 from pathlib import Path
-from typing import (Any, Collection, Dict, List, Mapping, Optional, Sequence,
-                    Tuple)
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from mmblockdrop.utils.io import read_array, read_json
+from mmblockdrop.utils.messages import find_video
 
 import numpy as np
 
@@ -206,35 +206,11 @@ class ExternalClassifier:
                     f'{len(self.videos)}, none for {video!r}')
             return self.classes, self.videos[row].astype(np.float32)
         entry = self.videos[find_video(
-            video, self.videos, f'external_classifier.path={self.path!r}')]
+            f'external_classifier.path={self.path!r}', video, self.videos)]
         if _is_scores(entry):
             return self.classes, np.asarray(entry, np.float32).reshape(-1)
         pairs = _pairs(entry)
         return list(pairs), np.array(list(pairs.values()), np.float32)
-
-
-def find_video(video: str, known: Collection[str], source: str) -> str:
-    """Name of a video in a file, with or without ActivityNet's ``v_``.
-
-    Args:
-        video: The name in the data set.
-        known: Names in the file.
-        source: Config key and file, for the error.
-
-    Returns:
-        The name in the file.
-
-    Raises:
-        ValueError: It is not there.
-    """
-    for name in (video, video.removeprefix('v_'), f'v_{video}'):
-        if name in known:
-            return name
-    near = difflib.get_close_matches(video, known, n=1, cutoff=0.6)
-    hint = f', the nearest is {near[0]!r}' if near else ''
-    raise ValueError(
-        f'{source} does not know video {video!r}; it has {len(known)} '
-        f'videos{hint}. Does it cover the subset that is scored?')
 
 
 def _is_scores(entry: Any) -> bool:

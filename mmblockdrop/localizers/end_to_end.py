@@ -1,42 +1,38 @@
-"""An encoder of clips in front of an unchanged localizer."""
+"""A video encoder in front of any localizer."""
 import copy
 from typing import Any, Dict, List, Optional, Union
 
 from mmblockdrop.backbones.base import VideoEncoder, resample
-from mmblockdrop.localizers.actionformer.localizer import ActionFormer
-from mmblockdrop.localizers.mmaction2.proposals import (ProposalFile,
-                                                        add_proposals,
-                                                        is_window,
-                                                        to_proposal_sample)
+from mmblockdrop.localizers.mmaction2.bridge import ProposalBridge, is_window
 from mmblockdrop.registry import MODELS
-from mmblockdrop.structures.time_grid import seconds_to_steps
+from mmblockdrop.utils.messages import require_choice
 
 import torch
 from mmengine.model import BaseModel
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 #: Where localizers keep the number of steps they work on, and the channels
 #: they expect.
 SIZE_KEYS = ('temporal_dim', 'window_size', 'tscale')
 WIDTH_KEYS = ('feat_dim', 'tem_feat_dim')
+MODES = ('loss', 'predict', 'tensor')
 
 
 @MODELS.register_module()
 class EndToEndLocalizer(BaseModel):
-    """Frames to features to any localizer of mmaction2, in one model.
+    """Frames to features to any localizer, in one model.
 
-    The encoder turns the clips of a window into features, which are
-    resampled to the steps the localizer works on. The localizer is built
-    from its own config and is not changed: to BMN, TEM or TCANet a window
-    looks like a video, see :mod:`~mmblockdrop.localizers.mmaction2.proposals`.
-    Samples of other data sets than ``UntrimmedVideoDataset`` reach the
-    localizer as they are, and so do its predictions for them the caller.
+    The localizer is built from its own config and works on features of a grid
+    of ``temporal_size`` steps. A class that declares ``reads_windows = True``
+    is given batches of windows of ``UntrimmedVideoDataset`` as they are, with
+    ground truth in grid steps, and adds ``pred_instances`` in seconds. To all
+    others, such as BMN, TEM and TCANet, a window looks like a video, see
+    :mod:`~mmblockdrop.localizers.mmaction2.bridge`.
 
     Args:
-        localizer: Config of a localizer that takes features ``[C, T]``: BMN,
-            TEM, TCANet, ``mmblockdrop.ActionFormer`` without backbone, or
-            another that knows the modes of mmaction2.
+        localizer: Config of a localizer that takes features ``[C, T]`` in the
+            modes of mmaction2: BMN, TEM, TCANet, ``mmblockdrop.ActionFormer``
+            without backbone, or another.
         backbone: Config of the encoder, as of ``mmblockdrop.ActionFormer``;
             None if the inputs are features ``[B, C, T]``.
         clip_frames: Frames per clip.
@@ -50,7 +46,7 @@ class EndToEndLocalizer(BaseModel):
         class_head: Config of a head that gives proposals their classes, such
             as ``mmblockdrop.SnippetClassHead``. Defaults to None.
         proposals: JSON file of the proposals that TCANet refines, see
-            :class:`~mmblockdrop.localizers.mmaction2.proposals.ProposalFile`.
+            :class:`~mmblockdrop.localizers.mmaction2.bridge.ProposalFile`.
         data_preprocessor: Config of the preprocessor.
         init_cfg: MMEngine's initialization config.
 
@@ -82,7 +78,9 @@ class EndToEndLocalizer(BaseModel):
             key: localizer[key]
             for key in WIDTH_KEYS if key in localizer
         }
-        self.proposals = None if proposals is None else ProposalFile(proposals)
+        self.bridge = None if getattr(
+            self.localizer, 'reads_windows',
+            False) else ProposalBridge(proposals)
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """Features of the localizer's steps.
@@ -129,17 +127,21 @@ class EndToEndLocalizer(BaseModel):
             there is a class head; 'predict': the samples with
             ``pred_instances`` (``curves`` for TEM); 'tensor': what the
             localizer returns.
+
+        Raises:
+            ValueError: The mode is unknown.
         """
+        require_choice('mode', mode, MODES)
         if isinstance(inputs, (list, tuple)):
             inputs = torch.stack(list(inputs))
         feats = self.extract_feat(inputs)
-        if mode == 'tensor':
-            if self.class_head is not None:
-                self.class_head(feats)
-            return self._localize(feats, data_samples, mode)
         if mode == 'loss':
             return self.loss(feats, data_samples)
-        return self.predict(feats, data_samples)
+        if mode == 'predict':
+            return self.predict(feats, data_samples)
+        if self.class_head is not None:
+            self.class_head(feats)
+        return self.localizer(list(feats), data_samples, mode=mode)
 
     def loss(self, feats: Tensor, data_samples: list) -> Dict[str, Tensor]:
         """Losses of the localizer and of the class head.
@@ -149,25 +151,14 @@ class EndToEndLocalizer(BaseModel):
             data_samples: Samples with ground truth.
 
         Returns:
-            Losses. A batch of windows without any action teaches a proposal
-            localizer nothing: its loss is zero.
+            Losses by name.
         """
-        samples = self.read(data_samples)
-        if samples is not data_samples and not any(
-                len(s.gt_instances.segments) for s in data_samples):
-            out = self._localize(feats, samples, 'tensor')
-            losses = dict(loss=sum(x.sum() * 0 for x in _tensors(out)))
+        if self.bridge is None:
+            losses = self.localizer(list(feats), data_samples, mode='loss')
         else:
-            losses = dict(self._localize(feats, samples, 'loss'))
+            losses = self.bridge.loss(self.localizer, feats, data_samples)
         if self.class_head is not None:
-            scales = [self._scale(sample) for sample in data_samples]
-            truth = [sample.gt_instances for sample in data_samples]
-            losses.update(
-                self.class_head.loss(
-                    self.class_head(feats),
-                    [gt.segments * x for gt, x in zip(truth, scales)],
-                    [gt.labels for gt in truth],
-                    valid_mask(feats, data_samples)))
+            losses.update(self.class_head.loss(feats, data_samples))
         return losses
 
     def predict(self, feats: Tensor, data_samples: list) -> list:
@@ -180,91 +171,12 @@ class EndToEndLocalizer(BaseModel):
         Returns:
             The samples, see :meth:`forward`.
         """
-        samples = self.read(data_samples)
-        if isinstance(self.localizer, ActionFormer):
-            results = self._localize(feats, samples, 'predict')
-        else:  # BMN and its kind look at the first sample of a batch only
-            results = [
-                self._localize(feats[i:i + 1], [sample], 'predict')[0]
-                for i, sample in enumerate(samples)
-            ]
-        if samples is data_samples:
-            return results
-        results = [
-            add_proposals(sample, output)
-            for sample, output in zip(data_samples, results)
-        ]
-        if self.class_head is not None:
-            for logits, sample in zip(self.class_head(feats), results):
-                self._classify(logits, sample)
+        if self.bridge is None:
+            return self.localizer(list(feats), data_samples, mode='predict')
+        results = self.bridge.predict(self.localizer, feats, data_samples)
+        if self.class_head is not None and all(map(is_window, data_samples)):
+            self.class_head.classify(feats, results)
         return results
-
-    def read(self, data_samples: list) -> list:
-        """Samples in the form that the localizer reads.
-
-        Args:
-            data_samples: Samples of any data set.
-
-        Returns:
-            New samples for windows in front of a proposal localizer, else the
-            same list.
-        """
-        if isinstance(self.localizer, ActionFormer) or not all(
-                is_window(sample) for sample in data_samples):
-            return data_samples
-        interval = getattr(self.localizer, 'feature_extraction_interval', 1)
-        return [
-            to_proposal_sample(
-                sample, interval, self.proposals
-                and self.proposals.of_window(sample))
-            for sample in data_samples
-        ]
-
-    def _scale(self, sample: Any) -> float:
-        """Steps of the localizer per step of the window."""
-        return self.temporal_size / sample.get('window_size',
-                                               self.temporal_size)
-
-    def _localize(self, feats: Tensor, data_samples: Optional[list],
-                  mode: str) -> Any:
-        try:
-            return self.localizer(list(feats), data_samples, mode=mode)
-        except AttributeError as error:
-            if 'proposals' not in str(error):
-                raise
-            raise ValueError(
-                f'{type(self.localizer).__name__} refines proposals, and the '
-                'samples have none: set model.proposals to a file of them'
-            ) from error
-
-    def _classify(self, logits: Tensor, sample: Any) -> None:
-        """Replace the proposals of a window by detections with a class."""
-        found = sample.pred_instances
-        segments = seconds_to_steps(found.segments, sample.metainfo)
-        segments = segments * self._scale(sample)
-        index, scores, labels = self.class_head.classify(
-            logits, segments.to(logits), found.scores.to(logits))
-        sample.pred_instances = InstanceData(
-            segments=found.segments[index.to(found.segments.device)],
-            scores=scores,
-            labels=labels)
-
-
-def valid_mask(feats: Tensor, data_samples: list) -> Tensor:
-    """Steps of the localizer that show real video.
-
-    Args:
-        feats: Features ``[B, C, T]``.
-        data_samples: Samples; ``valid_steps`` of ``window_size`` are real.
-
-    Returns:
-        bool ``[B, T]``.
-    """
-    length = feats.size(-1)
-    sizes = [x.get('window_size', length) for x in data_samples]
-    share = [x.get('valid_steps', n) / n for x, n in zip(data_samples, sizes)]
-    start = torch.arange(length, device=feats.device) / length
-    return start < torch.tensor(share, device=feats.device)[:, None]
 
 
 def _known_size(model: nn.Module, cfg: dict) -> int:
@@ -276,9 +188,3 @@ def _known_size(model: nn.Module, cfg: dict) -> int:
     raise ValueError(
         f'model.localizer of type {cfg.get("type")!r} names none of '
         f'{SIZE_KEYS}: set model.temporal_size to the steps it works on')
-
-
-def _tensors(outputs: Any) -> List[Tensor]:
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    return [x for part in outputs for x in _tensors(part)]

@@ -2,6 +2,7 @@
 from typing import Optional, Tuple
 
 from mmblockdrop.registry import MODELS
+from mmblockdrop.utils.messages import require_choice
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +26,8 @@ def reduce_loss(loss: Tensor, reduction: str) -> Tensor:
         return loss
     if reduction == 'sum':
         return loss.sum()
-    if reduction == 'mean':
-        return loss.sum() / max(loss.numel(), 1)
-    raise ValueError(f"reduction={reduction!r}, expected 'none', 'sum' or "
-                     "'mean'")
+    require_choice('reduction', reduction, ('none', 'sum', 'mean'))
+    return loss.sum() / max(loss.numel(), 1)
 
 
 def sigmoid_focal_loss(logits: Tensor,

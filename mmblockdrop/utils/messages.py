@@ -4,7 +4,7 @@ import inspect
 import os
 import os.path as osp
 from pathlib import Path
-from typing import Any, Dict, Iterable, Union
+from typing import Any, Collection, Dict, Iterable, Union
 
 #: Choices that an error lists in full.
 MAX_LISTED = 12
@@ -58,6 +58,28 @@ def require_choice(key: str, value: Any, choices: Iterable[Any]) -> None:
     if value not in choices:
         raise ValueError(f'{key}={value!r}: expected one of {listed(choices)}'
                          f'{did_you_mean(value, choices)}')
+
+
+def find_video(key: str, video: str, known: Collection[str]) -> str:
+    """Name of a video in a file, with or without ActivityNet's ``v_``.
+
+    Args:
+        key: Config key and file.
+        video: The name in the data set.
+        known: Names in the file.
+
+    Returns:
+        The name in the file.
+
+    Raises:
+        ValueError: The file has no such video; names the nearest.
+    """
+    for name in (video, video.removeprefix('v_'), f'v_{video}'):
+        if name in known:
+            return name
+    raise ValueError(
+        f'{key} does not know video {video!r}; it has {len(known)} videos '
+        f'and must cover the subset that is used{did_you_mean(video, known)}')
 
 
 def require_whole(key: str, value: Any, least: int) -> None:

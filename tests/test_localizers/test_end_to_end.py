@@ -3,10 +3,10 @@ import copy
 import json
 
 from mmblockdrop.localizers import SnippetClassHead
+from mmblockdrop.localizers.mmaction2.bridge import (ProposalFile,
+                                                     best_actions,
+                                                     to_proposal_sample)
 from mmblockdrop.localizers.mmaction2.class_head import segment_mean
-from mmblockdrop.localizers.mmaction2.proposals import (ProposalFile,
-                                                        best_actions,
-                                                        to_proposal_sample)
 from mmblockdrop.registry import MODELS
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 import toy
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
@@ -57,7 +58,7 @@ HEAD = dict(
     feat_channels=8)
 
 
-def end_to_end(name, **overrides):
+def end_to_end(name='ActionFormer', **overrides):
     """Config of the toy encoder in front of a localizer."""
     plain = toy.localizer()
     localizer = copy.deepcopy(SIZES.get(name)) or dict(
@@ -191,7 +192,7 @@ def test_class_head_by_hand():
                                [0, 1, 1, 0, 0, 0]]
     logits = torch.full((3, 6), -20.)
     logits[2, 1:3] = 20.
-    index, scores, labels = head.classify(logits, torch.tensor([[1., 3.]]),
+    index, scores, labels = head.best_classes(logits, torch.tensor([[1., 3.]]),
                                           torch.tensor([.5]))
     assert index.tolist() == [0, 0] and labels[0] == 2
     assert scores[0] == pytest.approx(.5)
@@ -230,7 +231,7 @@ def test_errors_name_the_key(tmp_path):
     with pytest.raises(ValueError, match='set model.proposals'):
         model(**data_of(model), mode='loss')
     model = build('TCANet', proposals=proposal_file(tmp_path))
-    model.proposals.videos.clear()
+    model.bridge.proposals.videos.clear()
     with pytest.raises(ValueError, match='does not know video'):
         model(**data_of(model), mode='loss')
     with pytest.raises(ValueError, match='temporal_size'):
@@ -285,6 +286,33 @@ def test_end_to_end_bmn_loses_a_block_and_keeps_its_map(tmp_path):
     assert record['rounds'][0]['macs'] < record['baseline']['macs']
 
 
+@MODELS.register_module()
+class WholeBatches(BaseModel):
+    """A localizer of another project that reads windows as they are."""
+    reads_windows = True
+    window_size = T
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        self.seen = mode, torch.stack(inputs).shape, data_samples
+        return dict(loss=inputs[0].sum()) if mode == 'loss' else data_samples
+
+
+def test_a_localizer_may_read_windows_as_they_are():
+    model = build(localizer=dict(type='mmblockdrop.WholeBatches'))
+    data = data_of(model)
+    for mode in ('loss', 'predict', 'tensor'):
+        model(**data, mode=mode)
+        assert model.localizer.seen == (mode, (2, 16, T),
+                                        data['data_samples'])
+
+
+@pytest.mark.parametrize('name', ['BMN', 'ActionFormer'])
+def test_unknown_modes_are_errors(name):
+    model = build(name)
+    with pytest.raises(ValueError, match="mode='train'.*'predict'"):
+        model(**data_of(model), mode='train')
+
+
 def test_samples_of_mmaction2_pass_through():
     """Features and samples that BMN reads itself; outputs for ANetMetric."""
     model = build('BMN', backbone=None, data_preprocessor=None).eval()
@@ -293,7 +321,7 @@ def test_samples_of_mmaction2_pass_through():
     sample.set_metainfo(
         dict(video_name='v_a', duration_second=9., duration_frame=96))
     inputs = [torch.rand(16, 2 * T)]
-    assert model.read([sample])[0] is sample
+    assert model.bridge.read(model.localizer, [sample])[0] is sample
     losses = model(inputs, [sample], mode='loss')
     assert list(losses) == ['loss'] and losses['loss'] > 0
     with torch.no_grad():

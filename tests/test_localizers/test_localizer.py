@@ -228,7 +228,7 @@ def test_wrong_encoders_are_named(cfg, message):
 @pytest.mark.parametrize('cfg,message', [
     (wrong(head__strides=(1, 2)), r'len\(head.strides\) is 2, expected 3'),
     (wrong(neck__num_levels=4), 'neck.num_levels is 4, expected 3'),
-    (wrong(test_cfg=dict(score=1)), "test_cfg has .'score'."),
+    (wrong(test_cfg=dict(score=1)), "test_cfg='score'.*'score_thr'"),
 ])
 def test_wrong_configs_are_named(cfg, message):
     with pytest.raises(Exception, match=message):

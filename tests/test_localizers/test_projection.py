@@ -1,7 +1,7 @@
 """The temporal pyramid."""
 from mmblockdrop.localizers import ConvTransformerProjection, FPNIdentity
-from mmblockdrop.localizers.actionformer.layers import AffineDropPath
-from mmblockdrop.localizers.actionformer.projection import sinusoids
+from mmblockdrop.localizers.actionformer.projection import (AffineDropPath,
+                                                            sinusoids)
 
 import pytest
 import torch

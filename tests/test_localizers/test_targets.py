@@ -1,7 +1,7 @@
 """Assignment of actions to points."""
-from mmblockdrop.localizers.actionformer.points import (default_ranges,
-                                                        grid_points)
-from mmblockdrop.localizers.actionformer.targets import assign_targets
+from mmblockdrop.localizers.actionformer.head import (assign_targets,
+                                                      default_ranges,
+                                                      grid_points)
 
 import pytest
 import torch

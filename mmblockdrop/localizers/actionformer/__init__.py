@@ -1,8 +1,7 @@
 """ActionFormer (Zhang, Wu and Li, ECCV 2022)."""
-from .head import ActionFormerHead
+from .head import ActionFormerHead, DensePredictions, FlatPredictions
 from .localizer import ActionFormer
 from .neck import FPNIdentity
-from .points import DensePredictions, FlatPredictions
 from .projection import ConvTransformerProjection
 
 __all__ = [

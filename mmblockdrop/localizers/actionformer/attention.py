@@ -1,11 +1,76 @@
-"""Masked multi-head attention behind depthwise convolutions."""
+"""Convolutions and attention on sequences [B, C, T] with padding."""
 from typing import Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import ChannelNorm, MaskedConv
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of [B, C, T]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize every step.
+
+        Args:
+            x: Sequence [B, C, T].
+
+        Returns:
+            Sequence of the same shape.
+        """
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class MaskedConv(nn.Module):
+    """Convolution that never lets padding leak into real steps.
+
+    The output is masked before the norm and again at the end.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Odd kernel size.
+        stride: Stride in steps.
+        groups: Groups; ``in_channels`` makes it depthwise.
+        norm_act: Whether layer norm and ReLU follow.
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 out_channels: int,
+                 kernel_size: int = 3,
+                 stride: int = 1,
+                 groups: int = 1,
+                 norm_act: bool = True) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv1d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            bias=False)
+        self.norm = ChannelNorm(out_channels, eps=1e-6) if norm_act else None
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tuple[Tensor, Tensor]:
+        """Convolve.
+
+        Args:
+            x: Sequence [B, C, T].
+            mask: True at real steps, bool [B, T].
+
+        Returns:
+            Sequence and mask, ceil(T / stride) steps long.
+        """
+        mask = mask[:, ::self.stride]  # at the centres of the kernel
+        keep = mask.unsqueeze(1)
+        x = self.conv(x)
+        x = x * keep
+        if self.norm is not None:
+            x = F.relu(self.norm(x)) * keep
+        return x, mask
 
 
 class MaskedConvAttention(nn.Module):

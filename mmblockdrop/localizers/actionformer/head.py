@@ -1,6 +1,6 @@
-"""Anchor-free head shared by all levels of the pyramid."""
+"""Anchor-free head shared by all levels of the pyramid, and its targets."""
 import math
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmblockdrop.registry import MODELS, replaced_by
 
@@ -9,11 +9,67 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from .layers import MaskedConv, Scale
-from .points import (DensePredictions, FlatPredictions, default_ranges,
-                     flatten, grid_points, segments_at)
-from .targets import assign_targets
+from .attention import MaskedConv
+
+#: Upper end of the range of the coarsest level, in steps.
+UNBOUNDED = 10000.
+
+
+class DensePredictions(NamedTuple):
+    """Raw outputs of the head, one list entry per pyramid level.
+
+    Attributes:
+        cls_logits: Class logits [B, K, T_l].
+        reg_offsets: Distances from a point to the start and to the end of
+            its action [B, 2, T_l], at least 0, in strides of the level.
+        masks: True where the point lies in real video, bool [B, T_l].
+        points: [T_l, 4] = position, lower and upper end of the range of
+            lengths the level is responsible for (all in steps), stride.
+    """
+    cls_logits: List[Tensor]
+    reg_offsets: List[Tensor]
+    masks: List[Tensor]
+    points: List[Tensor]
+
+
+class FlatPredictions(NamedTuple):
+    """:class:`DensePredictions` with the levels joined, P points in all.
+
+    Attributes:
+        cls_logits: [B, P, K].
+        reg_offsets: [B, P, 2], in strides.
+        valid: bool [B, P].
+        points: [P, 4].
+    """
+    cls_logits: Tensor
+    reg_offsets: Tensor
+    valid: Tensor
+    points: Tensor
+
+
+class Scale(nn.Module):
+    """One learnable factor.
+
+    Args:
+        init_value: Where it starts.
+    """
+
+    def __init__(self, init_value: float = 1.) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(float(init_value)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply.
+
+        Args:
+            x: Any tensor.
+
+        Returns:
+            The scaled tensor.
+        """
+        return x * self.scale
 
 
 @MODELS.register_module()
@@ -36,7 +92,7 @@ class ActionFormerHead(BaseModule):
         use_offset: Put points at cell centres instead of cell starts.
         center_radius: Only points within so many strides of the centre of
             an action are positive; 0 takes all points inside.
-        filter_similar: See :func:`~.targets.assign_targets`.
+        filter_similar: See :func:`assign_targets`.
         label_smoothing: Share of the class target spread over the classes.
         prior_prob: Class probability the head starts with; 0 leaves the
             bias at its random start.
@@ -144,7 +200,7 @@ class ActionFormerHead(BaseModule):
 
     @staticmethod
     def flatten(preds: DensePredictions) -> FlatPredictions:
-        """Join the levels, see :func:`~.points.flatten`."""
+        """Join the levels, see :func:`flatten`."""
         return flatten(preds)
 
     def decode(self, preds: DensePredictions) -> Tuple[Tensor, Tensor]:
@@ -234,3 +290,153 @@ class ActionFormerHead(BaseModule):
         momentum = self.normalizer_momentum
         self.loss_normalizer.mul_(momentum).add_(count, alpha=1 - momentum)
         return self.loss_normalizer.clone()
+
+
+def flatten(preds: DensePredictions) -> FlatPredictions:
+    """Join the levels, finest first.
+
+    Args:
+        preds: Predictions per level.
+
+    Returns:
+        The same numbers with the points of all levels along one axis.
+    """
+    return FlatPredictions(
+        torch.cat(preds.cls_logits, dim=-1).transpose(1, 2),
+        torch.cat(preds.reg_offsets, dim=-1).transpose(1, 2),
+        torch.cat(preds.masks, dim=-1), torch.cat(preds.points))
+
+
+def default_ranges(strides: Sequence[int]) -> List[Tuple[float, float]]:
+    """Ranges of ActionFormer: a level with stride s takes (2s, 4s].
+
+    The first level starts at 0 and the last one has no upper end.
+
+    Args:
+        strides: Strides of the levels in steps, increasing.
+
+    Returns:
+        One (low, high) pair in steps per level.
+    """
+    ranges = [(2. * stride, 4. * stride) for stride in strides]
+    ranges[0] = (0., ranges[0][1])
+    ranges[-1] = (ranges[-1][0], UNBOUNDED)
+    return ranges
+
+
+def grid_points(length: int, stride: int, bounds: Tuple[float, float],
+                use_offset: bool, device: torch.device) -> Tensor:
+    """Points of one level.
+
+    Args:
+        length: Number of points.
+        stride: Distance of neighbouring points in steps.
+        bounds: Range of the level in steps.
+        use_offset: Put points at cell centres instead of cell starts.
+        device: Where to make them.
+
+    Returns:
+        [length, 4] = position, range low, range high, stride.
+    """
+    points = torch.empty(length, 4, device=device)
+    position = torch.arange(length, device=device, dtype=torch.float32)
+    points[:, 0] = (position + 0.5 * use_offset) * stride
+    points[:, 1], points[:, 2] = bounds
+    points[:, 3] = stride
+    return points
+
+
+def segments_at(points: Tensor, offsets: Tensor) -> Tensor:
+    """Turn distances at points into segments.
+
+    Args:
+        points: [P, 4], see :class:`DensePredictions`.
+        offsets: Distances to start and end [..., P, 2], in strides.
+
+    Returns:
+        Starts and ends [..., P, 2] in steps.
+    """
+    sign = offsets.new_tensor([-1., 1.])
+    return points[:, :1] + offsets * sign * points[:, 3:]
+
+
+@torch.no_grad()
+def assign_targets(
+        points: Tensor,
+        segments: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        num_classes: int,
+        center_radius: float = 1.5,
+        filter_similar: bool = True) -> Tuple[Tensor, Tensor]:
+    """Assign actions to points (ActionFormer, ECCV 2022, section 3.4).
+
+    A point belongs to an action if it lies strictly inside of it and less
+    than ``center_radius`` strides from its centre, and if the larger of its
+    two distances to the boundaries lies in the range of its level. The
+    shortest such action gives the boundaries, the first one of equals.
+
+    Args:
+        points: [P, 4] = position, range low, range high, stride; steps.
+        segments: Starts and ends [N_b, 2] in steps, one tensor per sample.
+        labels: Classes [N_b], one tensor per sample.
+        num_classes: K.
+        center_radius: In strides; 0 or less takes all points inside.
+        filter_similar: Only actions within 1e-3 steps of the shortest one
+            give their class; otherwise every matching action does.
+
+    Returns:
+        Multi-hot classes [B, P, K] and distances to start and end
+        [B, P, 2] in strides, float32. The distances mean nothing where no
+        class is set.
+
+    Raises:
+        ValueError: If a label is not in [0, K).
+    """
+    counts = torch.tensor([len(label) for label in labels])
+    shape = (len(counts), len(points))
+    if counts.max() == 0:
+        return points.new_zeros(*shape, num_classes), points.new_zeros(
+            *shape, 2)
+    boxes = pad_sequence([x.float() for x in segments], True)
+    onehot = _one_hot(pad_sequence([x.long() for x in labels], True),
+                      num_classes)
+    real = torch.arange(boxes.size(1)) < counts[:, None]
+    length = _matched_lengths(points, boxes, real.to(boxes.device),
+                              center_radius)
+
+    shortest = length.amin(-1, keepdim=True)
+    given = length <= shortest + 1e-3 if filter_similar else True
+    given = (length < float('inf')) & given
+    classes = (given.float() @ onehot).clamp(max=1)
+    order = torch.arange(boxes.size(1), device=boxes.device)
+    first = order.where(length == shortest, boxes.size(1)).amin(-1)
+    box = boxes.gather(1, first.unsqueeze(-1).expand(-1, -1, 2))
+    position, stride = points[:, 0], points[:, 3]
+    offsets = torch.stack((position - box[..., 0], box[..., 1] - position), -1)
+    return classes, offsets / stride[:, None]
+
+
+def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """One-hot labels, with an error that names the config key."""
+    low, high = (int(x) for x in labels.aminmax())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f'head.num_classes={num_classes}, but annotations '
+                         f'have class indices from {low} to {high}; expected '
+                         f'0 to {num_classes - 1}')
+    return F.one_hot(labels, num_classes).float()
+
+
+def _matched_lengths(points: Tensor, boxes: Tensor, real: Tensor,
+                     center_radius: float) -> Tensor:
+    """Length of each action where a point matches it, else infinity."""
+    position, low, high, stride = points.unsqueeze(1).unbind(-1)
+    start, end = boxes.unsqueeze(1).unbind(-1)
+    left, right = position - start, end - position
+    inside = (left > 0) & (right > 0)
+    if center_radius > 0:
+        centre, reach = 0.5 * (start + end), stride * center_radius
+        inside &= (position > centre - reach) & (position < centre + reach)
+    furthest = torch.maximum(left, right)
+    matched = inside & (furthest >= low) & (furthest <= high)
+    matched &= real.unsqueeze(1)
+    return (end - start).where(matched, float('inf'))

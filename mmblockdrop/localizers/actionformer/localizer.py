@@ -4,6 +4,7 @@ from typing import Dict, List, Optional, Union
 from mmblockdrop.backbones.base import VideoEncoder
 from mmblockdrop.registry import MODELS
 from mmblockdrop.structures.time_grid import steps_to_seconds
+from mmblockdrop.utils.messages import require_choice
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .points import DensePredictions
+from .head import DensePredictions
 
 
 @MODELS.register_module()
@@ -45,6 +46,8 @@ class ActionFormer(BaseModel):
         ValueError: If the levels of projection, neck and head differ,
             ``test_cfg`` has an unknown key, or ``pooling`` is unknown.
     """
+    #: See :class:`~mmblockdrop.localizers.end_to_end.EndToEndLocalizer`.
+    reads_windows = True
 
     def __init__(self,
                  projection: dict,
@@ -67,10 +70,8 @@ class ActionFormer(BaseModel):
         self.encoder = VideoEncoder(window_size, clip_frames, clip_chunk,
                                     pooling)
         self.test_cfg = dict(score_thr=0.001, pre_nms_topk=2000)
-        unknown = set(test_cfg or ()) - set(self.test_cfg)
-        if unknown:
-            raise ValueError(f'model.test_cfg has {sorted(unknown)}, expected '
-                             f'only {sorted(self.test_cfg)}')
+        for key in test_cfg or {}:
+            require_choice('key of model.test_cfg', key, self.test_cfg)
         self.test_cfg.update(test_cfg or {})
         self._check_levels()
 
@@ -155,9 +156,7 @@ class ActionFormer(BaseModel):
         Raises:
             ValueError: If the mode is unknown or the samples are missing.
         """
-        if mode not in ('loss', 'predict', 'tensor'):
-            raise ValueError(f"mode={mode!r}, expected 'loss', 'predict' or "
-                             "'tensor'")
+        require_choice('mode', mode, ('loss', 'predict', 'tensor'))
         if mode != 'tensor' and data_samples is None:
             raise ValueError(f'mode={mode!r} needs data_samples')
         if isinstance(inputs, (list, tuple)):

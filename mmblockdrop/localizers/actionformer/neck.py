@@ -6,7 +6,7 @@ from mmblockdrop.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .layers import ChannelNorm
+from .attention import ChannelNorm
 
 
 @MODELS.register_module()

@@ -9,8 +9,45 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .attention import MaskedConvAttention, conv1x1
-from .layers import AffineDropPath, ChannelNorm, MaskedConv
+from .attention import ChannelNorm, MaskedConv, MaskedConvAttention, conv1x1
+
+
+class AffineDropPath(nn.Module):
+    """Stochastic depth behind a learnable factor per channel.
+
+    The factor starts near zero (LayerScale, Touvron et al., ICCV 2021) and
+    acts in evaluation too; only the dropping is limited to training.
+
+    Args:
+        channels: Channels of the branch.
+        drop_prob: Probability to drop the branch of a sample.
+        init_value: Where the factors start.
+    """
+
+    def __init__(self,
+                 channels: int,
+                 drop_prob: float = 0.,
+                 init_value: float = 1e-4) -> None:
+        super().__init__()
+        start = torch.full((1, channels, 1), float(init_value))
+        self.scale = nn.Parameter(start)
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the branch and, in training, drop it for some samples.
+
+        Args:
+            x: Output of the branch [B, C, T].
+
+        Returns:
+            [B, C, T].
+        """
+        x = x * self.scale
+        if self.training and self.drop_prob > 0:
+            keep = 1 - self.drop_prob
+            kept = x.new_empty(x.size(0), 1, 1).bernoulli_(keep)
+            x = x * (kept / keep)
+        return x
 
 
 class ConvTransformerBlock(nn.Module):

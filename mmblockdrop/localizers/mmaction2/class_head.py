@@ -1,11 +1,13 @@
 """A class head of its own for localizers that give proposals only."""
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 from mmblockdrop.registry import MODELS
+from mmblockdrop.structures.time_grid import seconds_to_steps
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 
@@ -75,24 +77,26 @@ class SnippetClassHead(BaseModule):
         """
         return self.cls(self.convs(feats))
 
-    def loss(self, logits: Tensor, segments: List[Tensor],
-             labels: List[Tensor], valid: Tensor) -> Dict[str, Tensor]:
+    def loss(self, feats: Tensor, data_samples: list) -> Dict[str, Tensor]:
         """Loss on all steps that hold real video.
 
         Args:
-            logits: ``[B, classes, T]``.
-            segments: Actions of each sample, ``[N, 2]`` in steps.
-            labels: Their classes, ``[N]``.
-            valid: bool ``[B, T]``.
+            feats: Features ``[B, C, T]``.
+            data_samples: Windows with ``gt_instances`` in steps of
+                ``window_size``, which defaults to T.
 
         Returns:
             ``loss_class``.
         """
+        logits = self(feats)
+        steps = logits.shape[-1]
         target = torch.stack([
-            self.targets(*pair, logits.shape[-1])
-            for pair in zip(segments, labels)
+            self.targets(
+                sample.gt_instances.segments * steps /
+                sample.get('window_size', steps), sample.gt_instances.labels,
+                steps) for sample in data_samples
         ]).to(logits)
-        mask = valid[:, None].expand_as(logits)
+        mask = valid_mask(logits, data_samples)[:, None].expand_as(logits)
         total = self.loss_cls(logits[mask], target[mask], reduction='sum')
         positive = target[mask].sum().clamp(min=1)
         return dict(loss_class=self.loss_weight * total / positive)
@@ -120,8 +124,27 @@ class SnippetClassHead(BaseModule):
             target[label, steps_of] = 1
         return target
 
-    def classify(self, logits: Tensor, segments: Tensor,
-                 scores: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def classify(self, feats: Tensor, data_samples: list) -> None:
+        """Turn the proposals of windows into detections with a class.
+
+        Args:
+            feats: Features ``[B, C, T]``.
+            data_samples: Windows with ``pred_instances``: ``segments`` in
+                seconds and ``scores`` of proposals.
+        """
+        for logits, sample in zip(self(feats), data_samples):
+            found, steps = sample.pred_instances, logits.shape[-1]
+            segments = seconds_to_steps(found.segments, sample.metainfo)
+            segments = segments * steps / sample.get('window_size', steps)
+            index, scores, labels = self.best_classes(
+                logits, segments.to(logits), found.scores.to(logits))
+            sample.pred_instances = InstanceData(
+                segments=found.segments[index.to(found.segments.device)],
+                scores=scores,
+                labels=labels)
+
+    def best_classes(self, logits: Tensor, segments: Tensor,
+                     scores: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """Detections from the proposals of one window.
 
         Args:
@@ -138,6 +161,23 @@ class SnippetClassHead(BaseModule):
         index = index[:, None].expand_as(labels)
         return (index.flatten(), (best * scores[:, None]).flatten(),
                 labels.flatten())
+
+
+def valid_mask(feats: Tensor, data_samples: list) -> Tensor:
+    """Steps that show real video.
+
+    Args:
+        feats: Features ``[B, C, T]``.
+        data_samples: Samples; ``valid_steps`` of ``window_size`` are real.
+
+    Returns:
+        bool ``[B, T]``.
+    """
+    length = feats.size(-1)
+    sizes = [x.get('window_size', length) for x in data_samples]
+    share = [x.get('valid_steps', n) / n for x, n in zip(data_samples, sizes)]
+    start = torch.arange(length, device=feats.device) / length
+    return start < torch.tensor(share, device=feats.device)[:, None]
 
 
 def segment_mean(values: Tensor, segments: Tensor) -> Tensor:

@@ -8,18 +8,114 @@ that what comes back is in steps of the window.
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
 
-from mmblockdrop.evaluation.external_classifier import find_video
 from mmblockdrop.structures.time_grid import seconds_to_steps, steps_to_seconds
 from mmblockdrop.utils.io import read_json
+from mmblockdrop.utils.messages import find_video
 
 import numpy as np
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 #: Ground truth of a window without actions: it touches no step.
 NOWHERE = (-1., -1.)
+
+
+class ProposalBridge:
+    """Lets a proposal localizer of mmaction2 work on windows.
+
+    Samples of other data sets than ``UntrimmedVideoDataset`` reach the
+    localizer as they are, and its outputs for them the caller.
+
+    Args:
+        proposals: JSON file of the proposals that the localizer refines
+            (TCANet), see :class:`ProposalFile`.
+    """
+
+    def __init__(self, proposals: Optional[str] = None) -> None:
+        self.proposals = None if proposals is None else ProposalFile(proposals)
+
+    def read(self, localizer: nn.Module, data_samples: list) -> list:
+        """Samples in the form that the localizer reads.
+
+        Args:
+            localizer: The localizer.
+            data_samples: Samples of any data set.
+
+        Returns:
+            New samples for windows, else the same list.
+        """
+        if not all(map(is_window, data_samples)):
+            return data_samples
+        interval = getattr(localizer, 'feature_extraction_interval', 1)
+        return [
+            to_proposal_sample(
+                sample, interval, self.proposals
+                and self.proposals.of_window(sample))
+            for sample in data_samples
+        ]
+
+    def loss(self, localizer: nn.Module, feats: Tensor,
+             data_samples: list) -> Dict[str, Tensor]:
+        """Losses of the localizer.
+
+        Args:
+            localizer: The localizer.
+            feats: Features ``[B, C, T]``.
+            data_samples: Samples with ground truth.
+
+        Returns:
+            Losses. A batch of windows without any action teaches a proposal
+            localizer nothing: its loss is zero.
+        """
+        samples = self.read(localizer, data_samples)
+        if samples is not data_samples and not any(
+                len(sample.gt_instances.segments) for sample in data_samples):
+            outputs = self._call(localizer, feats, samples, 'tensor')
+            return dict(loss=sum(x.sum() * 0 for x in _tensors(outputs)))
+        return dict(self._call(localizer, feats, samples, 'loss'))
+
+    def predict(self, localizer: nn.Module, feats: Tensor,
+                data_samples: list) -> list:
+        """Proposals or curves of each window.
+
+        Args:
+            localizer: The localizer. It is given one window at a time: BMN and
+                its kind look at the first of a batch only.
+            feats: Features ``[B, C, T]``.
+            data_samples: One sample per window.
+
+        Returns:
+            The samples, see :func:`add_proposals`.
+        """
+        samples = self.read(localizer, data_samples)
+        outputs = [
+            self._call(localizer, feats[i:i + 1], [sample], 'predict')[0]
+            for i, sample in enumerate(samples)
+        ]
+        if samples is data_samples:
+            return outputs
+        return [add_proposals(*pair) for pair in zip(data_samples, outputs)]
+
+    def _call(self, localizer: nn.Module, feats: Tensor, samples: list,
+              mode: str) -> Any:
+        try:
+            return localizer(list(feats), samples, mode=mode)
+        except AttributeError as error:
+            if 'proposals' not in str(error):
+                raise
+            raise ValueError(
+                f'{type(localizer).__name__} refines proposals, and the '
+                'samples have none: set model.proposals to a file of them'
+            ) from error
+
+
+def _tensors(outputs: Any) -> List[Tensor]:
+    """All tensors in nested lists and tuples."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return [x for part in outputs for x in _tensors(part)]
 
 
 def is_window(sample: ActionDataSample) -> bool:
@@ -180,8 +276,8 @@ class ProposalFile:
             ValueError: The file does not know the video.
         """
         meta = sample.metainfo
-        name = find_video(meta['video_name'], self.videos,
-                          f'model.proposals={self.path!r}')
+        name = find_video(f'model.proposals={self.path!r}',
+                          meta['video_name'], self.videos)
         rows = self.videos[name]
         shares = seconds_to_steps(rows[:, :2], meta) / meta['window_size']
         clipped = shares.clip(0, 1)
