@@ -5,8 +5,10 @@ than the table of positions, and branches that begin weak.
 """
 import math
 import re
+from dataclasses import replace
 from typing import Any, Iterable, List, Optional, Sequence, Tuple, Union
 
+from mmblockdrop.compression.spec import Stack
 from mmblockdrop.registry import MODELS, WEIGHT_INITIALIZERS
 
 import torch
@@ -37,6 +39,9 @@ class SmallViT(LoRAViT):
             the stem does not fit ``patch_size``.
     """
     patch_embed: nn.Module
+    block_spec = replace(
+        LoRAViT.block_spec,
+        stacks=(Stack('blocks', 'depth', per_block=('shifted_windows', )), ))
 
     def __init__(self,
                  *,

@@ -1,8 +1,10 @@
 """The video transformer of VideoMAE, with LoRA and with blocks missing."""
+from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence, Union
 
-from mmblockdrop.compression import BlockStack
+from mmblockdrop.compression import remove_parts
 from mmblockdrop.compression.lora import add_lora, reset_lora
+from mmblockdrop.compression.spec import VIT
 from mmblockdrop.registry import MODELS
 
 import torch
@@ -81,8 +83,9 @@ class LoRAViT(VisionTransformer):
     model, the model with LoRA and the model with blocks missing.
 
     Args:
-        drop_blocks: Original numbers of the blocks that are absent. They own
-            no keys; the others keep their names.
+        drop_blocks: What is absent: original numbers of blocks, and paths of
+            halves such as ``'blocks.3.attn'``. It owns no keys; the rest keeps
+            its names.
         lora: Arguments of :func:`~mmblockdrop.compression.lora.add_lora`, e.g.
             ``dict(rank=96, targets=['qkv', 'proj'])``. Defaults to None, no
             LoRA.
@@ -104,6 +107,7 @@ class LoRAViT(VisionTransformer):
     """
     #: Tokens attend within their clip.
     clip_independent: Optional[bool] = True
+    block_spec = replace(VIT, absent='drop_blocks')
 
     def __new__(cls, *args: Any, **kwargs: Any) -> 'LoRAViT':
         """Configs from before ``SmallViT`` gave its arguments here."""
@@ -114,7 +118,7 @@ class LoRAViT(VisionTransformer):
 
     def __init__(self,
                  *,
-                 drop_blocks: Sequence[int] = (),
+                 drop_blocks: Sequence[Union[int, str]] = (),
                  lora: Optional[dict] = None,
                  trainable: Optional[Sequence[str]] = None,
                  with_cp: bool = False,
@@ -131,9 +135,7 @@ class LoRAViT(VisionTransformer):
             # Unused then; DistributedDataParallel would wait for gradients.
             self.fc_norm.requires_grad_(False)
         self._replace_layers()
-        stack = BlockStack(self, 'blocks')
-        for index in drop_blocks:
-            stack.remove(index)
+        remove_parts(self, 'blocks', drop_blocks)
         if lora is not None:
             add_lora(self, **lora)
         if trainable is not None:

@@ -1,17 +1,21 @@
 """What can be removed from a model, and how."""
 from .blocks import BlockStack, find_stacks
 from .bypass import DroppedBlock, block_tensor
+from .halves import HalfBlocks, remove_parts
 from .loading import (attach_lora, load_localizer, read_localizer, record_of,
                       shape_localizer)
 from .lora import add_lora, check_lora, has_lora, merge_lora
 from .prefix import SharedPrefix
 from .record import Id, all_ids, removed_ids, replay, upgrade_record
+from .spec import (BlockSpec, Half, Stack, declared_stacks, find_writers,
+                   register_spec, spec_of)
 from .structure import StackPath, Structure
 
 __all__ = [
-    'BlockStack', 'DroppedBlock', 'Id', 'SharedPrefix', 'StackPath',
-    'Structure', 'add_lora', 'all_ids', 'attach_lora', 'block_tensor',
-    'check_lora', 'find_stacks', 'has_lora', 'load_localizer', 'merge_lora',
-    'read_localizer', 'record_of', 'removed_ids', 'replay', 'shape_localizer',
-    'upgrade_record'
+    'BlockSpec', 'BlockStack', 'DroppedBlock', 'Half', 'HalfBlocks', 'Id',
+    'SharedPrefix', 'Stack', 'StackPath', 'Structure', 'add_lora', 'all_ids',
+    'attach_lora', 'block_tensor', 'check_lora', 'declared_stacks',
+    'find_stacks', 'find_writers', 'has_lora', 'load_localizer', 'merge_lora',
+    'read_localizer', 'record_of', 'register_spec', 'remove_parts',
+    'removed_ids', 'replay', 'shape_localizer', 'spec_of', 'upgrade_record'
 ]

@@ -7,8 +7,7 @@ a removed block is replaced in place by one that returns its input, so no
 other parameter changes its name.
 """
 import difflib
-from functools import partial
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmblockdrop.registry import STRUCTURES
 
@@ -16,6 +15,7 @@ from torch import nn
 
 from .bypass import Bypass, DroppedBlock
 from .record import Id, read_id
+from .spec import find_place
 from .structure import Path, StackPath, Structure, Undo
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
@@ -46,7 +46,7 @@ class BlockStack(Structure):
             exist, with their lengths. Or a block is named twice.
     """
 
-    unit = 'block'
+    unit, units = 'block', 'blocks'
 
     def __init__(self,
                  model: nn.Module,
@@ -57,6 +57,8 @@ class BlockStack(Structure):
             read_id(i, self.ids): p
             for i, p in (probed or {}).get('passes', {}).items()
         }
+        if probed is None:
+            self.fixed = self._declared_fixed()
 
     def _find_parts(self) -> Dict[Id, str]:
         self.path = named(self.model, self.path)
@@ -73,7 +75,36 @@ class BlockStack(Structure):
 
     def _take_out(self, part: Id) -> Undo:
         name = self.names[part]
-        return partial(self._put, name, self._put(name, self.stand_in(part)))
+        taken = [(name, self._put(name, self.stand_in(part)))]
+        place = find_place(self.model, name)
+        if place is not None:
+            number = name.rpartition('.')[2]
+            for leaf, bypass in place.spec.leaves.items():
+                path = f'{place.prefix}.{leaf.format(number)}'.lstrip('.')
+                taken.append((path, self._put(path, DroppedBlock(bypass))))
+        self._changed(name)
+
+        def undo() -> None:
+            for path, module in taken:
+                self._put(path, module)
+            self._changed(name)
+
+        return undo
+
+    def _declared_fixed(self) -> Dict[Id, str]:
+        """Blocks that have to stay by what their class says."""
+        fixed: Dict[Id, str] = {}
+        for part in self.remaining:
+            place = find_place(self.model, self.names[part])
+            if place is not None and place.spec.why_fixed is not None:
+                why = place.spec.why_fixed(self[part])
+                fixed.update({part: why} if why else {})
+        return fixed
+
+    def probe(self, run: Callable[[], Any]) -> None:
+        """See :meth:`Structure.probe`; what the class says holds too."""
+        super().probe(run)
+        self.fixed = {**self._declared_fixed(), **self.fixed}
 
     def _note_bypass(self, bypass: Dict[Id, Bypass]) -> None:
         self.bypass = bypass

@@ -9,6 +9,7 @@ from torch import nn
 
 from .bypass import Bypass, probe_modules
 from .record import Id, read_id, removed_ids
+from .spec import find_place
 
 Path = Union[str, nn.Module]
 StackPath = Union[Path, Sequence[Path]]
@@ -44,8 +45,8 @@ class Structure(ABC):
             them; known after :meth:`probe`.
     """
 
-    #: What a part is called in messages.
-    unit = 'part'
+    #: What one part and several are called in messages.
+    unit, units = 'part', 'parts'
 
     def __init__(self,
                  model: nn.Module,
@@ -130,7 +131,7 @@ class Structure(ABC):
         """
         name = f'{self.unit.capitalize()} {part} of {self.path!r}'
         if part not in self.names:
-            raise ValueError(f'{name} does not exist: it has {self.unit}s '
+            raise ValueError(f'{name} does not exist: it has {self.units} '
                              f'{_listing(self.ids)}.')
         if part not in self.remaining:
             raise ValueError(f'{name} has been removed already; remaining are '
@@ -138,7 +139,7 @@ class Structure(ABC):
         if part in self.fixed:
             raise ValueError(
                 f'{name} ({self.names[part]}) has to stay: {self.fixed[part]}'
-                f'. {self.unit.capitalize()}s that may go: '
+                f'. {self.units.capitalize()} that may go: '
                 f'{self.candidates() or "none"}.')
         if len(self.remaining) == 1:
             raise ValueError(f'{name} is the last one and stays.')
@@ -157,7 +158,7 @@ class Structure(ABC):
             if part not in self.names or isinstance(part, bool):
                 raise ValueError(
                     f'{key} names {self.unit} {part!r}; {self.path!r} has '
-                    f'{self.unit}s {_listing(self.ids)}.')
+                    f'{self.units} {_listing(self.ids)}.')
 
     def remove(self, part: Id) -> None:
         """Remove a part for good.
@@ -187,6 +188,12 @@ class Structure(ABC):
             yield
         finally:
             undo()
+
+    def _changed(self, block: str) -> None:
+        """Tell whoever declares a block that its stack has changed."""
+        place = find_place(self.model, block)
+        if place is not None and place.spec.changed is not None:
+            place.spec.changed(place.owner)
 
     def _put(self, name: str, module: nn.Module) -> nn.Module:
         """Put a module where another is, and return that."""
@@ -284,7 +291,7 @@ class Structure(ABC):
         if len(structure) != record['depth']:
             raise ValueError(
                 f'The checkpoint was compressed from a model with '
-                f'{record["depth"]} {cls.unit}s in {record["stack"]!r}; this '
+                f'{record["depth"]} {cls.units} in {record["stack"]!r}; this '
                 f'config builds {len(structure)}.')
         for part in removed_ids(record):
             if part in structure.remaining:

@@ -2,6 +2,7 @@
 from typing import Dict, List, Optional, Union
 
 from mmblockdrop.backbones.base import VideoEncoder
+from mmblockdrop.compression.spec import BlockSpec
 from mmblockdrop.registry import MODELS
 from mmblockdrop.structures.time_grid import steps_to_seconds
 from mmblockdrop.utils.messages import require_choice
@@ -48,6 +49,11 @@ class ActionFormer(BaseModel):
     """
     #: See :class:`~mmblockdrop.localizers.end_to_end.EndToEndLocalizer`.
     reads_windows = True
+
+    block_spec = BlockSpec(
+        alignments=dict(
+            cls=dict(type='mmblockdrop.ClassAlignment', head='head'),
+            seg=dict(type='mmblockdrop.SegmentAlignment', head='head')))
 
     def __init__(self,
                  projection: dict,

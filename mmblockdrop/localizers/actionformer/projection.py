@@ -1,7 +1,8 @@
 """From clip features to a temporal pyramid."""
 import math
-from typing import List, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
+from mmblockdrop.compression.spec import BlockSpec, Stack
 from mmblockdrop.registry import MODELS
 
 import torch
@@ -104,6 +105,13 @@ class ConvTransformerBlock(nn.Module):
         return x + self.drop_path_mlp(self.mlp(self.ln2(x)) * keep), mask
 
 
+def _why_fixed(block: nn.Module) -> Optional[str]:
+    """Blocks of the branch are the levels of the pyramid."""
+    if isinstance(getattr(block, 'pool_skip', None), nn.MaxPool1d):
+        return 'halves the rate of the feature grid'
+    return None
+
+
 @MODELS.register_module()
 class ConvTransformerProjection(BaseModule):
     """Convolutional embedding, transformer stem and strided branch.
@@ -133,6 +141,15 @@ class ConvTransformerProjection(BaseModule):
     Raises:
         ValueError: If ``window_size`` does not fit ``arch``.
     """
+
+    block_spec = BlockSpec(
+        stacks=(Stack('embed', 'arch.0', shortened=False),
+                Stack('stem', 'arch.1'), Stack('branch', 'arch.2')),
+        why_fixed=_why_fixed,
+        writes={
+            'attn.proj': 'drop_path_attn.scale',
+            'mlp.3': 'drop_path_mlp.scale'
+        })
 
     def __init__(self,
                  in_channels: int,
