@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 from mmblockdrop.compression import BlockStack, find_stacks
 from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
-from mmblockdrop.report import empty_weights
+from mmblockdrop.utils.meta import empty_weights
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from mmblockdrop.compression import BlockStack, add_lora
 from mmblockdrop.registry import MODELS
 from mmblockdrop.utils.checkpoint import State
-from mmblockdrop.utils.empty_weights import empty_weights
+from mmblockdrop.utils.meta import empty_weights
 
 import torch
 

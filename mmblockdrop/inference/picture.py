@@ -3,7 +3,8 @@ import math
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
-from mmblockdrop.report.figures import PathLike, canvas, save
+from mmblockdrop.utils.canvas import canvas, save_figure
+from mmblockdrop.utils.io import PathLike
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -96,7 +97,7 @@ def draw_timeline(video_path: Optional[PathLike],
     if handles:
         figure.legend(handles=handles, loc='outside lower center',
                       ncol=min(9, len(handles)), frameon=False, fontsize=8)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def sample_frames(video_path: PathLike, num_frames: int) -> List[np.ndarray]:

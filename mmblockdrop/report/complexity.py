@@ -10,14 +10,16 @@ import statistics
 import time
 import warnings
 from contextlib import ExitStack, contextmanager
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from typing import (Any, Dict, Iterator, List, NamedTuple, Optional, Sequence,
+                    Union)
+
+from mmblockdrop.utils.meta import on_meta
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .forward import Inputs, call, empty_inputs, forward_mode, on_meta
-
+Inputs = Union[Tensor, Sequence[Tensor]]
 #: Operations per element of a layer norm in the paper's counting.
 NORM_OPS = 4
 #: Parts of a module's path that the paper's counting does not see.
@@ -164,6 +166,54 @@ def measure(model: nn.Module,
         macs=whole.macs,
         paper_macs=whole.paper,
         latency_ms=latency_ms(model, inputs, data_samples, repeats))
+
+
+def forward_mode(model: nn.Module, inputs: Inputs,
+                 data_samples: Optional[list] = None) -> str:
+    """Mode in which a localizer computes its predictions.
+
+    Args:
+        model: See :func:`complexity`.
+        inputs: One window.
+        data_samples: Samples of the inputs.
+
+    Returns:
+        'tensor', or 'predict' for a localizer that cannot run in it on these
+        inputs.
+    """
+    if data_samples is None:
+        return 'tensor'
+    try:
+        with torch.no_grad():
+            call(on_meta(model).eval(), empty_inputs(inputs), data_samples)
+    except (RuntimeError, ValueError):  # shapes do not fit, or no such mode
+        return 'predict'
+    return 'tensor'
+
+
+def empty_inputs(inputs: Inputs) -> Inputs:
+    """Inputs without values, on the meta device."""
+    if isinstance(inputs, (list, tuple)):
+        return [torch.empty_like(x, device='meta') for x in inputs]
+    return torch.empty_like(inputs, device='meta')
+
+
+def call(model: nn.Module, inputs: Inputs, data_samples: Optional[list],
+         mode: str = 'tensor') -> Any:
+    """Run a model on one window.
+
+    Args:
+        model: A localizer, or any module that takes inputs.
+        inputs: The window.
+        data_samples: Its samples.
+        mode: Mode of the localizer.
+
+    Returns:
+        What the model returns.
+    """
+    if hasattr(model, 'data_preprocessor'):
+        return model(inputs, data_samples, mode=mode)
+    return model(inputs)
 
 
 @contextmanager

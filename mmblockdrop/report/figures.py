@@ -1,36 +1,36 @@
-"""Pictures of a run.
+"""Pictures of a run, without a display.
 
-All draw into their own Agg canvas: no display is needed and the state of
-``pyplot`` stays as it is. Colours can be told apart by colour-blind readers
-and never carry a meaning alone.
+Colours can be told apart by colour-blind readers and never carry a meaning
+alone.
 """
 import math
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Union
+from typing import Any, Dict, List, Mapping, Sequence
+
+from mmblockdrop.compression.record import Id, all_ids
+from mmblockdrop.utils.canvas import canvas, save_figure
+from mmblockdrop.utils.io import PathLike
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from .table import is_percent
+from .text import id_labels, is_percent
 
-PathLike = Union[str, Path]
 GREY = '#d9d9d9'
 
 
 # ------------------------------------------------------------------- scores
 def draw_scores(record: Dict[str, Any], path: PathLike) -> Path:
-    """Heat map of the candidates' scores by round and block.
+    """Heat map of the candidates' scores, by round and removable part.
 
     Args:
         record: Content of ``blockdrop.json``.
         path: PNG to write.
 
     Returns:
-        The picture. Blocks that are gone are grey, blocks that were not scored
-        are hatched, the dropped one is framed.
+        The picture. Parts that were dropped before are grey, parts that were
+        not scored are hatched, the dropped one is framed.
 
     Raises:
         ValueError: If no round of the record has scores.
@@ -38,22 +38,28 @@ def draw_scores(record: Dict[str, Any], path: PathLike) -> Path:
     rounds = [r for r in record.get('rounds', []) if r.get('scores')]
     if not rounds:
         raise ValueError('no round of the record has scores to draw')
-    depth = record['depth']
-    values = np.full((len(rounds), depth), np.nan)
-    for row, entry in enumerate(rounds):
-        for block, score in entry['scores'].items():
-            values[row, int(block)] = score
+    labels = id_labels(record)
+    values = np.array([[r['scores'].get(str(part), np.nan) for part in labels]
+                       for r in rounds], float)
     criterion, percent = _criterion(record, rounds[0])
     values *= 100 if percent else 1
 
-    width = max(6., 2.6 + 0.62 * depth)
-    figure, axes = _figure(width, 1.75 + 0.5 * len(rounds))
+    longest = max(map(len, labels.values()))
+    figure = canvas(
+        max(6., 2.6 + 0.62 * len(labels)),
+        1.75 + 0.5 * len(rounds) + 0.07 * longest)
+    axes = figure.subplots()
     image = axes.imshow(values, cmap='cividis', aspect='auto')
     _mark_cells(axes, values, record, rounds, image, percent)
-    axes.set_xticks(range(depth))
+    axes.set_xticks(
+        range(len(labels)),
+        labels=[*labels.values()],
+        rotation=0 if longest <= 4 else 90)
     axes.set_yticks(range(len(rounds)))
     axes.set_yticklabels([f'round {r["round"]}' for r in rounds])
-    axes.set_xlabel('block (number in the uncompressed model)')
+    whole = all(isinstance(part, int) for part in labels)
+    axes.set_xlabel(f'{"block (number" if whole else "part (name"} '
+                    'in the uncompressed model)')
     better = 'higher' if rounds[0].get('higher_is_better', True) else 'lower'
     axes.set_title(f'Score of each candidate ({better} is better)')
     bar = figure.colorbar(image, ax=axes, pad=0.02)
@@ -63,13 +69,13 @@ def draw_scores(record: Dict[str, Any], path: PathLike) -> Path:
               label='dropped in this round'),
         Patch(facecolor=GREY, label='dropped before')
     ]
-    if any(set(r['scores']) < {str(b) for b in _left_before(record, r)}
+    if any({*r['scores']} < {*map(str, _remaining_before(record, r))}
            for r in rounds):
         handles.append(Patch(facecolor='white', edgecolor='grey',
                              hatch='///', label='not a candidate'))
     figure.legend(handles=handles, loc='outside lower center',
                   ncol=len(handles), frameon=False, fontsize=8)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def _criterion(record: Dict[str, Any], entry: Dict[str, Any]) -> tuple:
@@ -86,15 +92,17 @@ def _criterion(record: Dict[str, Any], entry: Dict[str, Any]) -> tuple:
     }.get(name, name), False
 
 
-def _left_before(record: Dict[str, Any], entry: Dict[str, Any]) -> List[int]:
-    """Blocks there were when a round began."""
+def _remaining_before(record: Mapping[str, Any],
+                      entry: Mapping[str, Any]) -> List[Id]:
+    """Parts that remained when a round began."""
     if 'blocks_left' in entry:
-        return sorted({*entry['blocks_left'], *entry.get('dropped', [])})
-    gone = set(record.get('start_dropped', []))
+        there = {*entry['blocks_left'], *entry.get('dropped', [])}
+        return [i for i in all_ids(record) if i in there]
+    removed = {*record.get('start_dropped', [])}
     for other in record['rounds']:
         if other['round'] < entry['round']:
-            gone |= set(other.get('dropped', []))
-    return [b for b in range(record['depth']) if b not in gone]
+            removed |= {*other.get('dropped', [])}
+    return [i for i in all_ids(record) if i not in removed]
 
 
 def _mark_cells(axes: Axes, values: np.ndarray, record: Dict[str, Any],
@@ -102,22 +110,24 @@ def _mark_cells(axes: Axes, values: np.ndarray, record: Dict[str, Any],
                 percent: bool) -> None:
     """Numbers, grey, hatching and frames on the heat map."""
     size = 8 if values.shape[1] <= 16 else 7
+    ids = all_ids(record)
     for row, entry in enumerate(rounds):
-        left = _left_before(record, entry)
-        for block in range(values.shape[1]):
-            corner, value = (block - 0.5, row - 0.5), values[row, block]
-            if block not in left:
+        remaining = _remaining_before(record, entry)
+        for column, part in enumerate(ids):
+            corner, value = (column - 0.5, row - 0.5), values[row, column]
+            if part not in remaining:
                 axes.add_patch(Rectangle(corner, 1, 1, color=GREY, lw=0))
             elif np.isnan(value):
                 axes.add_patch(Rectangle(corner, 1, 1, facecolor='white',
                                          edgecolor='grey', hatch='///', lw=0))
             else:
                 dark = sum(image.cmap(image.norm(value))[:3]) < 1.5
-                axes.text(block, row, _short(value, percent), ha='center',
+                axes.text(column, row, _short(value, percent), ha='center',
                           va='center', fontsize=size,
                           color='white' if dark else 'black')
-        for block in entry.get('dropped', []):
-            axes.add_patch(Rectangle((block - 0.44, row - 0.44), 0.88, 0.88,
+        for part in entry.get('dropped', []):
+            left = ids.index(part) - 0.44
+            axes.add_patch(Rectangle((left, row - 0.44), 0.88, 0.88,
                                      fill=False, edgecolor='#D55E00', lw=2.5))
 
 
@@ -162,12 +172,12 @@ def draw_tradeoff(record: Dict[str, Any], path: PathLike) -> Path:
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center',
                   ncol=len(handles), frameon=False, fontsize=9)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def _draw_path(axes: Axes, points: Sequence[Dict[str, Any]], key: str,
                unit: float, scale: float) -> None:
-    """The way from the full model down, with the dip before alignment."""
+    """Draw the metric round by round, with the dip before alignment."""
     def cost(entry: Dict[str, Any]) -> float:
         return entry[key] / unit
 
@@ -191,40 +201,3 @@ def _draw_path(axes: Axes, points: Sequence[Dict[str, Any]], key: str,
             axes.annotate(f'{len(p["blocks_left"])} blocks',
                           (cost(p), value), (0, 9), ha='center', fontsize=8,
                           textcoords='offset points')
-
-
-# ------------------------------------------------------------------- helpers
-def canvas(width: float, height: float) -> Figure:
-    """Figure with its own Agg canvas.
-
-    Args:
-        width: Inches.
-        height: Inches.
-
-    Returns:
-        The figure.
-    """
-    figure = Figure(figsize=(width, height), dpi=120, layout='constrained')
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _figure(width: float, height: float) -> tuple:
-    figure = canvas(width, height)
-    return figure, figure.subplots()
-
-
-def save(figure: Figure, path: PathLike) -> Path:
-    """Write a figure; folders are made.
-
-    Args:
-        figure: The figure.
-        path: PNG to write.
-
-    Returns:
-        The same path.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path

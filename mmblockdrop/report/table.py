@@ -1,73 +1,12 @@
 """The record of a run as a Markdown table, and the report of a run."""
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, List, Mapping
 
-#: Metrics between 0 and 1 that are printed in percent.
-PERCENT = ('mAP', 'AP/', 'AR@', 'AUC', 'acc', 'top')
+from mmblockdrop.utils.io import PathLike
 
-
-def is_percent(metric: str) -> bool:
-    """Whether a metric is printed in percent.
-
-    Args:
-        metric: Key of the metric.
-
-    Returns:
-        True for precision, recall and accuracy.
-    """
-    return any(part in metric for part in PERCENT)
-
-
-def format_metric(value: Optional[float], metric: str) -> str:
-    """Print a metric, in percent where that is customary.
-
-    Args:
-        value: None gives a dash.
-        metric: Key of the metric.
-
-    Returns:
-        The text.
-    """
-    if value is None:
-        return '-'
-    return f'{100 * value:.2f}' if is_percent(metric) else f'{value:.4g}'
-
-
-def format_count(value: Optional[float], unit: float, digits: int = 2) -> str:
-    """Print a number in a unit; None gives a dash.
-
-    Args:
-        value: The number.
-        unit: What it is divided by.
-        digits: Decimals. Defaults to 2.
-
-    Returns:
-        The text.
-    """
-    return '-' if value is None else f'{value / unit:.{digits}f}'
-
-
-def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Lay out rows as Markdown with aligned columns.
-
-    Args:
-        rows: Text by column; all have the same columns.
-
-    Returns:
-        The table, without a final line break.
-    """
-    columns = list(rows[0])
-    width = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
-
-    def line(cells: Sequence[str]) -> str:
-        return '| ' + ' | '.join(cells) + ' |'
-
-    lines = [
-        line([c.rjust(width[c]) for c in columns]),
-        line(['-' * (width[c] - 1) + ':' for c in columns])
-    ]
-    lines += [line([row[c].rjust(width[c]) for c in columns]) for row in rows]
-    return '\n'.join(lines)
+from .figures import draw_scores, draw_tradeoff
+from .text import (format_count, format_metric, id_labels, is_percent,
+                   markdown_table)
 
 
 def round_table(record: Dict[str, Any]) -> str:
@@ -83,12 +22,12 @@ def round_table(record: Dict[str, Any]) -> str:
     metric = record.get('metric', 'metric')
     baseline = record.get('baseline', {})
     unit = f'{metric} (%)' if is_percent(metric) else metric
-    depth = record.get('depth')
+    labels = id_labels(record)
     rows = [{
         'round': '0',
         'dropped': '-',
         'blocks': str(len(baseline['blocks_left']))
-                  if 'blocks_left' in baseline else str(depth),
+                  if 'blocks_left' in baseline else str(len(labels)),
         'score': '-',
         f'{unit} after drop': '-',
         f'{unit} after alignment': format_metric(
@@ -100,9 +39,11 @@ def round_table(record: Dict[str, Any]) -> str:
     for entry in record.get('rounds', []):
         rows.append({
             'round': str(entry['round']) +
-                     (' (taken back)' if entry.get('state') == 'rejected'
+                     (' (rolled back)' if entry.get('state') == 'rejected'
                       else ''),
-            'dropped': ', '.join(map(str, entry.get('dropped', []))) or '-',
+            'dropped': ', '.join(
+                labels.get(i, str(i))
+                for i in entry.get('dropped', [])) or '-',
             'blocks': str(len(entry['blocks_left']))
                       if 'blocks_left' in entry else '-',
             'score': _score(entry),
@@ -118,8 +59,7 @@ def round_table(record: Dict[str, Any]) -> str:
     return markdown_table(rows)
 
 
-def write_report(record: Dict[str, Any], work_dir: Union[str,
-                                                         Path]) -> List[Path]:
+def write_report(record: Dict[str, Any], work_dir: PathLike) -> List[Path]:
     """Write the table and the pictures of a run into its work directory.
 
     Args:
@@ -130,7 +70,6 @@ def write_report(record: Dict[str, Any], work_dir: Union[str,
         ``blockdrop.md``, ``blockdrop_scores.png`` and
         ``blockdrop_tradeoff.png``, as far as the record has what they show.
     """
-    from .figures import draw_scores, draw_tradeoff
     folder = Path(work_dir)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / 'blockdrop.md']
@@ -148,7 +87,7 @@ def write_report(record: Dict[str, Any], work_dir: Union[str,
 
 
 def _score(entry: Mapping[str, Any]) -> str:
-    """Score of the chosen block, or blocks."""
+    """Scores of what was chosen."""
     scores = entry.get('scores', {})
     chosen = [scores.get(str(i)) for i in entry.get('dropped', [])]
     return ', '.join(f'{s:.4g}' for s in chosen if s is not None) or '-'

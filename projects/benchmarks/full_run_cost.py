@@ -5,8 +5,9 @@ from typing import Any, Dict
 
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import DATASETS, MODELS
-from mmblockdrop.report import complexity, empty_weights, markdown_table
+from mmblockdrop.report import complexity, markdown_table
 from mmblockdrop.rounds.schedule import Phase
+from mmblockdrop.utils.meta import empty_weights
 
 import torch
 from benchmark_page import ROOT

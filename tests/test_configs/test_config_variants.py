@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from mmblockdrop.registry import MODELS
-from mmblockdrop.report import empty_weights
+from mmblockdrop.utils.meta import empty_weights
 
 import pytest
 import torch

@@ -5,7 +5,8 @@ from pathlib import Path
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.export.inputs import example_inputs
 from mmblockdrop.registry import MODELS
-from mmblockdrop.report import complexity, empty_weights
+from mmblockdrop.report import complexity
+from mmblockdrop.utils.meta import empty_weights
 
 import pytest
 import torch

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
-from mmblockdrop.report import complexity, empty_weights, measure
+from mmblockdrop.report import complexity, measure
+from mmblockdrop.utils.meta import empty_weights
 
 import pytest
 import torch

@@ -4,6 +4,7 @@ import copy
 from mmblockdrop.inference import draw_timeline
 from mmblockdrop.report import (draw_scores, draw_tradeoff, round_table,
                                 write_report)
+from mmblockdrop.report.text import id_labels
 
 import cv2
 import numpy as np
@@ -49,6 +50,38 @@ def test_table_has_a_line_per_round():
     assert first['GMACs'] == '3.00 (-25 %)'
     assert dict(zip(head, rows[0]))['tad/mAP (%) after alignment'] == '83.00'
     assert dict(zip(head, rows[2]))['best epoch'] == '-'
+
+
+def halves():
+    """A record whose removable parts are named, not numbered."""
+    ids = [f'backbone.blocks.{i}.{half}' for i in range(3)
+           for half in ('attn', 'mlp')]
+    scores = {part: 0.1 * i for i, part in enumerate(ids[1:])}
+    first = dict(RECORD['rounds'][0], scores=scores, dropped=[ids[3]],
+                 blocks_left=ids[:3] + ids[4:])
+    return dict(
+        RECORD, version=2, kind='HalfBlocks', depth=6, ids=ids, rounds=[first],
+        baseline=dict(RECORD['baseline'], blocks_left=ids))
+
+
+def test_parts_with_names_are_shown_by_what_tells_them_apart(tmp_path):
+    record = halves()
+    assert [*id_labels(record).values()] == [
+        '0.attn', '0.mlp', '1.attn', '1.mlp', '2.attn', '2.mlp']
+    lines = round_table(record).splitlines()
+    cells = [[c.strip() for c in line.split('|')[1:-1]] for line in lines]
+    first = dict(zip(cells[0], cells[3]))
+    assert first['dropped'] == '1.mlp' and first['blocks'] == '5'
+    assert first['score'] == '0.2'
+    files = write_report(record, tmp_path)
+    assert len(files) == 3 and all(is_picture(f) for f in files[1:])
+
+
+def test_labels_of_parts_without_a_common_path():
+    ids = ['blocks.0', 'head.tower.0']
+    assert id_labels(dict(ids=ids)) == {i: i for i in ids}
+    assert id_labels(dict(ids=['blocks.0'])) == {'blocks.0': '0'}
+    assert id_labels(dict(depth=2)) == {0: '0', 1: '1'}
 
 
 def test_table_of_an_empty_record():

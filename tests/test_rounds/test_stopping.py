@@ -177,7 +177,7 @@ def test_fall_back_to_the_last_good_round(fallen, block_drop, tmp_path):
         set(range(toy.DEPTH)) - set(wanted))
     assert sorted(removed_ids(meta['blockdrop'])) == sorted(
         removed_ids(found))
-    assert f'{worst + 1} (taken back)' in round_table(found)
+    assert f'{worst + 1} (rolled back)' in round_table(found)
     assert 'is taken back' in (tmp_path / 'blockdrop.md').read_text()
 
 

@@ -17,8 +17,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 from mmblockdrop.compression import BlockStack, find_stacks
 from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
-from mmblockdrop.report import empty_weights, markdown_table
-from mmblockdrop.report.complexity import on_meta
+from mmblockdrop.report import markdown_table
+from mmblockdrop.utils.meta import empty_weights, on_meta
 
 import torch
 from mmengine.config import Config, DictAction

@@ -1,0 +1,89 @@
+"""Numbers, ids and tables as text."""
+import os
+from typing import Any, Dict, Mapping, Optional, Sequence
+
+from mmblockdrop.compression.record import Id, all_ids
+
+#: Metrics between 0 and 1 that are printed in percent.
+PERCENT = ('mAP', 'AP/', 'AR@', 'AUC', 'acc', 'top')
+
+
+def id_labels(record: Mapping[str, Any]) -> Dict[Id, str]:
+    """Short names of all parts that a run can remove.
+
+    Args:
+        record: Content of ``blockdrop.json``.
+
+    Returns:
+        Id to name, in the order of the model: the number of a block; of a
+        dotted path what follows the part that all have in common.
+    """
+    ids = all_ids(record) if {'ids', 'depth'} & {*record} else []
+    paths = [str(i).split('.') for i in ids]
+    shared = len(os.path.commonprefix(paths))
+    shared = min([shared, *(len(path) - 1 for path in paths)])
+    return {i: '.'.join(path[shared:]) for i, path in zip(ids, paths)}
+
+
+def is_percent(metric: str) -> bool:
+    """Whether a metric is printed in percent.
+
+    Args:
+        metric: Key of the metric.
+
+    Returns:
+        True for precision, recall and accuracy.
+    """
+    return any(part in metric for part in PERCENT)
+
+
+def format_metric(value: Optional[float], metric: str) -> str:
+    """Print a metric, in percent where that is customary.
+
+    Args:
+        value: None gives a dash.
+        metric: Key of the metric.
+
+    Returns:
+        The text.
+    """
+    if value is None:
+        return '-'
+    return f'{100 * value:.2f}' if is_percent(metric) else f'{value:.4g}'
+
+
+def format_count(value: Optional[float], unit: float, digits: int = 2) -> str:
+    """Print a number in a unit; None gives a dash.
+
+    Args:
+        value: The number.
+        unit: What it is divided by.
+        digits: Decimals. Defaults to 2.
+
+    Returns:
+        The text.
+    """
+    return '-' if value is None else f'{value / unit:.{digits}f}'
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Lay out rows as Markdown with aligned columns.
+
+    Args:
+        rows: Text by column; all have the same columns.
+
+    Returns:
+        The table, without a final line break.
+    """
+    columns = list(rows[0])
+    width = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
+
+    def line(cells: Sequence[str]) -> str:
+        return '| ' + ' | '.join(cells) + ' |'
+
+    lines = [
+        line([c.rjust(width[c]) for c in columns]),
+        line(['-' * (width[c] - 1) + ':' for c in columns])
+    ]
+    lines += [line([row[c].rjust(width[c]) for c in columns]) for row in rows]
+    return '\n'.join(lines)
