@@ -92,7 +92,7 @@ def merge(state: State, alpha: float = 1.) -> State:
 
     Raises:
         ValueError: A or B or the layer of a pair is missing, or a matrix
-            holds NaN. The published merge passes over such a block.
+            holds NaN. The published merge skips such a block.
     """
     merged = {k: v for k, v in state.items() if not LORA.search(k)}
     for stem in sorted({k[:-2] for k in state if LORA.search(k)}):
@@ -109,7 +109,7 @@ def merge(state: State, alpha: float = 1.) -> State:
 
 
 def refuse_adapters(state: State, source: str) -> None:
-    """Refuse a detector whose function we cannot compute.
+    """Reject a detector whose function we cannot compute.
 
     Args:
         state: Published names.

@@ -34,7 +34,7 @@ RULES = ((r'^patch_embed\.proj\.', 'patch_embed.projection.'),
 UNUSED = ((r'^(decoder|mask_token|encoder_to_decoder)\b',
            'reconstructs pixels in pre-training'),
           (r'^(cls_head|head)\.', 'classifies clips'),
-          (r'^(projection|neck)\.', 'is no part of the encoder'),
+          (r'^(projection|neck)\.', 'is not part of the encoder'),
           (r'^(encoder\.)?norm\.',
            'follows the encoder in pre-training; a map of features has no '
            'norm'))

@@ -46,7 +46,7 @@ def encoder_for_mmaction(
         lora_scale = alpha / (lora.get('rank') or 1)
     for name in state:
         if not name.startswith(prefix):
-            report.left_out[name] = 'no part of the encoder'
+            report.left_out[name] = 'not part of the encoder'
     inside = strip({k: v for k, v in state.items() if k.startswith(prefix)},
                    prefix)
     inside = _merge_ours(inside, lora_scale, report)

@@ -20,7 +20,7 @@ class ConversionReport:
         dropped: Blocks that the file has lost.
         notes: Anything else a user should know.
         missing: Our names that the file should hold.
-        unexpected: Names for which there is no place.
+        unexpected: Names in the file that our model does not have.
         reshaped: Entries of another shape than expected.
     """
     source: str

@@ -371,7 +371,7 @@ class ActionReader:
 
         Raises:
             ValueError: For an unknown label, or, unless ``bad_segments`` is
-                ``drop``, a segment that cannot be meant.
+                ``drop``, a segment that makes no sense.
         """
         segments, labels = [], []
         for action in annotations:

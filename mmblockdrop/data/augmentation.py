@@ -27,7 +27,7 @@ class RandAugmentClip(BaseTransform):
     Args:
         num_ops: Operations in a row. Defaults to 2.
         magnitude: Strength out of ``bins``. Defaults to 9.
-        bins: Steps of strength. Defaults to 31.
+        bins: Levels of strength. Defaults to 31.
     """
 
     def __init__(self,

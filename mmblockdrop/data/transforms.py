@@ -30,7 +30,7 @@ class SampleWindow(BaseTransform):
     Frames beyond the end of the video repeat the last one and are not
     counted in ``valid_steps``. Features are cut, padded by zeros and put in
     ``inputs`` instead. Times stay in seconds in ``video_segments``; the
-    actions of the window are in its steps.
+    actions of the window are in grid steps.
 
     Required Keys: all that :class:`UntrimmedVideoDataset` gives, features
     (optional)
@@ -40,7 +40,7 @@ class SampleWindow(BaseTransform):
 
     Added Keys: frame_inds (int64 [window_size * frames_per_step]),
     num_clips (1), clip_len, valid_steps, window_start_frame, gt_segments
-    (float32 [N, 2], steps), gt_labels (int64 [N]), inputs (features only,
+    (float32 [N, 2], grid steps), gt_labels (int64 [N]), inputs (features only,
     float32 [C, window_size])
     """
 
@@ -113,7 +113,7 @@ class SampleWindow(BaseTransform):
 
     def _actions(self,
                  results: Dict[str, Any]) -> Tuple[np.ndarray, np.ndarray]:
-        """Actions of the window in its steps, and the mask of them."""
+        """Actions of the window in grid steps, and the mask of them."""
         frames = results['action_frames']
         if results['broken']:
             return np.zeros((0, 2)), np.zeros(len(frames), dtype=bool)
@@ -148,7 +148,7 @@ class PackTADInputs(BaseTransform):
     or inputs ([C, T]), gt_segments, gt_labels, and those of ``meta_keys``
 
     Returns of the pipeline: ``inputs`` (Tensor) and ``data_samples``, whose
-    ``gt_instances`` hold ``segments`` (steps) and ``labels``.
+    ``gt_instances`` hold ``segments`` (grid steps) and ``labels``.
 
     Args:
         meta_keys: Keys to keep as meta information.

@@ -35,8 +35,8 @@ def whole_file(path: PathLike, suffix: str = '.tmp') -> Iterator[Path]:
             as ``'.part.mp4'``.
 
     Yields:
-        The temporary name. It is removed after an error; what a killed
-        process leaves, the next one with that suffix replaces.
+        The temporary name. It is removed after an error. If the process
+        is killed it stays, until the next one with that suffix replaces it.
 
     Raises:
         FileNotFoundError: The folder has been removed.

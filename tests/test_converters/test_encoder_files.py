@@ -249,7 +249,7 @@ def test_stored_positions_of_another_size_are_reshaped():
     ]
 
 
-def test_unknown_files_are_refused(tmp_path):
+def test_unknown_files_are_rejected(tmp_path):
     with pytest.raises(ValueError, match='no video transformer'):
         convert_encoder(dict(state_dict={'conv1.weight': torch.zeros(1)}))
     with pytest.raises(ValueError, match='holds no weights'):
@@ -292,7 +292,7 @@ def test_pretrained_takes_converted_and_mmaction_files(tmp_path, convert):
     (None, ('backbone.blocks.0.norm1.bias', 3), '1 reshaped: blocks.0.norm1'),
     (None, ('patch_embed.proj.weight', 3), 'convert it with tools/'),
 ])
-def test_pretrained_refuses_what_does_not_fit(tmp_path, lost, found, match):
+def test_pretrained_rejects_what_does_not_fit(tmp_path, lost, found, match):
     content = mmaction_file()
     content['state_dict'].pop(lost, None)
     if found:

@@ -41,7 +41,7 @@ def through_a_file(converted, report, config, tmp_path):
 
 
 def without(state, drops):
-    """What is left of a checkpoint when blocks are gone."""
+    """A checkpoint without some blocks."""
     gone = tuple(f'backbone.model.backbone.blocks.{i}.' for i in drops)
     return {
         k: v
@@ -135,7 +135,7 @@ def test_alpha_reaches_the_update(part, configs, plain):
                                2 * kept['state_dict'][b])
 
 
-def test_other_rank_is_refused(part, plain):
+def test_other_rank_is_rejected(part, plain):
     config = dict(plain, backbone=dict(plain['backbone'], lora=dict(rank=1)))
     with pytest.raises(ValueError, match='carries LoRA of rank'):
         convert_detector(part['checkpoint'], config)
@@ -172,7 +172,7 @@ def test_every_misfit_is_named(part, plain):
         report.check()
 
 
-def test_detector_for_another_depth_is_refused(part, plain):
+def test_detector_for_another_depth_is_rejected(part, plain):
     depth = plain['backbone']['depth'] - 2
     config = dict(plain, backbone=dict(plain['backbone'], depth=depth))
     _, report = convert_detector(part['checkpoint'], config)
@@ -180,7 +180,7 @@ def test_detector_for_another_depth_is_refused(part, plain):
     assert all('.blocks.' in name for name in report.unexpected)
 
 
-def test_half_of_a_lora_pair_is_refused(part, plain):
+def test_half_of_a_lora_pair_is_rejected(part, plain):
     state = dict(part['checkpoint']['state_dict'])
     del state['module.backbone.model.backbone.blocks.1.attn.lora_proj.B']
     with pytest.raises(ValueError, match=r'blocks\.1\.attn\.lora_proj\.B'):
@@ -191,7 +191,7 @@ def test_half_of_a_lora_pair_is_refused(part, plain):
     ]
 
 
-def test_adapters_are_refused_by_name(part, plain):
+def test_adapters_are_rejected_by_name(part, plain):
     state = dict(part['checkpoint']['state_dict_ema'])
     name = 'backbone.model.backbone.blocks.3.adapter.down_proj.weight'
     state[name] = torch.zeros(2, 2)

@@ -89,7 +89,7 @@ def test_many_at_once(build, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['Flip', 'RandomResizedCrop', 'ColorJitter'])
-def test_what_is_random_is_refused(build, name):
+def test_what_is_random_is_rejected(build, name):
     frames = cached('cache')
     frames['transforms'].append(dict(type=f'mmaction.{name}'))
     with pytest.raises(ValueError, match=f'{name} is random'):

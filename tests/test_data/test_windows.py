@@ -23,7 +23,7 @@ def test_sliding_covers_every_step_once(num_steps, overlap):
     assert covered == set(range(num_steps))
 
 
-def test_sliding_refuses_windows_that_stand_still():
+def test_sliding_rejects_windows_that_stand_still():
     with pytest.raises(ValueError, match='overlap_ratio=0.95'):
         sliding_windows(100, 8, 0.95)
     with pytest.raises(ValueError, match='overlap_ratio=1'):

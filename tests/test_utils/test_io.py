@@ -165,7 +165,7 @@ def test_archive_that_is_cut_off(tmp_path, cut):
         init_localizer(cfg, str(path), device='cpu')
 
 
-def test_checkpoint_with_code_is_refused_by_every_door(tmp_path):
+def test_checkpoint_with_code_is_rejected_by_every_door(tmp_path):
     """By name, and without a trace: the localizer, the export, a test."""
     from pathlib import Path
     sys.path.insert(

@@ -3,7 +3,7 @@
     python tools/data/check_data.py data/thumos14 --classes category_idx.txt
 
 Prints what does not fit as a table and its first examples, and exits with
-status 1 if something would harm a run.
+status 1 if there is an error.
 """
 import argparse
 import json
@@ -111,7 +111,7 @@ def as_json(database: Dict[str, dict], problems: Sequence[Problem],
     Args:
         database: Annotations by video.
         problems: What does not fit.
-        found: What the files tell.
+        found: Timing of the files.
 
     Returns:
         Ready for JSON.

@@ -14,7 +14,7 @@ import os.path as osp
 import sys
 from typing import Dict, List, Optional, Sequence
 
-import mmblockdrop  # noqa: F401  (mends the stack)
+import mmblockdrop  # noqa: F401  (applies the patches)
 from mmblockdrop.data.prepare.parallel import for_each
 from mmblockdrop.data.prepare.transcode import Recipe, find_ffmpeg, transcode
 from mmblockdrop.utils.io import read_json, write_json
@@ -91,7 +91,7 @@ def find_videos(source: str) -> List[str]:
     return videos
 
 
-def settle_recipe(target: str, recipe: Recipe) -> None:
+def check_settings(target: str, recipe: Recipe) -> None:
     """Record how a folder is made, and reject another way later.
 
     Args:
@@ -171,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
         crf=args.crf)
     find_ffmpeg()
     require_whole('--gop', recipe.gop, 1)
-    settle_recipe(args.target, recipe)
+    check_settings(args.target, recipe)
     remove_leftovers(args.target)
     job = Job(args.source, args.target, recipe)
     missing = [v for v in videos if not osp.exists(job.path_of(v))]

@@ -1,6 +1,6 @@
 """Convert a detector of Progressive Block Drop, OpenTAD or AdaTAD.
 
-The result loads into the config, with the blocks that are gone and with LoRA
+The result loads into the config, without the dropped blocks and with LoRA
 attached, through tools/test.py and mmblockdrop.apis.
 """
 import argparse

@@ -1,4 +1,4 @@
-"""Hold a folder of videos against its annotations."""
+"""Compare a folder of videos with its annotations."""
 import os
 import os.path as osp
 from collections import Counter
@@ -15,7 +15,7 @@ import numpy as np
 
 from .parallel import for_each
 
-#: Kinds of problems, worst first. Warnings do no harm to a run.
+#: Kinds of problems, worst first. A run goes well in spite of warnings.
 ERRORS = ('missing file', 'unreadable file', 'wrong frame rate',
           'wrong duration', 'variable frame rate', 'bad entry',
           'unknown label', 'bad segment')
@@ -40,12 +40,12 @@ class Problem(NamedTuple):
 
     @property
     def is_error(self) -> bool:
-        """Whether it does harm."""
+        """Whether a run would fail or learn something wrong."""
         return self.kind in ERRORS
 
 
 class Found(NamedTuple):
-    """What a video file tells.
+    """Timing of a video file.
 
     Args:
         frames: Number of frames.
@@ -66,10 +66,10 @@ def inspect_video(filename: str, decode: bool = True) -> Found:
         decode: Also decode its first and its last frame.
 
     Returns:
-        What the file tells.
+        Timing of the file.
 
     Raises:
-        UnreadableVideoError: If it is missing, empty or damaged.
+        UnreadableVideoError: It is missing, empty or damaged.
     """
     video = Video(filename)
     frames, fps = len(video), video.fps
@@ -95,11 +95,11 @@ def check_entry(name: str,
         entry: Its annotation.
         classes: Known labels; None knows all.
         drop_labels: Labels that are background.
-        found: What the file tells, where there is one.
+        found: Timing of the file, where there is one.
         tolerance: Share by which rate and duration may differ.
 
     Returns:
-        Worst first is not promised.
+        The problems, in no particular order.
     """
     problems = [Problem('bad entry', name, text) for text in _entry(entry)]
     if problems:
@@ -130,7 +130,7 @@ def check_entry(name: str,
 def _entry(entry: Any) -> List[str]:
     """What is wrong with the form of an annotation."""
     if not isinstance(entry, dict):
-        return [f'{entry!r} is no mapping']
+        return [f'{entry!r} is not a mapping']
     texts = []
     for key in ('duration', 'fps', 'frame'):
         value = entry.get(key, 1)
@@ -199,7 +199,7 @@ def check_folder(database: Mapping[str, Mapping[str, Any]],
         workers: Processes.
 
     Returns:
-        Problems, errors first, and what the readable files tell, by video.
+        Problems, errors first, and timing of the readable files by video.
     """
     problems: List[Problem] = []
     found: Dict[str, Found] = {}

@@ -34,7 +34,7 @@ def for_each(function: Callable[[Any], Any],
     bar = ProgressBar(len(items), file=sys.stderr) if (
         progress and len(items)) else None
 
-    def settle(item: Any, call: Callable[[], Any]) -> None:
+    def finish(item: Any, call: Callable[[], Any]) -> None:
         try:
             done[item] = call()
         except BrokenProcessPool:
@@ -46,15 +46,15 @@ def for_each(function: Callable[[Any], Any],
 
     if workers <= 1:
         for item in items:
-            settle(item, lambda: function(item))
+            finish(item, lambda: function(item))
     else:
         left = list(items)
         while left:
-            left = _in_pool(function, left, workers, settle)
+            left = _in_pool(function, left, workers, finish)
             # Work is done in order: the one that crashed is among the first.
             for item in left[:2 * workers + 2]:
-                if _in_pool(function, [item], 1, settle):
-                    settle(item, _crash)
+                if _in_pool(function, [item], 1, finish):
+                    finish(item, _crash)
             left = left[2 * workers + 2:]
     if bar is not None:
         bar.file.write('\n')
@@ -63,7 +63,7 @@ def for_each(function: Callable[[Any], Any],
 
 
 def _in_pool(function: Callable, items: Sequence[Any], workers: int,
-             settle: Callable) -> List[Any]:
+             finish: Callable) -> List[Any]:
     """Run in processes; return what a crash left undone."""
     method = 'fork' if sys.platform.startswith('linux') else None
     left = dict.fromkeys(items)
@@ -74,7 +74,7 @@ def _in_pool(function: Callable, items: Sequence[Any], workers: int,
             for item in items:
                 futures[pool.submit(function, item)] = item
             for future in as_completed(futures):
-                settle(futures[future], future.result)
+                finish(futures[future], future.result)
                 left.pop(futures[future])
         except BrokenProcessPool:
             pass
