@@ -78,10 +78,13 @@ class OpenVideo(BaseTransform):
             # this reader.
             key = (os.getpid(), threading.get_ident(), filename,
                    status.st_size, status.st_mtime_ns)
-        if key is None or self._last[0] != key:
-            self._last = None, None
-            self._last = key, Video(filename, self.num_threads, self.size)
-        return self._last[1]
+        # Other threads may change self._last at any moment.
+        last_key, reader = self._last
+        if key is None or last_key != key:
+            self._last, reader = (None, None), None
+            reader = Video(filename, self.num_threads, self.size)
+            self._last = key, reader
+        return reader
 
     def __getstate__(self) -> Dict[str, Any]:
         return dict(self.__dict__, _last=(None, None))

@@ -7,7 +7,7 @@ from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
                     Tuple)
 
 from mmblockdrop.data.annotations import ActionReader
-from mmblockdrop.utils.messages import did_you_mean, listed, require_folder
+from mmblockdrop.utils.messages import did_you_mean, require_folder
 from mmblockdrop.utils.video import (VIDEO_SUFFIXES, UnreadableVideoError,
                                      Video, find_media)
 
