@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from mmblockdrop.compression import merge_lora, shape_localizer
+from mmblockdrop.evaluation.activitynet import write_detections
 from mmblockdrop.inference import draw_timeline
 from mmblockdrop.inference.loading import build_localizer
 from mmblockdrop.inference.localize import localize_video
@@ -20,8 +21,8 @@ from mmengine.config import Config
 from torch import nn
 
 __all__ = [
-    'draw_localization', 'init_localizer', 'localize_video', 'of_classes',
-    'read_actions'
+    'detections_table', 'draw_localization', 'init_localizer',
+    'localize_to_files', 'localize_video', 'of_classes', 'read_actions'
 ]
 
 
@@ -140,3 +141,91 @@ def draw_localization(found: Dict[str, Any],
             rows.append((title, result['segments'], labels, result['scores']))
     return draw_timeline(found['video'], rows, found['duration'], path,
                          Path(found['video']).name)
+
+
+def localize_to_files(video: Union[str, Path],
+                      config: Union[str, Config],
+                      checkpoint: Union[str, Path],
+                      out_dir: Union[str, Path],
+                      teacher_checkpoint: Union[str, Path, None] = None,
+                      teacher_config: Union[str, Config, None] = None,
+                      ann_file: Union[str, Path, None] = None,
+                      score_thr: float = 0.3,
+                      device: Optional[str] = None,
+                      compile: bool = False,
+                      **settings: Any) -> Dict[str, Any]:
+    """Localize one video, write its detections and draw them.
+
+    Args:
+        video: The video.
+        config: Config of the localizer.
+        checkpoint: Its weights, compressed or not.
+        out_dir: Folder for ``<video>.json``, in ActivityNet's format of
+            results, and ``<video>.png``.
+        teacher_checkpoint: Weights of the uncompressed model, for the picture.
+        teacher_config: Its config; defaults to ``config``.
+        ann_file: ActivityNet-style annotations, for the picture.
+        score_thr: Least score that is kept.
+        device: Defaults to the GPU if there is one.
+        compile: Let torch compile the encoder first.
+        **settings: See :func:`mmblockdrop.inference.localize.localize_videos`.
+
+    Returns:
+        What :func:`localize_video` returns, ``best_score``, the highest one
+        before ``score_thr``, and ``files``, the two that were written.
+
+    Raises:
+        FileNotFoundError: One of the files does not exist.
+        ValueError: One of them is damaged or does not fit.
+    """
+    truth = None if ann_file is None else read_actions(str(ann_file), video)
+
+    def localize(config: Union[str, Config],
+                 checkpoint: Union[str, Path]) -> Dict[str, Any]:
+        model = init_localizer(config, str(checkpoint), device)
+        if compile and getattr(model, 'backbone', None) is not None:
+            model.backbone.compile()
+        found = localize_video(model, video, **settings)
+        return _above(found, score_thr)
+
+    found = localize(config, checkpoint)
+    teacher = None if teacher_checkpoint is None else localize(
+        teacher_config or config, teacher_checkpoint)
+    if truth is not None:
+        truth = of_classes(truth, found['classes'])
+    stem = Path(video).stem
+    files = [Path(out_dir) / f'{stem}.{end}' for end in ('json', 'png')]
+    write_detections(
+        files[0],
+        {stem: (found['segments'], found['scores'], found['labels'])},
+        found['classes'],
+        duration=found['duration'])
+    draw_localization(found, files[1], teacher, truth,
+                      'localized' if teacher is None else 'compressed')
+    return dict(found, files=files)
+
+
+def _above(found: Dict[str, Any], score_thr: float) -> Dict[str, Any]:
+    """Keep the detections that reach a score."""
+    keep = found['scores'] >= score_thr
+    kept = {key: found[key][keep] for key in ('segments', 'scores', 'labels')}
+    kept['detections'] = [d for d, k in zip(found['detections'], keep) if k]
+    return dict(found, best_score=max(found['scores'], default=0.), **kept)
+
+
+def detections_table(detections: Sequence[Dict[str, Any]]) -> str:
+    """Lay out detections in order of time.
+
+    Args:
+        detections: ``segment`` in seconds, ``label``, ``score``.
+
+    Returns:
+        A headline, and one line for each.
+    """
+    width = max([5, *(len(d['label']) for d in detections)])
+    lines = [f'{"start (s)":>9} {"end (s)":>9}  {"label":<{width}}  score']
+    for d in sorted(detections, key=lambda d: d['segment']):
+        start, end = d['segment']
+        lines.append(f'{start:9.2f} {end:9.2f}  {d["label"]:<{width}}  '
+                     f'{d["score"]:5.3f}')
+    return '\n'.join(lines)

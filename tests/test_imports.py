@@ -29,7 +29,8 @@ ARROWS = dict(
     export={'compression'},
     convert={'compression'},
     rounds={'compression', 'distillation', 'report', 'scorers'},
-    apis={'compression', 'inference'})
+    apis={'compression', 'evaluation', 'inference'},
+    quickstart={'apis', 'data'})
 SHARED = {'compat', 'registry', 'structures', 'utils', 'version'}
 #: Where mmaction2 and mmcv may be imported.
 OPENMMLAB = ('backbones/vit.py', 'compat/', 'data/', 'localizers/')

@@ -1,20 +1,101 @@
-"""Configs that the quickstart derives for someone's own videos."""
+"""The quickstart: its six steps, and configs for someone's own videos."""
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from mmblockdrop.data.prepare.synthetic import DemoSpec, make_dataset
+from mmblockdrop.quickstart import (DEMO, ConfigPair, StepFailed, quickstart,
+                                    steps)
+from mmblockdrop.quickstart.__main__ import main
+from mmblockdrop.quickstart.origin import set_aside_unless_same
+from mmblockdrop.quickstart.own_videos import choose_subsets, write_configs
+from mmblockdrop.quickstart.steps import (is_newer, run_has_finished,
+                                          unseen_video)
 from mmblockdrop.registry import DATASETS, MODELS
 
-import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from origin import set_aside_unless_same
-from own_videos import KNOWN, PROJECTS, choose_subsets, write_configs
-from quickstart import (BASELINE, BLOCK_DROP, is_finished, is_newer,
-                        metrics_file, read_metrics, unseen_video)
 
 ROOT = Path(__file__).resolve().parents[1]
+SMALL = DemoSpec(
+    seed=1, videos=dict(training=6, validation=1, test=2), longest=24.)
+IN_PLACE = dict(num_workers=0, persistent_workers=False)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Configs of three blocks, one of which goes, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    full = Config.fromfile(DEMO.baseline)
+    drop = Config.fromfile(DEMO.block_drop)
+    full.train_cfg.update(max_epochs=2, val_interval=2)
+    drop.train_cfg.update(drops=1)
+    full.model.backbone.depth = drop.model.localizer.backbone.depth = 3
+    for cfg in (full, drop):
+        for name in ('train', 'val', 'test', 'score'):
+            cfg[f'{name}_dataloader'].update(IN_PLACE)
+    drop.train_cfg.score_dataloader.update(IN_PLACE)
+    drop.train_cfg.score_dataloader.dataset.sample_ratio = 1.
+    pair = ConfigPair(tmp_path / 'full.py', tmp_path / 'drop.py')
+    for cfg, path in zip((full, drop), pair):
+        path.write_text(Config(
+            cfg.to_dict(), format_python_code=False).pretty_text)
+    return pair
+
+
+@pytest.mark.slow
+def test_all_steps(small, tmp_path, capsys):
+    """In another folder than the repository's, as all paths are relative."""
+    table = quickstart(configs=small, demo=SMALL)
+    assert table == Path('work_dirs/quickstart/results.md')
+    rows = [line.split('|')[1:-1] for line in table.read_text().splitlines()]
+    assert [row[0].strip() for row in rows[2:]] == ['full', 'compressed']
+    assert [int(row[1]) for row in rows[2:]] == [3, 2]
+    assert float(rows[3][2]) < float(rows[2][2])  # parameters
+    work = tmp_path / 'work_dirs' / 'quickstart'
+    assert {'blockdrop_scores.png', 'blockdrop_tradeoff.png'} <= {
+        path.name for path in (work / 'blockdrop').glob('*.png')}
+    video, = work.glob('demo_test_*.json')
+    assert video.with_suffix('.png').stat().st_size > 10000
+    written = {path: path.stat().st_mtime_ns for path in work.rglob('*')
+               if path.name not in ('results.md', 'made_from.json')
+               and path.is_file()}
+    capsys.readouterr()
+
+    quickstart(configs=small, demo=SMALL)
+    assert capsys.readouterr().out.count('reused') == 6
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def test_a_step_that_fails_is_named(small, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert main(['--data', 'empty']) == 1
+    assert 'annotations.json' in capsys.readouterr().err
+    assert not (tmp_path / 'work_dirs').exists()
+
+    def broken(*args):
+        raise RuntimeError('no room')
+
+    monkeypatch.setattr(steps, 'make_dataset', broken)
+    with pytest.raises(StepFailed, match='videos.*RuntimeError: no room'):
+        quickstart(configs=small, demo=SMALL)
+    assert main([]) == 1
+    assert 'RuntimeError: no room' in capsys.readouterr().err
+
+
+def test_the_module_is_a_program_in_any_folder(tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-m', 'mmblockdrop.quickstart', '--data', 'absent'],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True)
+    assert done.returncode == 1
+    assert 'absent' in done.stderr and 'Traceback' not in done.stderr
+    assert DEMO.baseline.is_file() and DEMO.block_drop.is_file()
 
 
 @pytest.fixture(scope='module')
@@ -31,14 +112,20 @@ def own(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope='module')
+def derived(own, tmp_path_factory):
+    """Configs that the quickstart derives for a folder of videos."""
+    return [Config.fromfile(path) for path in write(
+        own, tmp_path_factory.mktemp('derived'))]
+
+
 def write(own, work):
-    return write_configs(own, work, str(ROOT / BASELINE),
-                         str(ROOT / BLOCK_DROP))
+    return write_configs(own, work, *DEMO)
 
 
 @pytest.mark.slow
-def test_derived_configs_read_the_videos_and_build(own, tmp_path):
-    baseline, drop = (Config.fromfile(f) for f in write(own, tmp_path))
+def test_derived_configs_read_the_videos_and_build(own, derived):
+    baseline, drop = derived
     init_default_scope('mmaction')
     model = MODELS.build(baseline.model)
     database = json.loads((own / 'annotations.json').read_text())['database']
@@ -60,35 +147,6 @@ def test_derived_configs_read_the_videos_and_build(own, tmp_path):
                      for i in range(len(scored))}
 
 
-@pytest.mark.parametrize('name', sorted(KNOWN))
-def test_data_sets_with_configs_of_ours_get_those(own, tmp_path, name):
-    (tmp_path / name).symlink_to(own)
-    files = write_configs(tmp_path / name, tmp_path, BASELINE, BLOCK_DROP)
-    for file, known in zip(files, KNOWN[name]):
-        cfg, ours = map(Config.fromfile, (file, PROJECTS / known))
-        assert cfg.model.type == ours.model.type
-        datasets = [cfg[f'{part}_dataloader'].dataset
-                    for part in ('train', 'val', 'test', 'score')]
-        for dataset in datasets:
-            assert dataset.data_root == str(tmp_path / name)
-            assert dataset.pipeline[0].cache_dir == str(tmp_path / 'cache')
-        before = ours.test_dataloader.dataset
-        before.data_root = datasets[2].data_root
-        before.pipeline[0].cache_dir = datasets[2].pipeline[0].cache_dir
-        assert datasets[2] == before
-    assert cfg.model.localizer == Config.fromfile(files[0]).model
-    assert cfg.model.localizer == ours.model.localizer
-
-
-def test_without_the_projects_they_are_derived(own, tmp_path, monkeypatch):
-    monkeypatch.setattr('own_videos.PROJECTS', tmp_path / 'projects')
-    data = tmp_path / min(KNOWN)
-    data.symlink_to(own)
-    known, other = (
-        Config.fromfile(write(folder, tmp_path)[0]) for folder in (data, own))
-    assert known.model == other.model
-
-
 @pytest.mark.parametrize('subsets,val,test', [
     (['testing', 'training'], 'training', 'testing'),
     (['training', 'validation'], 'training', 'validation'),
@@ -101,38 +159,45 @@ def test_roles_of_subsets(subsets, val, test):
     assert ('split' in roles['val']) == (val == 'training')
 
 
-def test_unusable_folders_are_named(tmp_path):
-    with pytest.raises(SystemExit, match='annotations.json and a folder'):
+def test_folders_that_lack_something(tmp_path):
+    with pytest.raises(FileNotFoundError, match='data=.*annotations.json'):
+        write(tmp_path, tmp_path)
+    path = tmp_path / 'annotations.json'
+    path.write_text('{"version": 1}')
+    with pytest.raises(FileNotFoundError, match='data=.*videos'):
         write(tmp_path, tmp_path)
     (tmp_path / 'videos').mkdir()
-    (tmp_path / 'annotations.json').write_text('{"version": 1}')
-    with pytest.raises(SystemExit, match="ActivityNet's format"):
+    with pytest.raises(ValueError, match=f"{path}.*'database'"):
         write(tmp_path, tmp_path)
-    (tmp_path / 'annotations.json').write_text(
-        '{"database": {"a": {"subset": "training"}}}')
-    with pytest.raises(SystemExit, match="'a' has no 'duration'"):
+    path.write_text('{"database": {"a": {"subset": "training"}}}')
+    with pytest.raises(ValueError, match=f"{path}.*'a'.*'duration'"):
+        write(tmp_path, tmp_path)
+    entry = dict(subset='training', duration=5, annotations=[])
+    path.write_text(json.dumps(dict(database=dict(a=entry))))
+    with pytest.raises(ValueError, match=f"{path}.*'training'"):
+        write(tmp_path, tmp_path)
+    with pytest.raises(ValueError, match='none of the annotated'):
+        entry['annotations'] = [dict(segment=[1, 2], label='run')]
+        path.write_text(json.dumps(dict(
+            database=dict(a=entry, b=dict(entry, subset='test')))))
         write(tmp_path, tmp_path)
 
 
-@pytest.mark.slow
-def test_actions_that_cannot_be_meant_are_left_out(own, tmp_path):
+def test_actions_that_cannot_be_meant_are_left_out(own, derived, tmp_path):
     content = json.loads((own / 'annotations.json').read_text())
     entry = next(iter(content['database'].values()))
     wrong = [[5, 1], [9000, 9990], None, ['a', 'b'], [2]]
     entry['annotations'] += [dict(segment=s, label='swap') for s in wrong]
     (tmp_path / 'videos').symlink_to(own / 'videos')
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
-    plain, mended = tmp_path / 'plain', tmp_path / 'mended'
-    for folder in (plain, mended):
-        folder.mkdir()
-    expected = Config.fromfile(write(own, plain)[0]).train_dataloader.dataset
-    found = Config.fromfile(write(tmp_path, mended)[0]).train_dataloader
+    expected = derived[0].train_dataloader.dataset
+    found = Config.fromfile(write(tmp_path, tmp_path)[0]).train_dataloader
     for key in ('window_size', 'snippet_stride'):
         assert found.dataset[key] == expected[key]
     entry['annotations'][-1].pop('label')
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
-    with pytest.raises(SystemExit, match="'label': name"):
-        write(tmp_path, mended)
+    with pytest.raises(ValueError, match="'label': name"):
+        write(tmp_path, tmp_path)
 
 
 def test_the_unseen_video_is_of_the_test_part_and_whole(own, tmp_path):
@@ -153,7 +218,7 @@ def test_the_unseen_video_is_of_the_test_part_and_whole(own, tmp_path):
     assert unseen_video(tmp_path).name == 'a.mp4'
     del database['a']
     path.write_text(json.dumps(dict(database=database)))
-    with pytest.raises(SystemExit, match='no test video .* can be read'):
+    with pytest.raises(ValueError, match='annotations.json has no test'):
         unseen_video(tmp_path)
 
 
@@ -166,7 +231,7 @@ def test_results_of_something_else_are_set_aside(tmp_path, capsys):
         (work / name).mkdir(parents=True)
 
     def call():
-        set_aside_unless_same(work, [str(config)], annotations)
+        set_aside_unless_same(work, [config], annotations)
         return sorted(p.name for p in work.iterdir())
 
     # Nobody knows what these were made from.
@@ -185,26 +250,22 @@ def test_results_of_something_else_are_set_aside(tmp_path, capsys):
     assert (work / 'before_3/full').is_dir()
 
 
-def test_tests_are_reused_until_the_weights_change(tmp_path):
-    weights = tmp_path / 'epoch_2.pth'
-    weights.touch()
-    assert not is_newer(metrics_file(tmp_path), weights)
-    with pytest.raises(FileNotFoundError, match='no metrics'):
-        read_metrics(tmp_path)
-    for run, value in (('20260101_1', 0.1), ('20260102_1', 0.2)):
-        (tmp_path / run).mkdir()
-        (tmp_path / run / f'{run}.json').write_text(f'{{"tad/mAP": {value}}}')
-    assert read_metrics(tmp_path) == {'tad/mAP': 0.2}
-    assert is_newer(metrics_file(tmp_path), weights)
-    later = metrics_file(tmp_path).stat().st_mtime + 9
-    os.utime(weights, (later, later))
-    assert not is_newer(metrics_file(tmp_path), weights)
+def test_a_result_is_reused_until_its_source_changes(tmp_path):
+    source, result = tmp_path / 'epoch_2.pth', tmp_path / 'metrics.json'
+    source.touch()
+    assert not is_newer(result, source)
+    result.touch()
+    os.utime(source, (100, 100))
+    assert is_newer(result, source)
+    later = result.stat().st_mtime + 9
+    os.utime(source, (later, later))
+    assert not is_newer(result, source)
 
 
 def test_a_run_counts_as_finished_only_when_it_says_so(tmp_path):
     report = tmp_path / 'blockdrop.json'
-    assert not is_finished(report)
-    report.write_text('{"rounds": []}')
-    assert not is_finished(report)
-    report.write_text('{"rounds": [], "finished": true}')
-    assert is_finished(report)
+    assert not run_has_finished(report)
+    for content, finished in (('{"rounds": []}', False),
+                              ('{"rounds": [], "finished": true}', True)):
+        report.write_text(content)
+        assert run_has_finished(report) == finished

@@ -1,11 +1,17 @@
 """Derive the configs of the quickstart for someone's own videos."""
-import glob
+from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
+
+from mmblockdrop.data.annotations import ActionReader, load_database
+from mmblockdrop.utils.messages import require_file, require_folder
+from mmblockdrop.utils.video import (UnreadableVideoError, find_media,
+                                     probe_video)
 
 import numpy as np
 from mmengine.config import Config
 
+ANNOTATIONS, VIDEOS = 'annotations.json', 'videos'
 TUBELET = 2  # frames of one step, as the backbone's tubelet_size
 CLIP_STEPS = 8
 #: Windows of an epoch, as many as the demonstration has videos.
@@ -15,30 +21,16 @@ EPOCH = 200
 SCORED = 25
 SPLIT = dict(ratio=0.15, seed=0)
 LOADERS = ('train', 'val', 'test', 'score')
-PROJECTS = Path(__file__).resolve().parents[1] / 'projects'
-#: Data sets with configs of their own in a clone, by the name of their folder.
-KNOWN = {
-    'grid_s1_words_tad': [
-        'grid_words/configs/actionformer_vit-w96-d8_36e_grid-words.py',
-        'grid_words/configs/blockdrop_vit-w96-d8_4x2e_grid-words.py'
-    ],
-    'ceiling_adl_tad': [
-        'ceiling_adl/configs/actionformer_vit-w64-d8_30e_ceiling-adl.py',
-        'ceiling_adl/configs/blockdrop_vit-w64-d8_2x5e_ceiling-adl.py'
-    ],
-}
 
 
-def write_configs(data: Path, work: Path, baseline: str,
-                  block_drop: str) -> Tuple[Path, Path]:
+def write_configs(data: Path, work: Path, baseline: Path,
+                  block_drop: Path) -> Tuple[Path, Path]:
     """Write ``baseline.py`` and ``blockdrop.py`` for a folder of videos.
 
-    A data set with configs in ``projects/``, known by the name of its
-    folder, gets those; a wheel has no ``projects/``. For any other, steps
-    are as long as the short actions need, levels as many as the long ones
-    need, the encoder sees clips of 16 frames, and the rest is the
-    demonstration's. The files are complete and can be changed and run by
-    themselves.
+    Grid steps are as long as the short actions need, pyramid levels as many
+    as the long ones need, the encoder sees clips of 16 frames, and the rest
+    is the given configs'. The files are complete and can be changed and run
+    by themselves.
 
     Args:
         data: Holds ``annotations.json`` and ``videos``.
@@ -50,16 +42,12 @@ def write_configs(data: Path, work: Path, baseline: str,
         The two files.
 
     Raises:
-        SystemExit: The annotations lack what is needed.
+        FileNotFoundError: A part of ``data`` does not exist.
+        ValueError: The annotations lack what is needed.
     """
     database = read_database(data)
-    known = [PROJECTS / name for name in KNOWN.get(data.name, ())]
-    if known and all(path.is_file() for path in known):
-        cfg, drop = map(Config.fromfile, known)
-        print(f'{len(database)} videos; the configs of {known[0].parent}')
-    else:
-        cfg, drop = Config.fromfile(baseline), Config.fromfile(block_drop)
-        _fit(cfg, data, database)
+    cfg, drop = Config.fromfile(baseline), Config.fromfile(block_drop)
+    _fit(cfg, data, database)
     for name in LOADERS:
         dataset = cfg[f'{name}_dataloader'].dataset
         dataset.data_root = str(data)
@@ -68,6 +56,7 @@ def write_configs(data: Path, work: Path, baseline: str,
     drop.train_cfg.score_dataloader = cfg.score_dataloader
     drop.model.localizer = cfg.model
     files = work / 'baseline.py', work / 'blockdrop.py'
+    work.mkdir(parents=True, exist_ok=True)
     cfg.dump(str(files[0]))
     drop.dump(str(files[1]))
     print(f'Configs: {files[0]}, {files[1]}')
@@ -80,8 +69,8 @@ def _fit(cfg: Config, data: Path, database: Dict[str, Any]) -> None:
     roles = choose_subsets(subsets, data)
     lengths, labels = read_actions(database)
     if not len(lengths):
-        raise SystemExit(f'{data}/annotations.json holds no action with a '
-                         'label and a segment [start, end], start < end')
+        raise ValueError(f'{data / ANNOTATIONS} holds no action with a label '
+                         'and a segment [start, end], start < end')
     fps = frame_rate(data, database)
     stride = max(
         TUBELET,
@@ -124,28 +113,23 @@ def read_database(data: Path) -> Dict[str, Any]:
     """Annotated videos of a folder.
 
     Args:
-        data: Holds ``annotations.json``.
+        data: Holds ``annotations.json`` and ``videos``.
 
     Returns:
         Name to entry.
 
     Raises:
-        SystemExit: The file is absent or in another format.
+        FileNotFoundError: A part of the folder does not exist.
+        ValueError: The annotations are in another format.
     """
-    from mmblockdrop.data.annotations import load_database
-    path = data / 'annotations.json'
-    if not path.is_file() or not (data / 'videos').is_dir():
-        raise SystemExit(f'--data {data}: expected annotations.json and a '
-                         'folder videos in it')
-    try:
-        database = load_database(str(path))
-    except ValueError as error:
-        raise SystemExit(f"{path} is not in ActivityNet's format, "
-                         f'{{"database": {{...}}}}: {error}') from None
+    path = data / ANNOTATIONS
+    require_file(path, 'data')
+    require_folder(data / VIDEOS, 'data')
+    database = load_database(str(path))
     for name, entry in database.items():
         for key in ('subset', 'duration', 'annotations'):
             if entry.get(key) is None:
-                raise SystemExit(f'{path}: video {name!r} has no {key!r}')
+                raise ValueError(f'{path}: video {name!r} has no {key!r}')
     return database
 
 
@@ -159,7 +143,6 @@ def read_actions(database: Dict[str, Any]) -> Tuple[np.ndarray, List[str]]:
         Seconds [N] of the actions whose segment can be meant, and all labels
         in alphabetical order.
     """
-    from mmblockdrop.data.annotations import ActionReader
     lengths, labels = [], set()
     for entry in database.values():
         for action in entry['annotations']:
@@ -184,15 +167,15 @@ def choose_subsets(subsets: List[str], data: Path) -> Dict[str, Any]:
         epoch.
 
     Raises:
-        SystemExit: There is no training or no other subset.
+        ValueError: There is no training or no other subset.
     """
     found = {}
     for role in ('train', 'val', 'test'):
         found[role] = next(
             (s for s in subsets if s.lower().startswith(role)), None)
     if not found['train'] or not (found['val'] or found['test']):
-        raise SystemExit(
-            f'{data}/annotations.json has the subsets {subsets}; expected '
+        raise ValueError(
+            f'{data / ANNOTATIONS} has the subsets {subsets}; expected '
             "'training', and 'validation' or 'test' or both")
     if found['val'] and found['test']:
         return {role: dict(subset=name) for role, name in found.items()}
@@ -204,7 +187,7 @@ def choose_subsets(subsets: List[str], data: Path) -> Dict[str, Any]:
 
 
 def frame_rate(data: Path, database: Dict[str, Any]) -> float:
-    """Median frame rate of some of the videos.
+    """Median frame rate of five of the videos.
 
     Args:
         data: Folder of the data.
@@ -214,22 +197,18 @@ def frame_rate(data: Path, database: Dict[str, Any]) -> float:
         Frames per second.
 
     Raises:
-        SystemExit: No video can be read.
+        ValueError: No video can be read.
     """
-    rates = []
-    for name in sorted(database):
-        found = find_readable(data, name)
-        if found is not None:
-            rates.append(found[1])
-        if len(rates) == 5:
-            break
+    readable = filter(None, (find_readable(data, name)
+                             for name in sorted(database)))
+    rates = [probe_video(path)[1] for path in islice(readable, 5)]
     if not rates:
-        raise SystemExit(f'{data}/videos: none of the annotated videos can '
+        raise ValueError(f'{data / VIDEOS}: none of the annotated videos can '
                          'be read')
     return float(np.median(rates))
 
 
-def find_readable(data: Path, name: str) -> Optional[Tuple[Path, float]]:
+def find_readable(data: Path, name: str) -> Optional[Path]:
     """File of a video that can be read.
 
     Args:
@@ -237,13 +216,10 @@ def find_readable(data: Path, name: str) -> Optional[Tuple[Path, float]]:
         name: The video.
 
     Returns:
-        Its file and its frames per second; None if there is none, or it is
-        damaged.
+        Its file; None if there is none, or it is damaged.
     """
-    from decord import VideoReader
-    for path in sorted((data / 'videos').glob(f'{glob.escape(name)}.*')):
-        try:
-            return path, float(VideoReader(str(path)).get_avg_fps())
-        except Exception:  # decord raises its own kind for bad files
-            continue
-    return None
+    path = find_media(str(data / VIDEOS), name)
+    try:
+        return path and probe_video(path) and Path(path)
+    except UnreadableVideoError:
+        return None

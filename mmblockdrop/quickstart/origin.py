@@ -1,11 +1,10 @@
 """What results of the quickstart were made from."""
 import hashlib
-import json
 from itertools import count
 from pathlib import Path
 from typing import Dict, Sequence
 
-from mmblockdrop.utils.io import whole_file
+from mmblockdrop.utils.io import read_json, write_json
 
 from mmengine.config import Config
 
@@ -14,7 +13,7 @@ RECORD = 'made_from.json'
 KEPT = ('cache', 'baseline.py', 'blockdrop.py')
 
 
-def set_aside_unless_same(work: Path, configs: Sequence[str],
+def set_aside_unless_same(work: Path, configs: Sequence[Path],
                           annotations: Path) -> None:
     """Move results of other configs or annotations out of the way.
 
@@ -41,11 +40,10 @@ def set_aside_unless_same(work: Path, configs: Sequence[str],
         print(f'Changed since the last call: {", ".join(changed)}. Its '
               f'results are in {aside} now, everything is made anew.',
               flush=True)
-    with whole_file(work / RECORD) as partial:
-        partial.write_text(json.dumps(expected, indent=1))
+    write_json(expected, work / RECORD)
 
 
-def fingerprint(configs: Sequence[str], annotations: Path) -> Dict[str, str]:
+def fingerprint(configs: Sequence[Path], annotations: Path) -> Dict[str, str]:
     """Digest of everything that decides the results.
 
     Args:
@@ -55,16 +53,20 @@ def fingerprint(configs: Sequence[str], annotations: Path) -> Dict[str, str]:
     Returns:
         Name of the file to SHA-256.
     """
-    contents = {c: Config.fromfile(c).pretty_text.encode() for c in configs}
-    contents[annotations.name] = annotations.read_bytes()
+    contents = {
+        path: Config.fromfile(path, format_python_code=False).pretty_text
+        .encode() for path in configs
+    }
+    contents[annotations] = annotations.read_bytes()
     return {
-        Path(name).name: hashlib.sha256(content).hexdigest()
-        for name, content in contents.items()
+        path.name: hashlib.sha256(content).hexdigest()
+        for path, content in contents.items()
     }
 
 
 def _read(path: Path) -> Dict[str, str]:
+    """Digests of an earlier call, none if the file is absent or damaged."""
     try:
-        return json.loads(path.read_text())
+        return read_json(path, 'record')
     except (OSError, ValueError):
         return {}

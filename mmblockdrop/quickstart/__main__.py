@@ -1,0 +1,53 @@
+"""Train, compress, test and localize, from videos to table and pictures.
+
+    python -m mmblockdrop.quickstart [--data ROOT] [--work-dir DIR]
+
+Without ``--data`` it generates demonstration videos. ``ROOT`` holds
+``annotations.json`` in ActivityNet's format and a folder ``videos``. What is
+finished is reused, as long as configs and annotations stay the same; an
+interrupted step goes on from its last epoch.
+"""
+import argparse
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Optional, Sequence
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m mmblockdrop.quickstart',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--data', type=Path, help='folder with annotations.json and videos/')
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        help='where results go (default: work_dirs/quickstart, with --data '
+        'work_dirs/quickstart_<name of the folder>)')
+    return parser.parse_args(argv)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run all steps."""
+    args = parse_args(argv)
+    warnings.simplefilter('ignore')
+    from . import StepFailed, quickstart
+    try:
+        quickstart(args.data, args.work_dir)
+    except StepFailed as error:
+        traceback.print_exception(error.__cause__)
+        print(f'quickstart: {error}. Run the same command again to go on from '
+              'here.', file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f'quickstart: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""The six steps, from videos to a table and pictures."""
+import copy
+import gc
+import os
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, NamedTuple, Optional, Union
+
+import mmblockdrop
+from mmblockdrop.apis import detections_table, localize_to_files
+from mmblockdrop.data.annotations import load_database
+from mmblockdrop.data.prepare.synthetic import (DemoSpec, is_finished,
+                                                make_dataset)
+from mmblockdrop.utils.io import read_json, whole_file, write_json
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from .origin import set_aside_unless_same
+from .own_videos import find_readable, write_configs
+
+CONFIGS = Path(mmblockdrop.__file__).parent / '.mim/configs/demo_actions'
+
+
+class ConfigPair(NamedTuple):
+    """Config of the full localizer, and of its block drop."""
+    baseline: Path
+    block_drop: Path
+
+
+DEMO = ConfigPair(CONFIGS / 'actionformer_vit-w64-d8_8e_demo-actions.py',
+                  CONFIGS / 'blockdrop_vit-w64-d8_2x1e_demo-actions.py')
+
+
+class StepFailed(RuntimeError):
+    """A step ended with an error, its cause; what is finished stays."""
+
+
+def quickstart(data: Union[str, Path, None] = None,
+               work: Union[str, Path, None] = None,
+               configs: ConfigPair = DEMO,
+               demo: DemoSpec = DemoSpec()) -> Path:
+    """Train, compress, test and localize.
+
+    What is finished is reused as long as configs and annotations stay the
+    same; an interrupted step goes on from its last epoch.
+
+    Args:
+        data: Folder with ``annotations.json`` in ActivityNet's format and a
+            folder ``videos``; configs are derived for them. None generates
+            demonstration videos where ``configs.baseline`` reads its data.
+        work: Where results go. Defaults to ``work_dirs/quickstart``, with
+            ``data`` to ``work_dirs/quickstart_<name of the folder>``, in the
+            current folder.
+        configs: What to run, or to derive configs from.
+        demo: The demonstration videos.
+
+    Returns:
+        The table of results; pictures lie beside it and in ``blockdrop``.
+
+    Raises:
+        FileNotFoundError: ``data`` or a part of it does not exist.
+        ValueError: The annotations lack what is needed.
+        StepFailed: A step ended with an error.
+    """
+    if data is None:
+        work = Path(work or 'work_dirs/quickstart')
+        work.mkdir(parents=True, exist_ok=True)
+        loader = Config.fromfile(configs.baseline).train_dataloader
+        data = Path(loader.dataset.data_root)
+        step(1, 'Demonstration videos', lambda: make_dataset(
+            str(data), demo, min(2, os.cpu_count() or 1)),
+             is_finished(str(data), demo))
+    else:
+        data = Path(data).resolve()
+        work = Path(work or f'work_dirs/quickstart_{data.name}')
+        headline(1, f'Videos: {data}')
+        configs = ConfigPair(*write_configs(data, work, *configs))
+    set_aside_unless_same(work, configs, data / 'annotations.json')
+
+    full, drop = map(Config.fromfile, configs)
+    weights = work / 'full' / f'epoch_{full.train_cfg.max_epochs}.pth'
+    step(2, 'Training the full detector', lambda: train(full, work / 'full'),
+         weights.exists())
+    drop.model.checkpoint = str(weights)
+    rounds = work / 'blockdrop'
+    step(3, 'Progressive block drop', lambda: train(drop, rounds),
+         run_has_finished(rounds / 'blockdrop.json'))
+    record = read_json(rounds / 'blockdrop.json', 'record')
+    compressed = rounds / record['rounds'][-1]['checkpoint']
+    tested = []
+    for number, name, checkpoint, folder in (
+            (4, 'full', weights, work / 'test'),
+            (5, 'compressed', compressed, work / 'test_short')):
+        metrics = folder / 'metrics.json'
+        step(number, f'Testing the {name} detector', lambda: write_json(
+            test(drop, checkpoint, folder), metrics),
+             is_newer(metrics, checkpoint))
+        tested.append(read_json(metrics, 'metrics'))
+    video = unseen_video(data)
+    picture = work / f'{video.stem}.png'
+    step(6, 'Localizing one unseen video', lambda: localize(
+        video, drop, compressed, weights, data / 'annotations.json', work),
+         is_newer(picture, compressed))
+
+    text = results_table(record, *tested)
+    table = work / 'results.md'
+    with whole_file(table) as temporary:
+        temporary.write_text(text + '\n')
+    print('\n' + text)
+    print('\nTable:', table)
+    print('Rounds:', rounds / 'blockdrop.md')
+    print('Pictures:', *sorted([*rounds.glob('*.png'), *work.glob('*.png')]),
+          sep='\n  ')
+    return table
+
+
+def headline(number: int, what: str) -> None:
+    """Say which step begins."""
+    print(f'\n=== {number}/6 {what}', flush=True)
+
+
+def step(number: int, what: str, action: Callable[[], Any],
+         is_done: bool) -> None:
+    """Do one step, unless its result is there.
+
+    Args:
+        number: For the headline.
+        what: For the headline.
+        action: Does it.
+        is_done: Whether its result is there already.
+
+    Raises:
+        StepFailed: The action raised an error, which is its cause.
+    """
+    headline(number, what)
+    if is_done:
+        print('Finished before: reused', flush=True)
+        return
+    began = time.perf_counter()
+    try:
+        action()
+    except Exception as error:
+        raise StepFailed(f'{what} failed with {type(error).__name__}: {error}'
+                         ) from error
+    gc.collect()  # worker processes of loaders end with their loader
+    print(f'{what}: {time.perf_counter() - began:.0f} s', flush=True)
+
+
+def train(cfg: Config, work_dir: Path) -> None:
+    """Train, or go on with a training that was interrupted.
+
+    Args:
+        cfg: The config.
+        work_dir: Where logs and models go.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.work_dir, cfg.resume = str(work_dir), True
+    Runner.from_cfg(cfg).train()
+
+
+def test(cfg: Config, checkpoint: Path, work_dir: Path) -> Dict[str, float]:
+    """Test a checkpoint.
+
+    Args:
+        cfg: The config.
+        checkpoint: The weights, with the record of dropped blocks if any.
+        work_dir: Where logs go.
+
+    Returns:
+        The metrics.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.work_dir, cfg.load_from = str(work_dir), str(checkpoint)
+    return Runner.from_cfg(cfg).test()
+
+
+def localize(video: Path, cfg: Config, compressed: Path, full: Path,
+             ann_file: Path, out_dir: Path) -> None:
+    """Localize a video and print what was found."""
+    found = localize_to_files(
+        video, cfg, compressed, out_dir, full, ann_file=ann_file)
+    print(detections_table(found['detections']))
+
+
+def run_has_finished(report: Path) -> bool:
+    """Whether a block-drop run has ended.
+
+    Args:
+        report: Its ``blockdrop.json``.
+
+    Returns:
+        Whether the file is there and says so.
+    """
+    return report.exists() and read_json(report, 'record').get(
+        'finished', False)
+
+
+def is_newer(result: Path, source: Path) -> bool:
+    """Whether a result is there and was made after what it comes from.
+
+    Args:
+        result: File that a step writes.
+        source: File that it reads.
+
+    Returns:
+        Whether the step need not run again.
+    """
+    return (result.is_file()
+            and result.stat().st_mtime >= source.stat().st_mtime)
+
+
+def unseen_video(data: Path) -> Path:
+    """First test video that can be read and holds an action.
+
+    Where there are no test videos it is one of validation.
+
+    Args:
+        data: Folder of the data.
+
+    Returns:
+        The video.
+
+    Raises:
+        ValueError: There is none.
+    """
+    path = data / 'annotations.json'
+    database = load_database(str(path))
+    for subset in ('test', 'val'):
+        for name, entry in sorted(database.items()):
+            if entry['subset'].lower().startswith(
+                    subset) and entry['annotations']:
+                found: Optional[Path] = find_readable(data, name)
+                if found is not None:
+                    return found
+    raise ValueError(f'{path} has no test video with an action in '
+                     f'{data / "videos"} that can be read')
+
+
+def results_table(record: Dict[str, Any], full: Dict[str, float],
+                  compressed: Dict[str, float]) -> str:
+    """Lay out the full and the compressed model side by side.
+
+    Args:
+        record: Content of ``blockdrop.json``.
+        full: Test metrics of the full model.
+        compressed: Test metrics of the compressed model.
+
+    Returns:
+        Markdown.
+    """
+    rows = [('full', record['baseline'], full),
+            ('compressed', record['rounds'][-1], compressed)]
+    lines = [
+        '| model | blocks | params (M) | GMACs | latency (ms) | test mAP@0.5 '
+        '| test mAP |', '| --- | --- | --- | --- | --- | --- | --- |'
+    ]
+    for name, entry, metrics in rows:
+        lines.append(
+            f'| {name} | {len(entry["blocks_left"])} '
+            f'| {entry["params"] / 1e6:.2f} | {entry["macs"] / 1e9:.2f} '
+            f'| {entry["latency_ms"]:.0f} '
+            f'| {100 * metrics["tad/mAP@0.50"]:.1f} '
+            f'| {100 * metrics["tad/mAP"]:.1f} |')
+    return '\n'.join(lines)
