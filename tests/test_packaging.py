@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import mmblockdrop
+from mmblockdrop.quickstart import DEMO
 
 import pytest
 import yaml
@@ -77,19 +78,35 @@ def test_installation_holds_real_files(installed):
     assert not (installed / 'tests').exists()
 
 
+def outside(installed, *command) -> subprocess.CompletedProcess:
+    """Run Python beside the installed wheel, not in the repository."""
+    return call(sys.executable, '-W', 'ignore', *command, cwd=installed,
+                env=dict(os.environ, PYTHONPATH=str(installed)))
+
+
+def test_quickstart_is_in_the_wheel(installed):
+    """Its configs lie there, and it needs no file of the repository."""
+    package = Path(mmblockdrop.__file__).parent
+    wheel = installed / 'mmblockdrop'
+    for path in DEMO:
+        assert (wheel / path.relative_to(package)).is_file()
+    done = outside(installed, '-m', 'mmblockdrop.quickstart', '--data',
+                   'absent')
+    assert done.returncode == 1
+    assert 'absent' in done.stdout and 'Traceback' not in done.stdout
+
+
+def test_mim_runs_localize(installed):
+    done = outside(installed, '-m', 'mim', 'run', 'mmblockdrop', 'localize',
+                   'video.mp4', '--config', 'absent.py', '--checkpoint', 'c')
+    assert '.mim/tools/localize.py' in done.stdout
+    assert "absent.py" in done.stdout.split('localize.py: ')[-1]
+
+
 def test_mim_runs_our_train_script(installed):
     """``mim train mmblockdrop NAME`` needs neither folder nor path."""
-    done = call(
-        sys.executable,
-        '-W',
-        'ignore',
-        '-m',
-        'mim',
-        'train',
-        'mmblockdrop',
-        'only_for_mim.py',
-        cwd=installed,
-        env=dict(os.environ, PYTHONPATH=str(installed)))
+    done = outside(installed, '-m', 'mim', 'train', 'mmblockdrop',
+                   'only_for_mim.py')
     assert '.mim/tools/train.py' in done.stdout
     assert 'reached the config' in done.stdout
 
