@@ -100,7 +100,7 @@ def test_mim_runs_localize(installed):
     done = outside(installed, '-m', 'mim', 'run', 'mmblockdrop', 'localize',
                    'video.mp4', '--config', 'absent.py', '--checkpoint', 'c')
     assert '.mim/tools/localize.py' in done.stdout
-    assert "absent.py" in done.stdout.split('localize.py: ')[-1]
+    assert 'absent.py' in done.stdout.split('localize.py: ')[-1]
 
 
 def test_mim_runs_our_train_script(installed):
