@@ -6,6 +6,8 @@ the public ones; the public ones are read beside them where they are.
 import json
 from pathlib import Path
 
+from mmblockdrop.apis import read_actions
+from mmblockdrop.data.annotations import load_classes, load_database
 from mmblockdrop.registry import DATASETS
 
 import numpy as np
@@ -107,3 +109,59 @@ def test_activitynet_layout(ann_file, logged):
         for action in plain[name]['annotations']:
             start, end = action['segment']
             assert (end - start) / plain[name]['duration'] <= 0.01
+
+
+@pytest.mark.parametrize('database, message', [
+    (dict(v1=[1, 2]), r"video 'v1' is \[1, 2\], expected a mapping"),
+    (dict(v1=dict(annotations=5)), "video 'v1' has annotations 5"),
+    (dict(v1=dict(annotations=['jump'])), "has the action 'jump'"),
+    (dict(v1=dict(annotations=[dict(segment=[0, 1])])), 'has the action {'),
+    (dict(v1=dict(duration='long')), "has duration='long', expected a num"),
+    (dict(v1=dict(duration=float('nan'))), 'has duration=nan'),
+    (dict(v1=dict(annotations=[dict(label='x' * 10**6, segment=[0, 1]), 1])),
+     'has the action 1,'),
+])
+def test_annotations_of_another_form(tmp_path, database, message):
+    path = tmp_path / 'annotations.json'
+    path.write_text(json.dumps(dict(database=database)))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_database(str(path))
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize('content, message', [
+    ('[1, 2]', r'holds \[1, 2\], expected a list of names'),
+    ('{"jump": "first"}', 'expected a list of names, or a mapping'),
+    ('5', 'holds 5, expected'),
+    ('["jump"', 'is not JSON'),
+])
+def test_lists_of_classes_of_another_form(tmp_path, content, message):
+    (tmp_path / 'classes.json').write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_classes('classes.json', str(tmp_path), {}, ())
+
+
+def test_lists_of_classes_are_read(tmp_path):
+    for name, text in (('a.txt', 'run\n\n jump \n'), ('b.json',
+                                                      '["run", "jump"]'),
+                       ('c.json', '{"jump": 1, "run": 0}')):
+        (tmp_path / name).write_text(text)
+        assert load_classes(name, str(tmp_path), {}, ()) == ['run', 'jump']
+
+
+def test_ground_truth_to_draw(tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_text('{"database": ')
+    with pytest.raises(ValueError, match='is not JSON'):
+        read_actions(str(path), 'v1.mp4')
+    path.write_text('{"database": {"film_1": {"annotations": [{"segment": '
+                    '[1, 2], "label": "run"}]}, "odd": {"annotations": '
+                    '[{"label": "run"}]}}}')
+    for name in ('film_1.mp4', 'v_film_1.mp4'):
+        found = read_actions(str(path), name)
+        assert found['segments'].tolist() == [[1, 2]]
+        assert found['labels'] == ['run']
+    with pytest.raises(ValueError, match="'film_2'.*did you mean 'film_1'"):
+        read_actions(str(path), 'film_2.mp4')
+    with pytest.raises(ValueError, match="'odd' has actions.*'segment'"):
+        read_actions(str(path), 'odd.mp4')

@@ -2,12 +2,17 @@
 import argparse
 import os
 
+from mmblockdrop.apis import init_localizer
 from mmblockdrop.compat.checkpoint import _allow_list_pickle
+from mmblockdrop.compression import read_localizer
 from mmblockdrop.utils.checkpoint import (compare_states, load_strictly,
                                           read_checkpoint, state_dict_of)
 
+import export
 import pytest
 import torch
+import toy
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
@@ -130,3 +135,32 @@ def test_strict_loading(tmp_path):
     with pytest.raises(ValueError, match='a.pth.*Linear.*bias.*scale'):
         load_strictly(model, state, 'a.pth')
     assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize('cut', [10, 200, -30])
+def test_archive_that_is_cut_off(tmp_path, cut):
+    """A checkpoint is a zip archive; half of one is named as such."""
+    path = tmp_path / 'model.pth'
+    torch.save(dict(state_dict=dict(a=torch.zeros(100)), meta={}), path)
+    path.write_bytes(path.read_bytes()[:cut])
+    cfg = Config(dict(default_scope='mmaction', model=toy.localizer()))
+    with pytest.raises(ValueError, match='model.pth cannot be read'):
+        init_localizer(cfg, str(path), device='cpu')
+
+
+def test_checkpoint_with_code_is_rejected_by_every_door(
+        tmp_path, monkeypatch):
+    """By name, and without a trace: the localizer, the export, a test."""
+    path = tmp_path / 'evil.pth'
+    write(path, attack=Attack())
+    monkeypatch.chdir(tmp_path)
+    cfg = toy.config(tmp_path)
+    cfg.dump(str(tmp_path / 'config.py'))
+    named = f'{os.system.__module__}.system'
+    for door in (lambda: init_localizer(cfg, str(path), device='cpu'),
+                 lambda: read_localizer(str(path))):
+        with pytest.raises(Exception, match=named):
+            door()
+    assert export.main(
+        [str(tmp_path / 'config.py'), str(path), str(tmp_path / 'out')]) == 1
+    assert not os.path.exists('attacked') and not os.path.exists('out')
