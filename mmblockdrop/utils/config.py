@@ -1,0 +1,57 @@
+"""Read configs, whether their types are written as text or as classes."""
+import copy
+from typing import Any, Mapping
+
+#: Packages whose registered classes are found as ``package.Class``.
+SCOPES = ('mmaction', 'mmblockdrop', 'mmcv', 'mmdet', 'mmengine',
+          'mmpretrain')
+
+
+def type_name(cfg: Any) -> str:
+    """Name of the class that a config builds, without its package.
+
+    Args:
+        cfg: Config with ``type``: text (``'mmaction.BMN'``), or the class
+            itself as in configs of mmengine's new style.
+
+    Returns:
+        The name (``'BMN'``); ``''`` for anything without a type.
+    """
+    kind = cfg.get('type') if isinstance(cfg, Mapping) else None
+    if isinstance(kind, str):
+        return kind.rpartition('.')[2]
+    return getattr(kind, '__name__', '')
+
+
+def type_text(kind: Any) -> Any:
+    """Write a class or function of a config as text.
+
+    Args:
+        kind: A value of a config.
+
+    Returns:
+        ``'mmaction.BMN'`` for classes of OpenMMLab, the whole dotted path for
+        others, which mmengine imports. What is neither a class nor a function
+        is returned as it is.
+    """
+    name = getattr(kind, '__qualname__', None)
+    if name is None or not callable(kind):
+        return kind
+    package = kind.__module__.partition('.')[0]
+    return f'{package if package in SCOPES else kind.__module__}.{name}'
+
+
+def plain_config(value: Any) -> Any:
+    """Turn mmengine's config types into dicts, lists and text, copied.
+
+    Args:
+        value: A config or a part of one.
+
+    Returns:
+        The same in plain types, classes written as text; tuples stay tuples.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_config(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain_config(entry) for entry in value)
+    return copy.deepcopy(type_text(value))
