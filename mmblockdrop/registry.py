@@ -87,9 +87,9 @@ def replaced_by(other: str, *arguments: str) -> Callable[[C], C]:
             for key in arguments:
                 if key in kwargs:
                     raise TypeError(
-                        f'{cls.__name__} has no argument {key}='
-                        f'{kwargs[key]!r} any more; remove it and use '
-                        f'type={other!r} to repeat the published code')
+                        f'{key}={kwargs[key]!r} is no longer an argument of '
+                        f'{cls.__name__}; remove it and use type={other!r} '
+                        'to repeat the published code')
             init(self, *args, **kwargs)
 
         cls.__init__ = checked  # type: ignore[misc]

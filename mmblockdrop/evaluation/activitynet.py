@@ -6,6 +6,7 @@ from typing import (Any, Callable, Dict, List, Mapping, NamedTuple, Optional,
 
 from mmblockdrop.structures.segments import Instances, unique_annotations
 from mmblockdrop.utils.io import read_json
+from mmblockdrop.utils.messages import did_you_mean, listed, require_choice
 
 import numpy as np
 
@@ -75,9 +76,7 @@ def evaluate_detections(ground_truth: JSON,
         ValueError: If a file has another format, the subset is empty or the
             rule for ambiguous stretches is unknown.
     """
-    if ambiguous not in AMBIGUOUS_RULES:
-        raise ValueError(f'ambiguous is {ambiguous!r}, expected one of '
-                         f'{AMBIGUOUS_RULES}')
+    require_choice('ambiguous', ambiguous, AMBIGUOUS_RULES)
     rows = annotated_rows(ground_truth, subset, blocked)
     actions = [row for row in rows if row[1]['label'] != AMBIGUOUS]
     unclear = [row for row in rows if row[1]['label'] == AMBIGUOUS]
@@ -110,8 +109,9 @@ def annotated_rows(ground_truth: JSON,
     ]
     if not names:
         subsets = sorted({video['subset'] for video in database.values()})
-        raise ValueError(f'no video of subset {subset!r} to score; the '
-                         f'annotations have {subsets}')
+        raise ValueError(f'subset={subset!r} has no video to score: expected '
+                         f'one of {listed(subsets)}'
+                         f'{did_you_mean(subset, subsets)}')
     return [(name, row) for name in names
             for row in database[name]['annotations']]
 
@@ -237,8 +237,9 @@ def _read(source: JSON, field: str) -> Mapping[str, Any]:
     else:
         name = 'the dictionary given'
     if field not in source:
-        raise ValueError(f"{name} has no field '{field}', found "
-                         f'{sorted(source)[:10]}')
+        raise ValueError(f'{name} has no key {field!r}, found '
+                         f'{listed(sorted(source))}'
+                         f'{did_you_mean(field, source)}')
     return source[field]
 
 

@@ -1,11 +1,10 @@
 """Classes of whole videos from a file, for proposals without class."""
-import difflib
 import re
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from mmblockdrop.utils.io import read_array, read_json
-from mmblockdrop.utils.messages import find_video
+from mmblockdrop.utils.messages import (did_you_mean, find_video, listed,
+                                        require_choice, require_whole)
 
 import numpy as np
 
@@ -75,28 +74,17 @@ class ExternalClassifier:
                  classes: Any = None,
                  activation: Optional[str] = None,
                  combine: str = 'product') -> None:
-        self.path, self.topk = str(path), int(topk)
-        self.activation, self.combine = activation, combine
-        for key, value, choices in (('activation', activation, ACTIVATIONS),
-                                    ('combine', combine, COMBINE)):
-            if value not in choices:
-                raise ValueError(f'external_classifier.{key} is {value!r}, '
-                                 f'expected one of {choices}')
-        if self.topk < 1:
-            raise ValueError(f'external_classifier.topk is {topk}, expected '
-                             'at least 1')
-        if not Path(path).is_file():
-            folder = Path(path).parent
-            files = [str(p) for p in sorted(folder.glob('*'))]
-            near = difflib.get_close_matches(self.path, files, n=1)
-            raise FileNotFoundError(
-                f'external_classifier.path={self.path!r} does not exist' +
-                (f'; did you mean {near[0]!r}?' if near else ''))
+        self.topk, self.activation, self.combine = topk, activation, combine
+        self.source = f'external_classifier.path={str(path)!r}'
+        require_choice('external_classifier.activation', activation,
+                       ACTIVATIONS)
+        require_choice('external_classifier.combine', combine, COMBINE)
+        require_whole('external_classifier.topk', topk, 1)
         self.videos: Any
-        if self.path.endswith('.npy'):
-            self._read_array(classes)
+        if str(path).endswith('.npy'):
+            self._read_array(path, classes)
         else:
-            self._read_json(classes)
+            self._read_json(path, classes)
 
     def __deepcopy__(self, memo: dict) -> 'ExternalClassifier':
         """Copies of a metric share what has been read."""
@@ -122,8 +110,8 @@ class ExternalClassifier:
         names, scores = self._row(video)
         if scores.shape != (len(names), ):
             raise ValueError(
-                f'{self.path} gives {scores.size} scores for video {video!r} '
-                f'and {len(names)} classes')
+                f'{self.source} gives {scores.size} scores for video '
+                f'{video!r}, expected one for each of {len(names)} classes')
         if self.activation == 'softmax':
             scores = np.exp(scores - scores.max())
             scores = scores / scores.sum()
@@ -135,7 +123,7 @@ class ExternalClassifier:
         return [names[i] for i in order], scores[order]
 
     def check_classes(self, classes: Sequence[str]) -> None:
-        """Refuse a data set with classes that can never be found.
+        """Reject a data set with classes that can never be found.
 
         Args:
             classes: Names of the data set's classes.
@@ -145,11 +133,11 @@ class ExternalClassifier:
         """
         missing = [c for c in classes if c not in self.classes]
         if self.classes and missing:
-            near = difflib.get_close_matches(missing[0], self.classes, 1, 0)
             raise ValueError(
-                f'{self.path} has no scores for {len(missing)} of the '
-                f'{len(classes)} classes, such as {missing[0]!r}; the nearest '
-                f'of its {len(self.classes)} classes is {near[0]!r}')
+                f'{self.source} has no scores for {len(missing)} of the '
+                f'{len(classes)} classes: '
+                f'{missing[0]!r} is not among its {listed(self.classes)}'
+                f'{did_you_mean(missing[0], self.classes)}')
 
     def combined(self, proposals: np.ndarray, score: float) -> np.ndarray:
         """Scores of detections.
@@ -165,13 +153,13 @@ class ExternalClassifier:
         return np.sqrt(product) if self.combine == 'sqrt' else product
 
     # ------------------------------------------------------------ the file
-    def _read_json(self, classes: Any) -> None:
-        content = read_json(self.path, 'external_classifier.path')
+    def _read_json(self, path: str, classes: Any) -> None:
+        content = read_json(path, 'external_classifier.path')
         videos = content.get('results', content) if isinstance(
             content, Mapping) else None
         if not isinstance(videos, Mapping) or not videos:
             raise ValueError(
-                f'{self.path} holds no scores by video, neither under '
+                f'{self.source} holds no scores by video, neither under '
                 "'results' nor at the top")
         self.videos = videos
         if classes is None:
@@ -179,19 +167,19 @@ class ExternalClassifier:
         first = next(iter(videos.values()))
         if classes is None and _is_scores(first):
             raise ValueError(
-                f"{self.path} has neither 'class' nor 'classes' to name the "
+                f"{self.source} has neither 'class' nor 'classes' to name the "
                 f'{np.size(first)} scores of a video: set '
                 'external_classifier.classes')
         self.classes = [str(c) for c in classes or _labels(videos)]
 
-    def _read_array(self, classes: Any) -> None:
-        table = read_array(self.path, 'external_classifier.path')
+    def _read_array(self, path: str, classes: Any) -> None:
+        table = read_array(path, 'external_classifier.path')
         columns = THUMOS14_COLUMNS if classes is None else classes
         if not isinstance(columns, Mapping):
             columns = {name: i for i, name in enumerate(columns)}
         if table.ndim != 2 or max(columns.values()) >= table.shape[1]:
             raise ValueError(
-                f'{self.path} has shape {table.shape}, expected [videos, at '
+                f'{self.source} has shape {table.shape}, expected [videos, at '
                 f'least {max(columns.values()) + 1} classes]')
         self.classes = list(columns)
         self.videos = table[:, list(columns.values())]
@@ -202,11 +190,11 @@ class ExternalClassifier:
             row = int(number.group(1)) - 1 if number else -1
             if not 0 <= row < len(self.videos):
                 raise ValueError(
-                    f'{self.path} has rows for videos 1 to '
+                    f'{self.source} has rows for videos 1 to '
                     f'{len(self.videos)}, none for {video!r}')
             return self.classes, self.videos[row].astype(np.float32)
         entry = self.videos[find_video(
-            f'external_classifier.path={self.path!r}', video, self.videos)]
+            self.source, video, self.videos)]
         if _is_scores(entry):
             return self.classes, np.asarray(entry, np.float32).reshape(-1)
         pairs = _pairs(entry)

@@ -5,12 +5,12 @@ Every step takes the best remaining segment of each group and decays what it
 overlaps, as array operations over a ``[groups, segments]`` table. No compiled
 extension.
 """
-import difflib
 import inspect
 from typing import (Callable, Iterator, List, NamedTuple, Optional, Sequence,
                     Tuple, TypeVar)
 
 from mmblockdrop.structures.segments import ArrayLike, Segments, count_within
+from mmblockdrop.utils.messages import require_choice
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def nms(segments: T,
         t2: See ``improved_gaussian``. Defaults to 0.
 
     Returns:
-        Sorted by falling score; tensors if tensors were given.
+        Sorted by descending score; tensors if tensors were given.
 
     Raises:
         ValueError: On an unknown ``type`` or ``method``, or a ``sigma`` that
@@ -132,10 +132,10 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
     Raises:
         ValueError: See :func:`nms`.
     """
-    _check_choice('nms.type', type, TYPES)
-    _check_choice('nms.method', method, SOFT_METHODS)
+    require_choice('nms.type', type, TYPES)
+    require_choice('nms.method', method, SOFT_METHODS)
     if sigma <= 0:
-        raise ValueError(f'nms.sigma must be positive, found {sigma}')
+        raise ValueError(f'nms.sigma={sigma!r}: expected a number above 0')
     floor = np.float32(min_score)
     decay = hard_decay(iou_threshold) if type == 'nms' else soft_decay(
         method, iou_threshold, sigma, t1, t2)
@@ -170,7 +170,7 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
 
 
 def check_nms(settings: dict) -> None:
-    """Refuse arguments of :func:`nms` that cannot work.
+    """Reject arguments of :func:`nms` that cannot work.
 
     Args:
         settings: Without segments, scores and labels.
@@ -180,15 +180,12 @@ def check_nms(settings: dict) -> None:
     """
     if 'vote_per_class' in settings:
         raise ValueError(
-            f'nms has no vote_per_class={settings["vote_per_class"]!r} any '
-            "more; remove it and use type='mmblockdrop.PublishedTADMetric' to "
-            'repeat the published code')
+            f'nms.vote_per_class={settings["vote_per_class"]!r} is no longer '
+            "an argument; remove it and use type='mmblockdrop."
+            "PublishedTADMetric' to repeat the published code")
     known = list(inspect.signature(nms_videos).parameters)[1:]
     for key in settings:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1, 0)[0]
-            raise ValueError(f'nms has no {key!r}, expected one of {known}; '
-                             f'did you mean {near!r}?')
+        require_choice('key of nms', key, known)
     nms_videos([], **settings)
 
 
@@ -389,7 +386,7 @@ class _Table(NamedTuple):
         return inter / (length + self.length - inter), length
 
     def clean(self, floors: np.ndarray) -> '_Table':
-        """Remove what is gone or below a row's floor, and empty rows."""
+        """Remove what was taken or is below a row's floor, and empty rows."""
         alive = (self.scores > -np.inf) & (self.scores >= floors[:, None])
         counts = alive.sum(1)
         rows = np.flatnonzero(counts)
@@ -433,11 +430,3 @@ def _to_numpy(values: ArrayLike) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         return values.detach().cpu().numpy()
     return np.asarray(values)
-
-
-def _check_choice(key: str, value: str, choices: Tuple[str, ...]) -> None:
-    if value in choices:
-        return
-    near = difflib.get_close_matches(str(value), choices, 1, 0)
-    raise ValueError(f'{key} is {value!r}, expected one of {choices}; '
-                     f'did you mean {near[0]!r}?')

@@ -91,8 +91,8 @@ class TADMetric(BaseMetric):
         for key, values in (('tiou_thresholds', tiou_thresholds),
                             ('ar_tiou_thresholds', ar_tiou_thresholds)):
             if not len(values) or not all(0 < x <= 1 for x in values):
-                raise ValueError(f'TADMetric.{key} must be numbers above 0 '
-                                 f'and up to 1, found {values}')
+                raise ValueError(f'TADMetric.{key}={values!r}: expected '
+                                 'numbers above 0 and up to 1')
         self.tiou_thresholds = [float(x) for x in tiou_thresholds]
         self.nms = None if nms is None else dict(nms)
         check_nms(self.nms or {})
@@ -101,8 +101,10 @@ class TADMetric(BaseMetric):
         self.ar_tiou_thresholds = [float(x) for x in ar_tiou_thresholds]
         self.classwise = classwise
         if external_classifier and class_agnostic:
-            raise ValueError('TADMetric.external_classifier gives classes, '
-                             'class_agnostic=True ignores them: choose one')
+            raise ValueError(
+                f'TADMetric.external_classifier={external_classifier!r} gives '
+                'classes, class_agnostic=True ignores them: expected one of '
+                'the two')
         self.classifier = (
             ExternalClassifier(**external_classifier)
             if external_classifier else None)
@@ -137,15 +139,15 @@ class TADMetric(BaseMetric):
             self.results.append(result)
 
     def _check_classes(self, result: Mapping[str, Any]) -> None:
-        """Refuse at once what could not be scored in the end."""
+        """Reject at once what could not be scored in the end."""
         labels = result['labels']
         if self.class_agnostic:
             return
         if self.classifier is not None:
             if labels is not None and labels.any():
                 raise ValueError(
-                    'the localizer gives classes itself: remove '
-                    'TADMetric.external_classifier')
+                    'TADMetric.external_classifier is for proposals without '
+                    'class, and the localizer gives classes: remove it')
             self.classifier.scores_of(result['video'], self.classes)
             if isinstance(result['gt_labels'], list):
                 self.classifier.check_classes(result['gt_labels'])
@@ -167,7 +169,7 @@ class TADMetric(BaseMetric):
             Metrics, without prefix.
 
         Raises:
-            ValueError: If no annotation is left to score against.
+            ValueError: If there is no annotation to score against.
         """
         self._named = class_names(results, self.classes)
         for result in results:

@@ -68,7 +68,7 @@ def unique_annotations(gt: Instances,
             differ by at most this many seconds. Defaults to 1e-3.
 
     Returns:
-        What is left, the first of each repeated one, in order.
+        The others, the first of each repeated one, in order.
     """
     gt = gt.select(gt.segments[:, 1] > gt.segments[:, 0])
     order = np.lexsort((gt.segments[:, 0], gt.labels, gt.videos))
@@ -137,7 +137,7 @@ def overlaps(gt_keys: np.ndarray, gt_segments: np.ndarray,
 
 
 def by_score(det: Instances) -> np.ndarray:
-    """Order of falling score.
+    """Order of descending score.
 
     Of equal scores the later comes first, as in the official evaluation.
 

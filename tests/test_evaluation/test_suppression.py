@@ -115,9 +115,9 @@ def test_voting_keeps_segments_of_zero_length():
 
 
 @pytest.mark.parametrize('settings, message', [
-    (dict(type='softnms'), "did you mean 'soft_nms'"),
-    (dict(method='gausian'), "did you mean 'gaussian'"),
-    (dict(sigma=0.), 'nms.sigma must be positive'),
+    (dict(type='softnms'), "nms.type='softnms'.*did you mean 'soft_nms'"),
+    (dict(method='gausian'), "nms.method='gausian'.*'gaussian'"),
+    (dict(sigma=0.), 'nms.sigma=0.0'),
 ])
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):

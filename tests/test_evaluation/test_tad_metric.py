@@ -126,14 +126,14 @@ def test_windows_of_a_video_are_merged_before_suppression():
 
 
 def test_wrong_thresholds_are_named():
-    with pytest.raises(ValueError, match='TADMetric.tiou_thresholds'):
+    with pytest.raises(ValueError, match=r'TADMetric.tiou_thresholds=\[50\]'):
         TADMetric(tiou_thresholds=[50])
 
 
 @pytest.mark.parametrize('nms,words', [
-    (dict(sigmaa=0.3), "nms has no 'sigmaa'.*did you mean 'sigma'"),
-    (dict(method='gauss'), "nms.method is 'gauss'.*'gaussian'"),
-    (dict(sigma=0), 'nms.sigma must be positive'),
+    (dict(sigmaa=0.3), "nms='sigmaa'.*did you mean 'sigma'"),
+    (dict(method='gauss'), "nms.method='gauss'.*did you mean 'gaussian'"),
+    (dict(sigma=0), 'nms.sigma=0'),
 ])
 def test_wrong_suppression_is_named_before_anything_is_scored(nms, words):
     with pytest.raises(ValueError, match=words):
@@ -143,7 +143,7 @@ def test_wrong_suppression_is_named_before_anything_is_scored(nms, words):
 def test_no_annotation_is_an_error():
     samples = make_samples(1, 1)
     samples[0].update(video_segments=np.zeros((0, 2)), video_labels=[])
-    with pytest.raises(ValueError, match='none of the 1 videos has an annot'):
+    with pytest.raises(ValueError, match="1 videos.*'ann_file'"):
         score(samples)
 
 
@@ -193,13 +193,13 @@ def test_ambiguous_stretches_neither_reward_nor_punish():
 
 
 def test_files_of_another_form_are_named(tmp_path):
-    with pytest.raises(ValueError, match="has no field 'database'"):
+    with pytest.raises(ValueError, match="'database'"):
         evaluate_detections({}, {}, [0.5])
     broken = tmp_path / 'broken.json'
     broken.write_text('{')
-    with pytest.raises(ValueError, match='broken.json.* is not JSON'):
+    with pytest.raises(ValueError, match='broken.json'):
         evaluate_detections(broken, {}, [0.5])
-    with pytest.raises(ValueError, match=r"the annotations have \['test'\]"):
+    with pytest.raises(ValueError, match="subset='validation'.*'test'"):
         evaluate_detections(
             dict(database=dict(v=dict(subset='test', annotations=[]))),
             dict(results={}), [0.5])
