@@ -65,6 +65,9 @@ SCORERS = Registry(
 #: What the rounds of a run cut.
 STRUCTURES = Registry(
     'structure', scope='mmblockdrop', locations=['mmblockdrop.compression'])
+#: Repairs of a model that has lost parts, without training.
+REPAIRS = Registry(
+    'repair', scope='mmblockdrop', locations=['mmblockdrop.compression'])
 
 
 def replaced_by(other: str, *arguments: str) -> Callable[[C], C]:

@@ -7,15 +7,17 @@ from .loading import (attach_lora, load_localizer, read_localizer, record_of,
 from .lora import add_lora, check_lora, has_lora, merge_lora
 from .prefix import SharedPrefix
 from .record import Id, all_ids, removed_ids, replay, upgrade_record
+from .repair import LinearRepair
 from .spec import (BlockSpec, Half, Stack, declared_stacks, find_writers,
                    register_spec, spec_of)
 from .structure import StackPath, Structure
 
 __all__ = [
     'BlockSpec', 'BlockStack', 'DroppedBlock', 'Half', 'HalfBlocks', 'Id',
-    'SharedPrefix', 'Stack', 'StackPath', 'Structure', 'add_lora', 'all_ids',
-    'attach_lora', 'block_tensor', 'check_lora', 'declared_stacks',
-    'find_stacks', 'find_writers', 'has_lora', 'load_localizer', 'merge_lora',
-    'read_localizer', 'record_of', 'register_spec', 'remove_parts',
-    'removed_ids', 'replay', 'shape_localizer', 'spec_of', 'upgrade_record'
+    'LinearRepair', 'SharedPrefix', 'Stack', 'StackPath', 'Structure',
+    'add_lora', 'all_ids', 'attach_lora', 'block_tensor', 'check_lora',
+    'declared_stacks', 'find_stacks', 'find_writers', 'has_lora',
+    'load_localizer', 'merge_lora', 'read_localizer', 'record_of',
+    'register_spec', 'remove_parts', 'removed_ids', 'replay',
+    'shape_localizer', 'spec_of', 'upgrade_record'
 ]

@@ -89,6 +89,10 @@ class HalfBlocks(Structure):
         return not isinstance(module, DroppedBlock) and not isinstance(
             module.get_submodule(half.branch), DroppedBlock)
 
+    def block_of(self, part: Id) -> str:
+        """See :meth:`Structure.block_of`."""
+        return self.branches[part].block
+
     def stand_in(self, part: Id) -> nn.Module:
         """See :meth:`Structure.stand_in`."""
         identity = self.branches[part].half.identity

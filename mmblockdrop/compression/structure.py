@@ -89,6 +89,10 @@ class Structure(ABC):
     def remaining(self) -> List[Id]:
         """Ids of the parts that have not been removed, in model order."""
 
+    def block_of(self, part: Id) -> str:
+        """Dotted path of the block that a part is, or that holds it."""
+        return self.names[part]
+
     @abstractmethod
     def stand_in(self, part: Id) -> nn.Module:
         """Make the module that takes the place of a part.
