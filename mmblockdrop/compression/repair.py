@@ -117,7 +117,8 @@ class LinearRepair:
         sums: Optional[Sums] = None
         for number, batch in enumerate(batches):
             if writer is None:
-                writer = find_writer(student, block, partial(run, student, batch))
+                writer = find_writer(student, block,
+                                     partial(run, student, batch))
                 if writer is None:
                     return dict(layer=block, why_not='no layer of it writes '
                                 'linearly into the residual stream')
