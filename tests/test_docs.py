@@ -27,6 +27,8 @@ def source(program):
                                                             'tools/')):
         if path.suffix == '.sh' and (ROOT / 'tools' / name).is_file():
             text += source(f'tools/{name}')
+    for module in re.findall(r' -m (mmblockdrop[\w.]*)', text):
+        text += (ROOT / module.replace('.', '/') / '__main__.py').read_text()
     return text
 
 
