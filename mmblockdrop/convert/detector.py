@@ -10,8 +10,9 @@ import re
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmblockdrop.compression import BlockStack, add_lora
+from mmblockdrop.compression.record import VERSION
 from mmblockdrop.registry import MODELS
-from mmblockdrop.utils.checkpoint import State
+from mmblockdrop.utils.checkpoint import Shapes, State
 from mmblockdrop.utils.meta import empty_weights
 
 import torch
@@ -197,7 +198,8 @@ def convert_detector(
         state, targets = merge(state, alpha), []
     report = ConversionReport(source, f'{LAYOUT}, {weights} weights')
     lora = _lora_config(model, state, targets, alpha, source)
-    expected, depth, gaps = _expected(model, lora, state)
+    expected, record = _expected(model, lora, state)
+    gaps = record['start_dropped']
     found = {}
     for name, value in state.items():
         ours = detector_name(name, targets)
@@ -210,13 +212,11 @@ def convert_detector(
                 alpha != scale) else found[ours]
     report.dropped = gaps
     report.compare(expected, found)
-    meta = dict(converted_from=LAYOUT, weights=weights)
+    meta: Dict[str, Any] = dict(converted_from=LAYOUT, weights=weights)
     if 'epoch' in content:
         meta['published_epoch'] = content['epoch']
     if gaps or lora:
-        meta['blockdrop'] = dict(
-            version=1, stack=STACK, depth=depth, load_from=None,
-            start_dropped=gaps, rounds=[])
+        meta['blockdrop'] = record
     if lora:
         meta['blockdrop']['lora'] = lora
         report.notes.append(f'LoRA of rank {lora["rank"]} stays attached to '
@@ -244,8 +244,8 @@ def _lora_config(model: Dict[str, Any], state: State, targets: List[str],
 
 
 def _expected(model: Dict[str, Any], lora: Optional[Dict[str, Any]],
-              state: State) -> Tuple[Dict[str, torch.Size], int, List[int]]:
-    """Names and shapes of our model, its depth, and the file's gaps."""
+              state: State) -> Tuple[Shapes, Dict[str, Any]]:
+    """Names and shapes of our model, and the record of the file's gaps."""
     cfg = copy.deepcopy(dict(model))
     cfg['backbone'] = dict(cfg['backbone'], lora=None, drop_blocks=[])
     cfg['backbone'].pop('pretrained', None)
@@ -268,4 +268,10 @@ def _expected(model: Dict[str, Any], lora: Optional[Dict[str, Any]],
         if lora is not None:
             add_lora(localizer.backbone, **lora)
     shapes = {k: v.shape for k, v in localizer.state_dict().items()}
-    return shapes, len(stack), gaps
+    record = dict(
+        stack.record(),
+        version=VERSION,
+        load_from=None,
+        start_dropped=gaps,
+        rounds=[])
+    return shapes, record

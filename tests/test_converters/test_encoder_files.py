@@ -377,6 +377,7 @@ def test_program_for_detectors(tmp_path, capsys):
     program.main([str(given), str(config), str(tmp_path / 'ours.pth')])
     record = read_checkpoint(str(tmp_path / 'ours.pth'))['meta']['blockdrop']
     assert record['start_dropped'] == [1] and record['rounds'] == []
+    assert (record['version'], record['kind']) == (2, 'BlockStack')
     del published['module.rpn_head.reg_head.bias']
     torch.save(dict(epoch=3, state_dict=published), given)
     with pytest.raises(ValueError, match='1 missing: head.reg_head.bias'):

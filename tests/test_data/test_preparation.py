@@ -388,7 +388,7 @@ def half(item):
 
 
 def test_a_crash_and_an_error_stop_nothing_else():
-    done, failed = for_each(half, range(9), workers=2, progress=False)
+    done, failed = for_each(half, range(9), workers=2)
     assert done == {0: 0, 2: 1, 4: 2, 8: 4}
     assert failed == {
         1: '1 is odd',

@@ -1,4 +1,4 @@
-"""Do the same to many files: in parallel, with a bar, errors at the end."""
+"""Call a function for many files: in parallel, errors at the end."""
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -10,8 +10,7 @@ from mmengine.utils import ProgressBar
 
 def for_each(function: Callable[[Any], Any],
              items: Sequence[Any],
-             workers: int = 1,
-             progress: bool = True) -> Tuple[Dict[Any, Any], Dict[Any, str]]:
+             workers: int = 1) -> Tuple[Dict[Any, Any], Dict[Any, str]]:
     """Call a function for every item; no failure stops the others.
 
     A decoder that crashes takes its process with it. The items that were
@@ -23,7 +22,6 @@ def for_each(function: Callable[[Any], Any],
         items: Hashable, each once.
         workers: Processes; 0 or 1 works in this one, without shelter from
             crashes. Defaults to 1.
-        progress: Show a bar on the error stream. Defaults to True.
 
     Returns:
         Item to result, and item to what went wrong; both in the order of the
@@ -31,8 +29,7 @@ def for_each(function: Callable[[Any], Any],
     """
     done: Dict[Any, Any] = {}
     failed: Dict[Any, str] = {}
-    bar = ProgressBar(len(items), file=sys.stderr) if (
-        progress and len(items)) else None
+    bar = ProgressBar(len(items), file=sys.stderr) if items else None
 
     def finish(item: Any, call: Callable[[], Any]) -> None:
         try:
