@@ -4,7 +4,7 @@ Defect: ``ColorJitter.adjust_hue`` adds a Python integer that may be negative
 to an array of uint8. numpy 1 widened the array; numpy 2 raises
 ``OverflowError: Python integer -5 out of bounds for uint8``.
 
-Mend: on numpy 2 the sum is taken in int16. For hue shifts of up to 0.29
+Patch: on numpy 2 the sum is taken in int16. For hue shifts of up to 0.29
 (mmaction2's default is 0.1) images are the same as on numpy 1; above that
 numpy 1 itself wrapped around.
 
@@ -42,6 +42,6 @@ def _widen_hue(processing: ModuleType) -> None:
     processing.ColorJitter.adjust_hue = staticmethod(adjust_hue)
 
 
-def mend() -> None:
+def patch() -> None:
     """Wait for mmaction2's transforms."""
     after_import('mmaction.datasets.transforms.processing', _widen_hue)

@@ -38,7 +38,7 @@ def _write_drn(module: ModuleType) -> None:
     module.DRN = DRN  # type: ignore[attr-defined]
 
 
-def mend() -> None:
+def patch() -> None:
     """Offer the stand-in to the import system."""
     stand_in(PACKAGE, _write_package, is_package=True)
     stand_in(f'{PACKAGE}.drn', _write_drn)

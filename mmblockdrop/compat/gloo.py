@@ -5,7 +5,7 @@ process group, whatever the backend, and wraps the model with
 ``device_ids=[LOCAL_RANK]``, which DistributedDataParallel refuses for a model
 on the CPU.
 
-Mend: without CUDA (or another accelerator that mmengine knows) the process
+Patch: without CUDA (or another accelerator that mmengine knows) the process
 group is created directly, with gloo where the config says nccl; and a model
 whose parameters are all on the CPU is wrapped without ``device_ids``.
 
@@ -55,7 +55,7 @@ def _wrap_on_cpu(distributed: ModuleType) -> None:
     distributed.MMDistributedDataParallel.__init__ = __init__
 
 
-def mend() -> None:
+def patch() -> None:
     """Wait for mmengine's launcher and model wrapper."""
     after_import('mmengine.dist.utils', _init_without_cuda)
     after_import('mmengine.model.wrappers.distributed', _wrap_on_cpu)

@@ -1,7 +1,7 @@
-"""Run a mend when its module is imported, without importing it early.
+"""Run a patch when its module is imported, without importing it early.
 
-``import mmblockdrop`` must stay cheap, and a mend must not drag in the package
-that it mends. A mend therefore waits here until somebody imports its module.
+``import mmblockdrop`` must stay cheap, and a patch must not import the package
+that it patches. It therefore waits here until somebody imports its module.
 """
 import sys
 from collections import defaultdict
@@ -30,8 +30,8 @@ class _StandInLoader(Loader):
         self.fill(module)
 
 
-class MendFinder(MetaPathFinder):
-    """Find modules as usual and attach the mends that wait for them."""
+class PatchFinder(MetaPathFinder):
+    """Find modules as usual and attach the patches that wait for them."""
 
     def __init__(self) -> None:
         self.after: DefaultDict[str, List[Fill]] = defaultdict(list)
@@ -42,7 +42,7 @@ class MendFinder(MetaPathFinder):
                   fullname: str,
                   path: Optional[Sequence[str]] = None,
                   target: Optional[ModuleType] = None) -> Optional[ModuleSpec]:
-        """Return the module's own spec, its loader extended by the mends."""
+        """Return the module's own spec, its loader extended by the patches."""
         if fullname in self.stand_ins:
             spec = self._own_spec(fullname, path, target)
             if spec is not None:
@@ -80,13 +80,13 @@ class MendFinder(MetaPathFinder):
                 if fullname not in self.rescues:
                     raise
                 self.rescues[fullname](module, error)
-            for mend in self.after.get(fullname, ()):
-                mend(module)
+            for patch in self.after.get(fullname, ()):
+                patch(module)
 
         return exec_module
 
 
-_FINDER = MendFinder()
+_FINDER = PatchFinder()
 
 
 def _install() -> None:
@@ -94,17 +94,17 @@ def _install() -> None:
         sys.meta_path.insert(0, _FINDER)
 
 
-def after_import(name: str, mend: Fill) -> None:
-    """Call ``mend(module)`` once the module is imported, or now if it is.
+def after_import(name: str, patch: Fill) -> None:
+    """Call ``patch(module)`` once the module is imported, or now if it is.
 
     Args:
         name: Full name of the module.
-        mend: Gets the module.
+        patch: Gets the module.
     """
     if name in sys.modules:
-        mend(sys.modules[name])
+        patch(sys.modules[name])
         return
-    _FINDER.after[name].append(mend)
+    _FINDER.after[name].append(patch)
     _install()
 
 

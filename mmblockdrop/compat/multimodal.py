@@ -8,7 +8,7 @@ already 4.57) no longer has, ``apply_chunking_to_forward`` in
 transformers along, so ``import mmaction.models`` fails as a whole for models
 nobody asked for.
 
-Mend: where that import fails, mmaction2's own placeholders are registered, as
+Patch: where that import fails, mmaction2's own placeholders are registered, as
 it does itself without transformers. Where it succeeds nothing changes.
 
 Unnecessary with: a release of mmaction2 that bounds transformers from above
@@ -38,7 +38,7 @@ def _register_placeholders(module: ModuleType, error: Exception) -> None:
         MODELS.register_module(name=name, module=explain, force=True)
 
 
-def mend() -> None:
+def patch() -> None:
     """Wait for the package to fail."""
     on_failed_import('mmaction.models.multimodal.vindlu',
                      _register_placeholders)

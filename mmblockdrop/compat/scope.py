@@ -3,7 +3,7 @@
 Defect: mmengine 0.10.7 knows a closed table of packages whose configs can be
 named so, and looks for an editable installation in the wrong folder.
 
-Mend: add our package to the table, and answer for our package only where it
+Patch: add our package to the table, and answer for our package only where it
 lies. It works wherever mmblockdrop was imported before the config is read, as
 in the programs under ``tools``.
 
@@ -32,7 +32,7 @@ def _answer_for_ours(config: ModuleType) -> None:
         if package == PACKAGE else get_installed_path(package))
 
 
-def mend() -> None:
+def patch() -> None:
     """Wait for mmengine's config module."""
     after_import('mmengine.config.utils', _extend_table)
     after_import('mmengine.config.config', _answer_for_ours)

@@ -6,7 +6,7 @@ torch its operators cannot be loaded, which it tolerates, but then
 ``nms`` and ``qnms``, that do not exist: ``operator torchvision::nms does not
 exist`` (pytorch/vision issue 9085). mmaction2 imports torchvision.
 
-Mend: between the two steps, define the schema of the two operators if they
+Patch: between the two steps, define the schema of the two operators if they
 are absent. Calling them still fails, since there is no kernel.
 
 Unnecessary with: torchvision installed from PyTorch's CPU index, or a
@@ -34,6 +34,6 @@ def _define_absent(extension: ModuleType) -> None:
     extension._mmblockdrop_library = library  # type: ignore[attr-defined]
 
 
-def mend() -> None:
+def patch() -> None:
     """Wait for the module that loads the operators."""
     after_import('torchvision.extension', _define_absent)

@@ -1,4 +1,4 @@
-"""Refuse, at import, versions that mmblockdrop does not work with."""
+"""Reject, at import, versions that mmblockdrop does not work with."""
 import importlib
 import sys
 from importlib.metadata import PackageNotFoundError, version

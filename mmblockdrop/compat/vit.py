@@ -4,7 +4,7 @@ Defect: ``VisionTransformer.__init__`` writes ``self.init_cfg`` for
 ``pretrained`` before it calls ``super().__init__(init_cfg=init_cfg)``, which
 overwrites it. ``init_weights`` then initializes at random and says nothing.
 
-Mend: append the entry after construction. ``init_weights`` loads it last, so
+Patch: append the entry after construction. ``init_weights`` loads it last, so
 parameters that the checkpoint lacks keep their random initialization.
 
 Unnecessary with: a release of mmaction2 that keeps the entry. None is
@@ -38,6 +38,6 @@ def _keep_pretrained(vit_mae: ModuleType) -> None:
     vit_mae.VisionTransformer.__init__ = __init__
 
 
-def mend() -> None:
+def patch() -> None:
     """Wait for mmaction2's VideoMAE backbone."""
     after_import('mmaction.models.backbones.vit_mae', _keep_pretrained)

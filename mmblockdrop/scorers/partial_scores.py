@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
 
-from mmblockdrop.compat.checkpoint import mmengine_globals_allowed
+from mmblockdrop.compat.checkpoint import load_file
 from mmblockdrop.utils.io import whole_file
 from mmblockdrop.utils.progress import with_progress
 
@@ -96,8 +96,7 @@ class Journal:
 
     def _load(self, path: Path) -> Optional[dict]:
         try:
-            with mmengine_globals_allowed(str(path)):
-                content = torch.load(path, weights_only=True)
+            content = load_file(path, map_location=None)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError,
                 ValueError, ImportError) as error:
             print_log(f'{path} is not used: {error}', 'current')

@@ -1,15 +1,15 @@
-"""Mends wait for the module that they are for."""
+"""Patches wait for the module that they are for."""
 import inspect
 
 from mmblockdrop import compat
 from mmblockdrop.compat import importing
 
 import pytest
-from mends_kit import ROOT
 from mmengine.config import Config
+from patches_kit import ROOT
 
 
-def test_mend_waits_for_the_import(tmp_path, monkeypatch):
+def test_patch_waits_for_the_import(tmp_path, monkeypatch):
     (tmp_path / 'late_module.py').write_text('def value():\n    return 1\n')
     monkeypatch.syspath_prepend(str(tmp_path))
     seen = []
@@ -42,7 +42,7 @@ def test_import_error_is_handed_over(tmp_path, monkeypatch):
     assert 'not_there_at_all' in str(errors[0])
 
 
-def test_unknown_mend_names_the_nearest(monkeypatch):
+def test_unknown_patch_names_the_nearest(monkeypatch):
     monkeypatch.setenv('MMBLOCKDROP_WITHOUT', 'glo')
     monkeypatch.setattr(compat, '_applied', False)
     with pytest.raises(ValueError, match="nearest is 'gloo'"):

@@ -6,12 +6,15 @@ import pickle
 import threading
 from pathlib import Path
 
+from mmblockdrop.compat.checkpoint import load_file
+
+import mmengine
 import numpy as np
 import pytest
 import torch
-from mends_kit import toy_runner
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from patches_kit import Calls, toy_runner
 
 
 @pytest.fixture(scope='module')
@@ -39,10 +42,10 @@ def test_resume_continues_the_log_history(checkpoint, tmp_path):
     assert resumed.message_hub.get_info('best_score') == 0.5
 
 
-def test_checkpoint_mend_is_needed(checkpoint):
-    unmended = CheckpointLoader.load_checkpoint.__func__.__wrapped__
+def test_checkpoint_patch_is_needed(checkpoint, monkeypatch):
+    monkeypatch.setattr(mmengine.runner.checkpoint, 'torch', torch)
     with pytest.raises(pickle.UnpicklingError, match='not an allowed global'):
-        unmended(CheckpointLoader, checkpoint)
+        CheckpointLoader.load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize('core', ['numpy.core', 'numpy._core'])
@@ -50,8 +53,11 @@ def test_checkpoints_of_numpy_1_and_2_are_loaded(tmp_path, core):
     path = tmp_path / 'numpy.pth'
     arrays = dict(
         history=HistoryBuffer([1., 2.], [1, 1]),
+        empty=HistoryBuffer(),
         scalar=np.float32(3.),
-        text=np.array(['a', 'bc']),
+        columns=np.asfortranarray(np.arange(6.).reshape(2, 3)),
+        zero=np.array(True),
+        nested=([np.arange(2)], np.complex64(1j)),
         big_endian=np.arange(3, dtype='>i4'))
     torch.save(arrays, path, _use_new_zipfile_serialization=False)
     content = path.read_bytes()
@@ -61,19 +67,17 @@ def test_checkpoints_of_numpy_1_and_2_are_loaded(tmp_path, core):
     assert core.encode() + b'.multiarray' in content
     loaded = CheckpointLoader.load_checkpoint(str(path))
     assert loaded['history'].mean() == 1.5
-    assert loaded['scalar'] == 3
-    assert loaded['text'].tolist() == ['a', 'bc']
-    assert loaded['big_endian'].tolist() == [0, 1, 2]
-
-
-class Calls:
-    """Pickles as a call of any function."""
-
-    def __init__(self, function, *args):
-        self.call = (function, args)
-
-    def __reduce__(self):
-        return self.call
+    assert loaded['empty'].data[0].shape == (0, )
+    assert type(loaded['scalar']) is np.float32 and loaded['scalar'] == 3
+    assert loaded['nested'][1] == 1j
+    pairs = [(loaded[key], arrays[key])
+             for key in ('columns', 'zero', 'big_endian')]
+    pairs += [(loaded['nested'][0][0], arrays['nested'][0][0])]
+    for found, expected in pairs:
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype
+        assert found.strides == expected.strides
+        assert found.flags.writeable and found.flags.owndata
 
 
 @pytest.mark.parametrize('use', ['loader', 'runner', 'url'])
@@ -97,6 +101,9 @@ def test_code_in_a_checkpoint_is_refused(tmp_path, monkeypatch, use):
             load_by_http(path)
     assert f'{os.system.__module__}.system' in str(caught.value)
     assert 'evil.pth' in str(caught.value)
+    assert 'safe_globals' not in str(caught.value)
+    assert 'weights_only' not in str(caught.value)
+    assert caught.value.__suppress_context__
     assert not victim.exists()
 
 
@@ -127,9 +134,40 @@ def test_getattr_reaches_statistics_only(tmp_path, attack, named):
         CheckpointLoader.load_checkpoint(str(path))
 
 
-def test_names_allowed_by_the_user_stay_allowed(checkpoint):
+class Mine:
+    """A type of the user's own, with an array in it."""
+
+    def __init__(self):
+        self.array = np.arange(3)
+
+
+def test_names_allowed_by_the_user_stay_allowed(checkpoint, tmp_path):
+    path = tmp_path / 'mine.pth'
+    torch.save(dict(mine=Mine(), scalar=np.float64(2)), path)
+    with pytest.raises(pickle.UnpicklingError, match='Mine'):
+        load_file(path)
     before = set(torch.serialization.get_safe_globals())
-    with torch.serialization.safe_globals([np.ndarray, Calls]):
+    with torch.serialization.safe_globals([np.ndarray, np.dtype, Mine]):
+        loaded = load_file(path)
         CheckpointLoader.load_checkpoint(checkpoint)
-        left = set(torch.serialization.get_safe_globals())
-        assert left == before | {np.ndarray, Calls}
+        after = set(torch.serialization.get_safe_globals())
+        assert after == before | {np.ndarray, np.dtype, Mine}
+    assert loaded['mine'].array.tolist() == [0, 1, 2]
+    assert loaded['scalar'] == 2
+
+
+def test_safetensors_are_loaded(tmp_path):
+    from safetensors.torch import save_file
+    path = tmp_path / 'weights.safetensors'
+    save_file(dict(weight=torch.ones(2)), path)
+    assert load_file(path)['weight'].tolist() == [1, 1]
+
+
+def test_an_open_file_is_loaded(checkpoint):
+    with open(checkpoint, 'rb') as file:
+        assert load_file(file)['meta']['epoch'] == 1
+
+
+def test_absent_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='absent.pth'):
+        load_file(tmp_path / 'absent.pth')

@@ -1,4 +1,4 @@
-"""What the tests of the mends share."""
+"""What the tests of the patches share."""
 import os
 import socket
 import subprocess
@@ -54,3 +54,13 @@ def toy_runner(work_dir, name: str, max_epochs: int, **kwargs) -> Runner:
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
         log_level='ERROR',
         **kwargs)
+
+
+class Calls:
+    """Pickles as a call of any function, and a state of what it returns."""
+
+    def __init__(self, function, *args, state=None):
+        self.call = (function, args, state)
+
+    def __reduce__(self):
+        return self.call

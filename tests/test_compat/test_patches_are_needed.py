@@ -1,16 +1,16 @@
-"""Each mend of an import or of the launcher is still needed.
+"""Each patch of an import or of the launcher is still needed.
 
-Where a test fails because a defect is gone, remove the mend.
+Where a test fails because a defect is gone, remove the patch.
 """
 import json
 import re
 
 import pytest
-from mends_kit import free_port, start
+from patches_kit import free_port, start
 
-# Prints, as JSON, what fails in a process without any mend. The bare
+# Prints, as JSON, what fails in a process without any patch. The bare
 # 'mmaction.models' keeps the probes from importing all of it.
-WITHOUT_MENDS = r'''
+WITHOUT_PATCHES = r'''
 import importlib.machinery, json, os, sys, types
 import torch
 found = {}
@@ -62,10 +62,10 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope='module', autouse=True)
-def process_without_mends():
+def process_without_patches():
     """Runs beside the first tests."""
     process = start(
-        WITHOUT_MENDS,
+        WITHOUT_PATCHES,
         CUDA_VISIBLE_DEVICES='-1',
         RANK='0',
         LOCAL_RANK='0',
@@ -86,20 +86,20 @@ def test_mmaction_models_are_imported():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('mend, expected', [
+@pytest.mark.parametrize('patch, expected', [
     ('scope', 'does not support to load mmblockdrop config'),
     ('drn', "No module named 'mmaction.models.localizers.drn'"),
     ('multimodal', "cannot import name 'apply_chunking_to_forward'"),
     ('torchvision', 'operator torchvision::nms does not exist'),
     ('launcher', 'cuda|nvidia'),
 ])
-def test_mend_is_needed(process_without_mends, mend, expected):
-    if process_without_mends.stdout is not None:
-        out, errors = process_without_mends.communicate(timeout=120)
-        assert process_without_mends.returncode == 0, errors
-        process_without_mends.found = json.loads(out.splitlines()[-1])
-        process_without_mends.stdout = None
-    assert re.search(expected, process_without_mends.found[mend], re.I)
+def test_patch_is_needed(process_without_patches, patch, expected):
+    if process_without_patches.stdout is not None:
+        out, errors = process_without_patches.communicate(timeout=120)
+        assert process_without_patches.returncode == 0, errors
+        process_without_patches.found = json.loads(out.splitlines()[-1])
+        process_without_patches.stdout = None
+    assert re.search(expected, process_without_patches.found[patch], re.I)
 
 
 def test_torchvision_of_another_build_is_imported():

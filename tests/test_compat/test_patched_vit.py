@@ -35,7 +35,7 @@ def test_vit_without_pretrained_is_left_alone():
             for entry in tiny_vit().init_cfg] == ['TruncNormal', 'Constant']
 
 
-def test_vit_mend_is_needed():
+def test_vit_patch_is_needed():
     from mmaction.models import VisionTransformer
     vit = VisionTransformer.__new__(VisionTransformer)
     VisionTransformer.__init__.__wrapped__(

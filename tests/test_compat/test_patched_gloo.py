@@ -2,8 +2,8 @@
 import mmengine.dist as dist
 import pytest
 import torch
-from mends_kit import Toy, free_port
 from mmengine.model import MMDistributedDataParallel
+from patches_kit import Toy, free_port
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def test_launcher_works_without_cuda(process_group):
     assert dist.get_world_size() == 1
     model = MMDistributedDataParallel(Toy(), device_ids=[0])
     assert model(torch.zeros(1))['loss'] == 1
-    unmended = MMDistributedDataParallel.__init__.__wrapped__
+    unpatched = MMDistributedDataParallel.__init__.__wrapped__
     with pytest.raises(ValueError, match='device_ids'):
-        unmended(
+        unpatched(
             MMDistributedDataParallel.__new__(MMDistributedDataParallel),
             Toy(),
             device_ids=[0])
