@@ -4,20 +4,24 @@
     model = init_localizer('config.py', 'work_dir/round_2.pth')
     print(localize_video(model, 'video.mp4')['detections'])
 """
-import difflib
+import copy
+import logging
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
-from mmblockdrop.compression import merge_lora, shape_localizer
+from mmblockdrop.compression import load_localizer, merge_lora
 from mmblockdrop.evaluation.activitynet import write_detections
-from mmblockdrop.inference import draw_timeline
-from mmblockdrop.inference.loading import build_localizer
-from mmblockdrop.inference.localize import localize_video
-from mmblockdrop.utils.io import read_json
+from mmblockdrop.inference import (draw_localization, localize_video,
+                                   of_classes, read_actions)
+from mmblockdrop.registry import MODELS
+from mmblockdrop.utils.config import localizer_config
+from mmblockdrop.utils.io import PathLike, read_lines
+from mmblockdrop.utils.messages import require_file
 
-import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
 from torch import nn
 
 __all__ = [
@@ -27,129 +31,52 @@ __all__ = [
 
 
 def init_localizer(
-        config: Union[str, Config],
-        checkpoint: Optional[str] = None,
+        config: Union[PathLike, Config],
+        checkpoint: Optional[PathLike] = None,
         device: Union[str, torch.device, None] = None) -> nn.Module:
     """Load a localizer, compressed or not.
 
     Args:
-        config: Config of the baseline or of block drop.
+        config: Config of the baseline or of block drop; it is not changed.
         checkpoint: Weights. Blocks that its record names are dropped, LoRA is
             merged. None keeps random weights.
         device: Defaults to the GPU if there is one.
 
     Returns:
-        The localizer, ready for :func:`localize_video`.
+        The localizer in evaluation mode, ready for :func:`localize_video`,
+        with ``cfg`` and ``dataset_meta`` as attributes.
 
     Raises:
-        FileNotFoundError: If config or checkpoint does not exist.
-        ValueError: If the checkpoint is damaged or does not fit.
+        FileNotFoundError: Config or checkpoint does not exist.
+        ValueError: The checkpoint is damaged or does not fit.
     """
-    model = build_localizer(
-        config, checkpoint, device, prepare=shape_localizer)
-    merge_lora(model)
-    return model
+    if not isinstance(config, Config):
+        require_file(config, 'config')
+        config = Config.fromfile(config)
+    init_default_scope(config.get('default_scope', 'mmaction'))
+    model_cfg = copy.deepcopy(localizer_config(config))
+    if isinstance(model_cfg.get('backbone'), dict):
+        model_cfg['backbone'].pop('pretrained', None)
+    model = MODELS.build(model_cfg)
+    meta: dict = {}
+    if checkpoint is None:
+        merge_lora(model)
+    else:
+        meta = load_localizer(model, str(checkpoint))
+    model.cfg = config
+    model.dataset_meta = meta.get('dataset_meta') or _meta_of_config(config)
+    if device is None:
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return model.to(device).eval()
 
 
-def read_actions(ann_file: str, video: Union[str, Path]) -> Dict[str, Any]:
-    """Annotated actions of one video.
-
-    Args:
-        ann_file: ActivityNet-style annotations.
-        video: The video; its name without suffix is looked up, with or without
-            ActivityNet's ``v_``.
-
-    Returns:
-        ``segments`` in seconds, [N, 2], and ``labels``, N names.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is in another format or lacks the video.
-    """
-    if not Path(ann_file).is_file():
-        raise FileNotFoundError(f'annotations: there is no file {ann_file}')
-    try:
-        database = read_json(ann_file, 'annotations')['database']
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{ann_file} is not JSON with a field 'database'"
-                         ) from error
-    name = Path(video).stem
-    found = [n for n in (name, name.removeprefix('v_')) if n in database]
-    if not found:
-        near = difflib.get_close_matches(name, database, 1)
-        hint = f'; did you mean {near[0]!r}?' if near else ''
-        raise ValueError(f'{ann_file} has no video {name!r} among its '
-                         f'{len(database)}{hint}')
-    actions = database[found[0]].get('annotations', [])
-    try:
-        return dict(
-            segments=np.array([a['segment'] for a in actions],
-                              np.float64).reshape(-1, 2),
-            labels=[str(a['label']) for a in actions])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f'{ann_file}: video {found[0]!r} has actions that are not of the '
-            "form {'segment': [start, end], 'label': name}: "
-            f'{error!r}') from error
-
-
-def of_classes(actions: Dict[str, Any],
-               classes: Optional[Sequence[str]]) -> Dict[str, Any]:
-    """Annotated actions of the classes that a localizer knows.
-
-    Args:
-        actions: What :func:`read_actions` returned.
-        classes: Names. ``action`` alone, as of a class-agnostic data set,
-            stands for every action; None keeps all.
-
-    Returns:
-        The same form.
-    """
-    if classes is None:
-        return actions
-    if tuple(classes) == ('action', ):
-        return dict(actions, labels=['action'] * len(actions['labels']))
-    keep = [label in classes for label in actions['labels']]
-    return dict(
-        segments=actions['segments'][keep],
-        labels=[label for label in actions['labels'] if label in classes])
-
-
-def draw_localization(found: Dict[str, Any],
-                      path: Union[str, Path],
-                      teacher: Optional[Dict[str, Any]] = None,
-                      truth: Optional[Dict[str, Any]] = None,
-                      name: str = 'localized') -> Path:
-    """Picture of ground truth, teacher and localizer above the frames.
-
-    Args:
-        found: What :func:`localize_video` returned.
-        path: PNG to write.
-        teacher: The same of the uncompressed model.
-        truth: What :func:`read_actions` returned.
-        name: Name of the band of ``found``.
-
-    Returns:
-        The picture.
-    """
-    rows: List[tuple] = []
-    if truth is not None:
-        rows.append(('ground truth', truth['segments'], truth['labels']))
-    for title, result in (('teacher', teacher), (name, found)):
-        if result is not None:
-            labels = [d['label'] for d in result['detections']]
-            rows.append((title, result['segments'], labels, result['scores']))
-    return draw_timeline(found['video'], rows, found['duration'], path,
-                         Path(found['video']).name)
-
-
-def localize_to_files(video: Union[str, Path],
-                      config: Union[str, Config],
-                      checkpoint: Union[str, Path],
-                      out_dir: Union[str, Path],
-                      teacher_checkpoint: Union[str, Path, None] = None,
-                      teacher_config: Union[str, Config, None] = None,
-                      ann_file: Union[str, Path, None] = None,
+def localize_to_files(video: PathLike,
+                      config: Union[PathLike, Config],
+                      checkpoint: PathLike,
+                      out_dir: PathLike,
+                      teacher_checkpoint: Optional[PathLike] = None,
+                      teacher_config: Union[PathLike, Config, None] = None,
+                      ann_file: Optional[PathLike] = None,
                       score_thr: float = 0.3,
                       device: Optional[str] = None,
                       compile: bool = False,
@@ -178,11 +105,11 @@ def localize_to_files(video: Union[str, Path],
         FileNotFoundError: One of the files does not exist.
         ValueError: One of them is damaged or does not fit.
     """
-    truth = None if ann_file is None else read_actions(str(ann_file), video)
+    truth = None if ann_file is None else read_actions(ann_file, video)
 
-    def localize(config: Union[str, Config],
-                 checkpoint: Union[str, Path]) -> Dict[str, Any]:
-        model = init_localizer(config, str(checkpoint), device)
+    def localize(config: Union[PathLike, Config],
+                 checkpoint: PathLike) -> Dict[str, Any]:
+        model = init_localizer(config, checkpoint, device)
         if compile and getattr(model, 'backbone', None) is not None:
             model.backbone.compile()
         found = localize_video(model, video, **settings)
@@ -229,3 +156,22 @@ def detections_table(detections: Sequence[Dict[str, Any]]) -> str:
         lines.append(f'{start:9.2f} {end:9.2f}  {d["label"]:<{width}}  '
                      f'{d["score"]:5.3f}')
     return '\n'.join(lines)
+
+
+def _meta_of_config(cfg: Config) -> dict:
+    """Class names as far as the config's data set can give them."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    classes = dataset.get('classes')
+    if isinstance(classes, str):
+        path = Path(dataset.get('data_root', '')) / classes
+        classes = None
+        if path.is_file() and path.suffix == '.txt':
+            classes = read_lines(path, 'test_dataloader.dataset.classes')
+    if classes is None:
+        print_log(
+            'The names of the classes are neither in the checkpoint nor in '
+            'the config; numbers are shown instead.',
+            logger='current',
+            level=logging.WARNING)
+        return {}
+    return dict(classes=list(classes))

@@ -47,7 +47,7 @@ HOOKS = Registry(
     'hook',
     parent=MMENGINE_HOOKS,
     scope='mmblockdrop',
-    locations=['mmblockdrop.rounds', 'mmblockdrop.inference.timeline_hook'])
+    locations=['mmblockdrop.rounds', 'mmblockdrop.inference'])
 LOOPS = Registry(
     'loop',
     parent=MMENGINE_LOOPS,

@@ -6,8 +6,8 @@ from pprint import pformat
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from mmblockdrop.compression import BlockStack, find_stacks
-from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
+from mmblockdrop.utils.config import localizer_config
 from mmblockdrop.utils.meta import empty_weights
 
 from mmengine.config import Config

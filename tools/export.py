@@ -14,7 +14,8 @@ from typing import Any, Dict, List, Optional, Sequence
 from mmblockdrop.apis import init_localizer
 from mmblockdrop.export import (ExportError, example_inputs, export_model,
                                 network, to_onnx)
-from mmblockdrop.inference.loading import localizer_config, require_file
+from mmblockdrop.utils.config import localizer_config
+from mmblockdrop.utils.messages import require_file
 
 from mmengine.config import Config, DictAction
 

@@ -14,13 +14,16 @@ Shortened = Union[str, List[str]]
 
 def load_localizer(model: nn.Module,
                    checkpoint: str,
-                   key: str = 'checkpoint') -> None:
+                   key: str = 'checkpoint') -> Dict[str, Any]:
     """Make a fresh localizer what a checkpoint holds, with LoRA merged.
 
     Args:
         model: Uncompressed localizer; loses what the checkpoint has lost.
         checkpoint: File written by mmengine.
         key: Config key or argument that gave it, for errors.
+
+    Returns:
+        The checkpoint's ``meta``.
 
     Raises:
         FileNotFoundError: No such file.
@@ -35,6 +38,7 @@ def load_localizer(model: nn.Module,
         hint='' if record_of(content) else
         "; it holds no record of a compression, meta['blockdrop']")
     merge_lora(model)
+    return content.get('meta') or {}
 
 
 def read_localizer(

@@ -1,15 +1,26 @@
-"""Picture of one video: segments above its frames."""
+"""Picture of one video: segments above its frames, also when training ends."""
 import math
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
+from mmblockdrop.registry import HOOKS
 from mmblockdrop.utils.canvas import canvas, save_figure
-from mmblockdrop.utils.io import PathLike
+from mmblockdrop.utils.io import PathLike, read_json
+from mmblockdrop.utils.messages import find_video
+from mmblockdrop.utils.video import Video
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from .localize import localize_video
 
 #: Okabe and Ito's colours, the light ones last.
 COLORS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9',
@@ -109,11 +120,13 @@ def sample_frames(video_path: PathLike, num_frames: int) -> List[np.ndarray]:
 
     Returns:
         RGB frames, uint8 (H, W, 3).
+
+    Raises:
+        UnreadableVideoError: The video is missing or damaged.
     """
-    import decord
-    reader = decord.VideoReader(str(video_path), num_threads=1)
-    position = (np.arange(num_frames) + 0.5) / num_frames * len(reader)
-    return [reader[int(i)].asnumpy() for i in position]
+    video = Video(video_path)
+    position = (np.arange(num_frames) + 0.5) / num_frames * len(video)
+    return [video[int(i)] for i in position]
 
 
 def _named(row: TimelineRow,
@@ -191,3 +204,168 @@ def _draw_strip(axes: Axes, frames: Sequence[np.ndarray],
     axes.set_ylim(0, 1)
     axes.set_yticks([])
     axes.tick_params(labelbottom=True, bottom=True)
+
+
+def read_actions(ann_file: PathLike, video: PathLike) -> Dict[str, Any]:
+    """Annotated actions of one video.
+
+    Args:
+        ann_file: ActivityNet-style annotations.
+        video: The video; its name without suffix is looked up, with or without
+            ActivityNet's ``v_``.
+
+    Returns:
+        ``segments`` in seconds, [N, 2], and ``labels``, N names.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is in another format or lacks the video.
+    """
+    content = read_json(ann_file, 'annotations')
+    try:
+        database = content['database']
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'annotations={str(ann_file)!r} is not a JSON mapping'
+                         " with a field 'database'") from error
+    name = find_video(f'annotations={str(ann_file)!r}', Path(video).stem,
+                      database)
+    actions = database[name].get('annotations', [])
+    try:
+        return dict(
+            segments=np.array([a['segment'] for a in actions],
+                              np.float64).reshape(-1, 2),
+            labels=[str(a['label']) for a in actions])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{ann_file}: video {name!r} has actions that are not of the '
+            "form {'segment': [start, end], 'label': name}: "
+            f'{error!r}') from error
+
+
+def of_classes(actions: Dict[str, Any],
+               classes: Optional[Sequence[str]]) -> Dict[str, Any]:
+    """Annotated actions of the classes that a localizer knows.
+
+    Args:
+        actions: What :func:`read_actions` returned.
+        classes: Names. ``action`` alone, as of a class-agnostic data set,
+            stands for every action; None keeps all.
+
+    Returns:
+        The same form.
+    """
+    if classes is None:
+        return actions
+    if tuple(classes) == ('action', ):
+        return dict(actions, labels=['action'] * len(actions['labels']))
+    keep = [label in classes for label in actions['labels']]
+    return dict(
+        segments=actions['segments'][keep],
+        labels=[label for label in actions['labels'] if label in classes])
+
+
+def draw_localization(found: Dict[str, Any],
+                      path: PathLike,
+                      teacher: Optional[Dict[str, Any]] = None,
+                      truth: Optional[Dict[str, Any]] = None,
+                      name: str = 'localized') -> Path:
+    """Picture of ground truth, teacher and localizer above the frames.
+
+    Args:
+        found: What :func:`localize_video` returned.
+        path: PNG to write.
+        teacher: The same of the uncompressed model.
+        truth: What :func:`read_actions` returned.
+        name: Name of the band of ``found``.
+
+    Returns:
+        The picture.
+    """
+    rows: List[tuple] = []
+    if truth is not None:
+        rows.append(('ground truth', truth['segments'], truth['labels']))
+    for title, result in (('teacher', teacher), (name, found)):
+        if result is not None:
+            labels = [d['label'] for d in result['detections']]
+            rows.append((title, result['segments'], labels, result['scores']))
+    return draw_timeline(found['video'], rows, found['duration'], path,
+                         Path(found['video']).name)
+
+
+@HOOKS.register_module()
+class TimelineHook(Hook):
+    """Draw what teacher and student find in a video, beside the truth.
+
+    After training, ``timeline.png`` in the work directory shows the actions
+    of one video below its frames: annotated, found by the teacher, found by
+    the student. A model without teacher is drawn alone. If the picture
+    cannot be made, for instance because the config reads features, the log
+    says why and the run ends as it would.
+
+    Args:
+        video: The video. Defaults to None, the first of the validation videos.
+        score_thr: Segments of a lower score are left out. Defaults to 0.3.
+    """
+    priority = 'VERY_LOW'
+
+    def __init__(self,
+                 video: Optional[str] = None,
+                 score_thr: float = 0.3) -> None:
+        self.video = video
+        self.score_thr = score_thr
+
+    def after_train(self, runner: Runner) -> None:
+        """Draw, in the first process.
+
+        Args:
+            runner: The runner, at the end of training.
+        """
+        if not is_main_process():
+            return
+        try:
+            path = self._draw(runner)
+        except (AttributeError, IndexError, KeyError, OSError, RuntimeError,
+                ValueError) as error:
+            runner.logger.warning(
+                f'TimelineHook draws no picture: {error!r}')
+            return
+        runner.logger.info(f'A video as a picture: {path}')
+
+    def _draw(self, runner: Runner) -> Path:
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        dataset = runner.val_dataloader.dataset
+        video = self.video or dataset.filenames[0]
+        try:
+            truth = read_actions(dataset.ann_file, video)
+        except ValueError:  # a video of one's own has no annotations
+            truth = None
+        else:
+            truth = of_classes(truth, dataset.metainfo['classes'])
+        found = {
+            name: self._localize(getattr(model, name, None), runner, video)
+            for name in ('student', 'teacher')
+        }
+        student = found['student'] or self._localize(model, runner, video)
+        return draw_localization(
+            student,
+            Path(runner.work_dir) / 'timeline.png',
+            teacher=found['teacher'],
+            truth=truth,
+            name='compressed' if found['teacher'] else 'localized')
+
+    def _localize(self, model: Optional[nn.Module], runner: Runner,
+                  video: str) -> Any:
+        if model is None:
+            return None
+        # Suppressed as in validation, whose videos and classes these are.
+        model.cfg = Config(
+            {k: v for k, v in runner.cfg.items() if k != 'test_evaluator'})
+        model.dataset_meta = runner.val_dataloader.dataset.metainfo
+        was_training = model.training
+        model.eval()
+        try:
+            return localize_video(model, video, self.score_thr)
+        finally:
+            model.train(was_training)

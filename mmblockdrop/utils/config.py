@@ -2,9 +2,13 @@
 import copy
 from typing import Any, Mapping
 
+from mmengine.config import Config
+
 #: Packages whose registered classes are found as ``package.Class``.
 SCOPES = ('mmaction', 'mmblockdrop', 'mmcv', 'mmdet', 'mmengine',
           'mmpretrain')
+#: Wraps the config of a localizer.
+WRAPPER = 'TeacherStudentWrapper'
 
 
 def type_name(cfg: Any) -> str:
@@ -55,3 +59,21 @@ def plain_config(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(plain_config(entry) for entry in value)
     return copy.deepcopy(type_text(value))
+
+
+def localizer_config(cfg: Config) -> dict:
+    """Config of the localizer, also where teacher and student wrap it.
+
+    Args:
+        cfg: A whole config.
+
+    Returns:
+        ``model``, or ``model.localizer`` of teacher and student.
+
+    Raises:
+        ValueError: The config has no model.
+    """
+    if 'model' not in cfg:
+        raise ValueError(f'{cfg.filename} has no model; it has {list(cfg)}')
+    model = cfg.model
+    return model.localizer if type_name(model) == WRAPPER else model

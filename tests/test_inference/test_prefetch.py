@@ -174,7 +174,7 @@ def test_a_damaged_video_is_named_and_those_before_it_are_done(
     broken.write_bytes(b'no video')
     stream = localize_videos(model, [video, broken], progress=False)
     assert len(next(stream)['scores']) == 9
-    with pytest.raises(ValueError, match='broken.mp4 cannot be read'):
+    with pytest.raises(ValueError, match="cannot read '.*broken.mp4'"):
         next(stream)
-    with pytest.raises(ValueError, match="precision is 'fp8'"):
+    with pytest.raises(ValueError, match="precision='fp8'"):
         next(localize_videos(model, [video], precision='fp8'))

@@ -1,5 +1,6 @@
 """Types of configs, written as text and as classes."""
-from mmblockdrop.utils.config import plain_config, type_name
+from mmblockdrop.distillation import TeacherStudentWrapper
+from mmblockdrop.utils.config import localizer_config, plain_config, type_name
 
 import mmaction.models
 import pytest
@@ -43,3 +44,13 @@ def test_new_style_configs_become_text(lazy):
     assert step['type'] == 'torch.optim.adamw.AdamW'
     assert step['betas'] == (0.9, 0.99)
     assert type(step) is dict
+
+
+@pytest.mark.parametrize(
+    'wrapper', ['mmblockdrop.TeacherStudentWrapper', TeacherStudentWrapper])
+def test_localizer_of_a_config(wrapper):
+    localizer = dict(type='mmblockdrop.ActionFormer')
+    for model in (localizer, dict(type=wrapper, localizer=localizer)):
+        assert localizer_config(Config(dict(model=model))) == localizer
+    with pytest.raises(ValueError, match="no model.*'other'"):
+        localizer_config(Config(dict(other=1)))

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmblockdrop.compression import BlockStack, merge_lora
-from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity, latency_ms, markdown_table
 from mmblockdrop.report.complexity import Part
+from mmblockdrop.utils.config import localizer_config
 from mmblockdrop.utils.meta import empty_weights
 
 import torch

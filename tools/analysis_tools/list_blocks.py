@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from mmblockdrop.compression import BlockStack, find_stacks
-from mmblockdrop.inference.loading import localizer_config
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import markdown_table
+from mmblockdrop.utils.config import localizer_config
 from mmblockdrop.utils.meta import empty_weights, on_meta
 
 import torch

@@ -53,7 +53,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     from mmblockdrop.convert import (convert_detector, read_checkpoint,
                                      save_checkpoint)
-    from mmblockdrop.inference.loading import localizer_config
+    from mmblockdrop.utils.config import localizer_config
     from mmblockdrop.utils.messages import require_file
     require_file(args.config, 'config')
     cfg = Config.fromfile(args.config)

@@ -2,7 +2,7 @@
 import logging
 from types import SimpleNamespace
 
-import mmblockdrop.inference.timeline_hook as timeline_hook
+from mmblockdrop.inference import picture
 from mmblockdrop.registry import HOOKS
 
 import numpy as np
@@ -44,11 +44,11 @@ def test_truth_is_of_the_known_classes(runner, monkeypatch):
     drawn = {}
     truth = dict(segments=np.array([[0., 1.], [2., 3.]]),
                  labels=['jump', 'wait'])
-    monkeypatch.setattr(timeline_hook, 'read_actions', lambda *_: truth)
-    monkeypatch.setattr(timeline_hook, 'localize_video',
+    monkeypatch.setattr(picture, 'read_actions', lambda *_: truth)
+    monkeypatch.setattr(picture, 'localize_video',
                         lambda model, video, score_thr: dict(video=video))
     monkeypatch.setattr(
-        timeline_hook, 'draw_localization',
+        picture, 'draw_localization',
         lambda found, path, **rest: drawn.update(rest, found=found) or path)
     hook = HOOKS.build(
         dict(type='mmblockdrop.TimelineHook', video='mine.mp4'))
