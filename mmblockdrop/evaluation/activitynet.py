@@ -1,11 +1,10 @@
 """ActivityNet's JSON files: annotations, detections and their score."""
-import json
 from pathlib import Path
 from typing import (Any, Callable, Dict, List, Mapping, NamedTuple, Optional,
                     Sequence, Tuple, Union)
 
 from mmblockdrop.structures.segments import Instances, unique_annotations
-from mmblockdrop.utils.io import read_json
+from mmblockdrop.utils.io import read_json, write_json
 from mmblockdrop.utils.messages import did_you_mean, listed, require_choice
 
 import numpy as np
@@ -213,14 +212,24 @@ def write_detections(path: Union[str, Path],
     }
     content = dict(
         version='VERSION 1.3', results=results, external_data={}, **extra)
-    path.write_text(json.dumps(content))
+    write_json(content, path, indent=None)
 
 
 def as_rows(segments: np.ndarray,
             scores: np.ndarray,
             labels: np.ndarray,
             classes: Optional[Sequence[str]] = None) -> List[dict]:
-    """Detections of one video as a list of dicts, times in seconds."""
+    """Detections of one video as a list of dicts.
+
+    Args:
+        segments: Start and end in seconds, shape (N, 2).
+        scores: Shape (N, ).
+        labels: Shape (N, ).
+        classes: Names of the labels. Defaults to None, the numbers as text.
+
+    Returns:
+        ``segment`` (to the millisecond), ``label`` and ``score`` of each.
+    """
     return [
         dict(
             segment=[round(float(s), 3), round(float(e), 3)],

@@ -137,7 +137,7 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
     if sigma <= 0:
         raise ValueError(f'nms.sigma={sigma!r}: expected a number above 0')
     floor = np.float32(min_score)
-    decay = hard_decay(iou_threshold) if type == 'nms' else soft_decay(
+    decay = _hard_decay(iou_threshold) if type == 'nms' else _soft_decay(
         method, iou_threshold, sigma, t1, t2)
     result: List[Segments] = []
     for part in _chunks(videos):
@@ -150,7 +150,7 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
         if type == 'nms' and min_score > 0:
             candidates = np.flatnonzero(conf > min_score)
         limit = max_num if max_num is not None and max_num > 0 else len(conf)
-        index, kept_scores = suppress(segs[candidates], conf[candidates],
+        index, kept_scores = _suppress(segs[candidates], conf[candidates],
                                        groups[candidates], owner[candidates],
                                        decay, floor, limit)
         index = candidates[index]
@@ -159,8 +159,8 @@ def nms_videos(videos: Sequence[Tuple[ArrayLike, ArrayLike, ArrayLike]],
         index, kept_scores = index[order], kept_scores[order]
         kept = segs[index]
         if voting_thresh > 0:
-            kept = vote_in_groups(kept, groups[index], segs, conf, groups,
-                                  voting_thresh)
+            kept = _vote_in_groups(kept, groups[index], segs, conf, groups,
+                                   voting_thresh)
         ends = np.searchsorted(owner[index], np.arange(1, len(part)))
         result += [
             Segments(*x) for x in zip(*(np.split(v, ends) for v in (
@@ -222,22 +222,10 @@ def vote(kept: np.ndarray, segments: np.ndarray, scores: np.ndarray,
     return refined
 
 
-def vote_in_groups(kept: np.ndarray, kept_groups: np.ndarray,
-                   segments: np.ndarray, scores: np.ndarray,
-                   groups: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Apply :func:`vote` within every group of classes.
-
-    Args:
-        kept: Segments to refine, shape (K, 2).
-        kept_groups: Their groups, shape (K, ).
-        segments: All candidates, shape (N, 2).
-        scores: Their weights, shape (N, ).
-        groups: Their groups, shape (N, ).
-        iou_threshold: See :func:`vote`.
-
-    Returns:
-        Refined segments, shape (K, 2).
-    """
+def _vote_in_groups(kept: np.ndarray, kept_groups: np.ndarray,
+                    segments: np.ndarray, scores: np.ndarray,
+                    groups: np.ndarray, iou_threshold: float) -> np.ndarray:
+    """Apply :func:`vote` within every group of classes."""
     refined = kept.copy()
     for group in np.unique(kept_groups):
         mine, all_ = kept_groups == group, groups == group
@@ -246,9 +234,9 @@ def vote_in_groups(kept: np.ndarray, kept_groups: np.ndarray,
     return refined
 
 
-def soft_decay(method: str, iou_threshold: float, sigma: float, t1: float,
-               t2: float) -> Decay:
-    """How soft-NMS lowers scores; see :func:`~.postprocess.nms`."""
+def _soft_decay(method: str, iou_threshold: float, sigma: float, t1: float,
+                t2: float) -> Decay:
+    """How soft-NMS lowers scores; see :func:`nms`."""
     threshold, sigma = np.float32(iou_threshold), np.float32(sigma)
 
     def naive(scores: np.ndarray, iou: np.ndarray, length: np.ndarray):
@@ -273,7 +261,7 @@ def soft_decay(method: str, iou_threshold: float, sigma: float, t1: float,
         improved_gaussian=improved_gaussian)[method]
 
 
-def hard_decay(iou_threshold: float) -> Decay:
+def _hard_decay(iou_threshold: float) -> Decay:
     """How hard suppression lowers scores: all or nothing."""
     threshold = np.float32(iou_threshold)
 
@@ -283,9 +271,9 @@ def hard_decay(iou_threshold: float) -> Decay:
     return hard
 
 
-def suppress(segments: np.ndarray, scores: np.ndarray, groups: np.ndarray,
-             owner: np.ndarray, decay: Decay, min_score: np.float32,
-             limit: int) -> Tuple[np.ndarray, np.ndarray]:
+def _suppress(segments: np.ndarray, scores: np.ndarray, groups: np.ndarray,
+              owner: np.ndarray, decay: Decay, min_score: np.float32,
+              limit: int) -> Tuple[np.ndarray, np.ndarray]:
     """Greedy suppression of all groups in lock-step.
 
     A row of the table is a group, ``-inf`` marks what has been taken or has

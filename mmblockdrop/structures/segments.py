@@ -45,7 +45,17 @@ class Instances(NamedTuple):
               segments: Sequence[Sequence[float]],
               labels: Sequence[int],
               scores: Optional[Sequence[float]] = None) -> 'Instances':
-        """Make arrays of the right type and shape."""
+        """Make arrays of the right type and shape.
+
+        Args:
+            videos: Number of the video of each segment.
+            segments: Start and end in seconds.
+            labels: Number of the class of each segment.
+            scores: Of detections. Defaults to None.
+
+        Returns:
+            The segments.
+        """
         return cls(
             np.asarray(videos, np.int64).reshape(-1),
             np.asarray(segments, np.float64).reshape(-1, 2),
@@ -54,7 +64,14 @@ class Instances(NamedTuple):
                                                    np.float64).reshape(-1))
 
     def select(self, index: np.ndarray) -> 'Instances':
-        """Take some of the segments, by mask or index."""
+        """Take some of the segments.
+
+        Args:
+            index: Mask or indices.
+
+        Returns:
+            The chosen segments.
+        """
         return Instances(*(None if x is None else x[index] for x in self))
 
 
