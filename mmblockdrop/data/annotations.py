@@ -69,33 +69,40 @@ def load_database(ann_file: str) -> Dict[str, dict]:
             of them has another form.
     """
     database = read_database(ann_file)
-    for name, video in database.items():
-        _check_video(name, video, ann_file)
+    for name, entry in database.items():
+        for defect in entry_defects(entry):
+            raise ValueError(f'ann_file={ann_file!r}: video {name!r} {defect}')
     return database
 
 
-def _check_video(name: str, video: Any, ann_file: str) -> None:
-    """Reject an entry of another form, by name."""
-    where = f'ann_file={ann_file!r}: video {name!r}'
-    if not isinstance(video, dict):
-        raise ValueError(f'{where} is {video!r:.60}, expected a mapping with '
-                         "'subset', 'duration' and 'annotations'")
-    actions = video.get('annotations', ())
-    if not isinstance(actions, (list, tuple)):
-        raise ValueError(f"{where} has annotations {actions!r:.60}, expected "
-                         "a list of {'segment': [start, end], 'label': name}")
-    for action in actions:
-        if not (isinstance(action, dict)
-                and isinstance(action.get('label'), str)):
-            raise ValueError(f'{where} has the action {action!r:.60}, '
-                             "expected {'segment': [start, end], 'label': "
-                             'name}')
+def entry_defects(entry: Any) -> List[str]:
+    """What is wrong with the form of a video's annotation.
+
+    Args:
+        entry: The annotation.
+
+    Returns:
+        Clauses that follow 'the video'; none if it can be used.
+    """
+    if not isinstance(entry, dict):
+        return [f"is {entry!r:.60}, expected a mapping with 'subset', "
+                "'duration' and 'annotations'"]
+    defects = []
     for key in ('duration', 'fps', 'frame'):
-        value = video.get(key)
+        value = entry.get(key)
         if value is not None and (not isinstance(value, (int, float))
                                   or not math.isfinite(value)):
-            raise ValueError(f'{where} has {key}={value!r:.60}, expected a '
-                             'number')
+            defects.append(f'has {key}={value!r:.60}, expected a number')
+    actions = entry.get('annotations', ())
+    if not isinstance(actions, (list, tuple)):
+        return [*defects, f'has annotations {actions!r:.60}, expected a list '
+                "of {'segment': [start, end], 'label': name}"]
+    return defects + [
+        f"has the action {action!r:.60}, expected {{'segment': [start, end], "
+        "'label': name}" for action in actions
+        if not (isinstance(action, dict)
+                and isinstance(action.get('label'), str))
+    ]
 
 
 def load_classes(classes: Union[str, Sequence[str], None], data_root: str,

@@ -79,7 +79,7 @@ class CachedFrames(BaseTransform):
     def _give(results: Dict[str, Any], reader: FrameArray) -> Dict[str, Any]:
         results['video_reader'] = reader
         results['total_frames'] = len(reader)
-        results['avg_fps'] = reader.get_avg_fps()
+        results['avg_fps'] = reader.fps
         return results
 
     def _path(self, results: Dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from mmblockdrop.utils.video import FrameArray, UnreadableVideoError, Video
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine.logging import print_log
+
+from .annotations import warn
 
 
 @TRANSFORMS.register_module()
@@ -96,12 +97,10 @@ class OpenVideo(BaseTransform):
                 0.95 < ratio < 1.05):
             return
         self._warned = True
-        print_log(
+        warn(
             f"{results['filename']!r} has {results['avg_fps']:.3f} frames per "
             f"second, its annotation says {results['fps']:.3f}: actions will "
-            'be seen at wrong times if that holds',
-            logger='current',
-            level=30)
+            'be seen at wrong times if that holds')
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(num_threads={self.num_threads}, '

@@ -1,6 +1,7 @@
 """Videos of a data set: their files, and what all their windows share."""
 import os
 import os.path as osp
+from dataclasses import dataclass
 from typing import (Any, Callable, Iterator, List, Mapping, Optional, Sequence,
                     Tuple)
 
@@ -164,6 +165,7 @@ class VideoSources:
             return round(25 * entry.get('duration', max(ends, default=1))), 25.
 
 
+@dataclass
 class VideoRecords:
     """Records of one video after another.
 
@@ -178,17 +180,13 @@ class VideoRecords:
             truth.
     """
 
-    def __init__(self, database: Mapping[str, dict], sources: VideoSources,
-                 actions: ActionReader, fps: Optional[float],
-                 to_frames: ToFrames, class_agnostic: bool,
-                 min_action_share: float) -> None:
-        self.database = database
-        self.sources = sources
-        self.actions = actions
-        self.fps = fps
-        self.to_frames = to_frames
-        self.class_agnostic = class_agnostic
-        self.min_action_share = min_action_share
+    database: Mapping[str, dict]
+    sources: VideoSources
+    actions: ActionReader
+    fps: Optional[float]
+    to_frames: ToFrames
+    class_agnostic: bool
+    min_action_share: float
 
     def __iter__(self) -> Iterator[dict]:
         """Yield the record of every video, in order.

@@ -103,7 +103,20 @@ def test_everything_that_does_not_fit_is_listed(root, tmp_path, capsys):
     assert 'missing file |' in out
 
 
-def test_warnings_harm_only_if_asked(root):
+@pytest.mark.parametrize('entry, key', [
+    (dict(fps=None), None),
+    (dict(fps=0.), 'fps=0.0'),
+    (dict(frame=-3), 'frame=-3'),
+    (dict(duration='long'), "duration='long'"),
+    ([1], '[1]'),
+])
+def test_form_of_an_entry(entry, key):
+    found = check_entry('a', entry)
+    assert [problem.kind for problem in found] == ['bad entry'] * bool(key)
+    assert not key or key in found[0].detail
+
+
+def test_warnings_are_errors_if_asked(root):
     folder = root(
         dict(a=dict(annotations=[dict(segment=[1, 10], label='run')])))
     args = [folder, '--workers', '1', '--no-decode']

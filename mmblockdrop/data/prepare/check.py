@@ -6,7 +6,7 @@ from functools import partial
 from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
                     Tuple)
 
-from mmblockdrop.data.annotations import ActionReader
+from mmblockdrop.data.annotations import ActionReader, entry_defects
 from mmblockdrop.utils.messages import did_you_mean, require_folder
 from mmblockdrop.utils.video import (VIDEO_SUFFIXES, UnreadableVideoError,
                                      Video, find_media)
@@ -101,9 +101,14 @@ def check_entry(name: str,
     Returns:
         The problems, in no particular order.
     """
-    problems = [Problem('bad entry', name, text) for text in _entry(entry)]
-    if problems:
-        return problems
+    defects = entry_defects(entry) or [
+        f'has {key}={entry[key]}, expected a positive number'
+        for key in ('duration', 'fps', 'frame')
+        if entry.get(key) is not None and not entry[key] > 0
+    ]
+    if defects:
+        return [Problem('bad entry', name, text) for text in defects]
+    problems: List[Problem] = []
     if found is not None:
         problems += _timing(name, entry, found, tolerance)
     duration = entry.get('duration') or np.inf
@@ -125,24 +130,6 @@ def check_entry(name: str,
                 Problem(kind, name, f'{action.get("segment")} {defect} of '
                         f'{duration:.2f} s'))
     return problems
-
-
-def _entry(entry: Any) -> List[str]:
-    """What is wrong with the form of an annotation."""
-    if not isinstance(entry, dict):
-        return [f'{entry!r} is not a mapping']
-    texts = []
-    for key in ('duration', 'fps', 'frame'):
-        value = entry.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or (
-                not value > 0):
-            texts.append(f'{key}={value!r} is not a positive number')
-    actions = entry.get('annotations', [])
-    if not isinstance(actions, list) or not all(
-            isinstance(action, dict) and isinstance(action.get('label'), str)
-            for action in actions):
-        texts.append("'annotations' is not a list of mappings with a 'label'")
-    return texts
 
 
 def _timing(name: str, entry: Mapping[str, Any], found: Found,
