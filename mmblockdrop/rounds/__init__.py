@@ -1,6 +1,9 @@
 """Drop, align, measure, repeated."""
-from .epoch import SeedEpochHook
 from .hook import BlockDropHook
 from .loop import DistillationLoop
+from .resume import FiniteLossHook
+from .schedule import SeedEpochHook
 
-__all__ = ['BlockDropHook', 'DistillationLoop', 'SeedEpochHook']
+__all__ = [
+    'BlockDropHook', 'DistillationLoop', 'FiniteLossHook', 'SeedEpochHook'
+]

@@ -2,19 +2,21 @@
 import copy
 from typing import Any, Dict, Optional
 
-from mmblockdrop.compression import BlockStack, has_lora, merge_lora
+from mmblockdrop.compression import Structure, has_lora, merge_lora
 from mmblockdrop.compression.lora import check_called
 from mmblockdrop.report import measure
+from mmblockdrop.utils.progress import with_progress
 
 import torch
 from mmengine.dist import broadcast_object_list
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
+from torch import nn
 
-from .rebuild import evaluate, localizer_of, plain_model
+from .rebuild import localizer_of, plain_model
 
 
-class Gauge:
+class ModelEvaluator:
     """Measures the runner's model on validation and scoring data.
 
     Args:
@@ -79,13 +81,13 @@ class Gauge:
                 metric.results.clear()
         return self._unused
 
-    def probe(self, stack: BlockStack,
+    def probe(self, structure: Structure,
               lora: Optional[dict] = None) -> Dict[str, Any]:
-        """Find out on one batch of validation which blocks may go.
+        """Find out on one batch of validation what may be removed.
 
         Args:
-            stack: The blocks of the localizer.
-            lora: LoRA that will be attached to them.
+            structure: That of the localizer.
+            lora: LoRA that will be attached to the blocks.
 
         Returns:
             For the record; the same on every process.
@@ -97,13 +99,14 @@ class Gauge:
         model.eval()
         with torch.random.fork_rng(devices=[]):
             batch = next(iter(self.runner.val_loop.dataloader))
-            stack.probe(lambda: model.val_step(batch))
+            structure.probe(lambda: model.val_step(batch))
         if lora is not None:
-            check_called(stack.idle, **lora)
-        if stack.fixed:
-            self.runner.logger.info('Blocks that may be dropped: '
-                                    f'{stack.candidates()}.{stack.why_fixed}')
-        found = [stack.probed]
+            check_called(structure.idle, **lora)
+        if structure.fixed:
+            self.runner.logger.info(
+                f'{structure.unit.capitalize()}s that may be dropped: '
+                f'{structure.candidates()}.{structure.why_fixed}')
+        found = [structure.probed]
         broadcast_object_list(found)
         return found[0]
 
@@ -118,8 +121,7 @@ class Gauge:
         return evaluate(
             plain_model(self.runner.model), val_loop.dataloader, evaluator)
 
-    def cost(self, localizer: Optional[torch.nn.Module] = None
-             ) -> Dict[str, float]:
+    def cost(self, localizer: Optional[nn.Module] = None) -> Dict[str, float]:
         """Parameters, MACs and latency of one window of validation.
 
         Args:
@@ -142,3 +144,22 @@ class Gauge:
         localizer.eval()
         with torch.no_grad():
             return measure(localizer, *self._window)
+
+
+def evaluate(model: nn.Module, dataloader: Any,
+             evaluator: Evaluator) -> Dict[str, float]:
+    """Run validation without the hooks of the runner.
+
+    Args:
+        model: Model with ``val_step``, not wrapped.
+        dataloader: Batches.
+        evaluator: Fresh evaluator.
+
+    Returns:
+        Metrics, the same on every process.
+    """
+    model.eval()
+    with torch.no_grad():
+        for batch in with_progress(dataloader):
+            evaluator.process(model.val_step(batch), batch)
+    return evaluator.evaluate(len(dataloader.dataset))

@@ -2,27 +2,41 @@
 import math
 import time
 from pathlib import Path
-from typing import Any, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
+from mmblockdrop.compression import Id
 from mmblockdrop.registry import LOOPS
+from mmblockdrop.report import round_table, write_report
 from mmblockdrop.scorers.base import pick
+from mmblockdrop.utils.messages import (reject_unknown, require_choice,
+                                        require_whole)
 
+from mmengine.dist import barrier, is_main_process
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from .ends import begin, conclude, report_round
-from .epoch import follow_seed, seed_epoch
-from .evaluator import Gauge
-from .failure import explained
-from .files import save_weights
+from .evaluator import ModelEvaluator
 from .hook import find_hook
-from .options import refuse_unknown, require_whole
-from .schedule import Phase, best_epoch, build_schedule, rounds_before
+from .rebuild import fresh_localizer, plain_model
+from .resume import (LATEST, FiniteLossHook, evaluated_epochs, explained,
+                     last_checkpoint_held)
+from .schedule import (Phase, Validation, best_epoch, build_schedule,
+                       follow_seed, rounds_before, seed_epoch)
 from .scoring import Scoring
-from .stopping import Stopping, check_protected, count_drops
+from .stopping import Stopping, check_once, check_protected, count_drops
 from .student import Student
 
-PUBLISHED_TRAINABLE = ('lora_', 'norm', 'patch_embed')
+#: Arguments as earlier versions took them: the group, and the key in it.
+MOVED = dict(
+    frozen=('student', 'frozen'),
+    trainable=('student', 'trainable'),
+    merge_lora=('student', 'merge_lora'),
+    dynamic_teacher=('student', 'dynamic_teacher'),
+    val_begin=('validation', 'begin'),
+    val_interval=('validation', 'interval'),
+    dynamic_intervals=('validation', 'dynamic_intervals'),
+    tolerance=('stop', 'tolerance'),
+    budget=('stop', 'budget'))
 
 
 @LOOPS.register_module()
@@ -40,8 +54,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         runner: The runner.
         dataloader: ``train_dataloader``.
         drops: Blocks to drop, or a share of the stack such as '25%'. With
-            ``tolerance`` or ``budget`` the most that may go; all but one if
-            left out.
+            ``stop`` the most that may go; all but one if left out.
         epochs_per_round: Training epochs after each drop; 0 drops without
             training.
         drops_per_round: Blocks that go at once. Defaults to 1.
@@ -52,88 +65,83 @@ class DistillationLoop(EpochBasedTrainLoop):
         higher_is_better: Direction of ``metric``.
         lora: Arguments of ``add_lora`` for the blocks. None trains the weights
             themselves.
-        merge_lora: 'round' merges LoRA after every round, and the next one
-            starts with a fresh one; 'end' carries it on and merges it after
-            the last round.
-        frozen: Paths in the localizer that are frozen but for ``trainable``.
-            Defaults to the module that holds the stack with LoRA, nothing
-            without.
-        trainable: Parts of the names of parameters inside ``frozen`` that are
-            trained. Defaults to LoRA, norms and patch embedding.
         protect: Original numbers that are never dropped.
-        dynamic_teacher: From the second round on, learn from the result of the
-            round before. Defaults to False, the uncompressed teacher.
-        val_begin: First epoch of a round that is evaluated.
-        val_interval: Epochs between evaluations.
-        dynamic_intervals: Epoch of a round and the ``val_interval`` from there
-            on.
-        subset: Rounds that train on a part of the data, by a schedule of their
-            own: ``ratio`` of the samples drawn by ``seed`` for every epoch,
-            ``rounds`` ('first_half', 'all_but_last' or a list), ``epochs``,
-            ``param_scheduler``, ``val_begin``, ``val_interval`` and
-            ``dynamic_intervals``. What is left out is as in the others.
-        tolerance: Stop when the metric after alignment falls more than this
-            under the teacher's, and go back to the round before.
-        budget: Stop when ``params``, ``macs`` or ``latency_ms``, a number or a
-            share such as '75%', are met.
-        keep_scores_every: Seconds after which scoring writes what it has found
-            so far.
-        **unknown: Refused, with the nearest argument.
+        student: What is trained: ``frozen``, ``trainable``, ``merge_lora`` and
+            ``dynamic_teacher`` of :class:`~.student.Student`.
+        validation: Which epochs of a round are evaluated: ``begin``,
+            ``interval`` and ``dynamic_intervals`` of
+            :class:`~.schedule.Validation`.
+        subset: Rounds that train on a subset of the data, by a schedule of
+            their own: ``ratio`` of the samples drawn by ``seed`` for every
+            epoch, ``rounds`` ('first_half', 'all_but_last' or a list),
+            ``epochs``, ``param_scheduler`` and ``validation``. What is left
+            out is as in the others.
+        stop: When the run stops by itself: ``tolerance`` and ``budget`` of
+            :class:`~.stopping.Stopping`.
+        **earlier: The keys of the groups as earlier versions took them, such
+            as ``val_interval``; see :data:`MOVED`.
 
     Raises:
         ValueError: A setting that cannot work; names it and what can.
     """
 
-    def __init__(
-            self,
-            runner: Runner,
-            dataloader: Any,
-            drops: Union[int, str, None] = None,
-            epochs_per_round: int = 1,
-            drops_per_round: int = 1,
-            scorer: dict = dict(type='mmblockdrop.MetricScorer'),
-            score_dataloader: Optional[dict] = None,
-            metric: str = 'tad/mAP',
-            higher_is_better: bool = True,
-            lora: Optional[dict] = None,
-            merge_lora: str = 'round',
-            frozen: Optional[Sequence[str]] = None,
-            trainable: Sequence[str] = PUBLISHED_TRAINABLE,
-            protect: Sequence[int] = (),
-            dynamic_teacher: bool = False,
-            val_begin: int = 1,
-            val_interval: int = 1,
-            dynamic_intervals: Optional[Sequence[Tuple[int, int]]] = None,
-            subset: Optional[dict] = None,
-            tolerance: Optional[float] = None,
-            budget: Optional[dict] = None,
-            keep_scores_every: float = 10.,
-            **unknown: Any) -> None:
-        refuse_unknown(DistillationLoop, unknown, 'train_cfg')
-        self.gauge = Gauge(runner, score_dataloader)
+    def __init__(self,
+                 runner: Runner,
+                 dataloader: Any,
+                 drops: Union[int, str, None] = None,
+                 epochs_per_round: int = 1,
+                 drops_per_round: int = 1,
+                 scorer: dict = dict(type='mmblockdrop.MetricScorer'),
+                 score_dataloader: Optional[dict] = None,
+                 metric: str = 'tad/mAP',
+                 higher_is_better: bool = True,
+                 lora: Optional[dict] = None,
+                 protect: Sequence[Id] = (),
+                 student: Optional[dict] = None,
+                 validation: Optional[dict] = None,
+                 subset: Optional[dict] = None,
+                 stop: Optional[dict] = None,
+                 **earlier: Any) -> None:
+        if earlier.pop('keep_scores_every', None) is not None:
+            runner.logger.warning('train_cfg.keep_scores_every was removed '
+                                  'and has no effect.')
+        groups = dict(
+            student=dict(student or {}),
+            validation=dict(validation or {}),
+            stop=dict(stop or {}))
+        move(earlier, groups, 'train_cfg')
+        reject_unknown(DistillationLoop, earlier, 'train_cfg')
+        if subset is not None:
+            inside = dict(validation=dict(subset.get('validation', {})))
+            subset = dict(subset)
+            move(subset, inside, 'train_cfg.subset')
+            subset.update(inside)
+
+        self.evaluator = ModelEvaluator(runner, score_dataloader)
         self.hook = find_hook(runner)
-        stack = self.hook.stack(runner)
+        self.hook.call_after_replay(self._prepare_resumed)
+        if not any(isinstance(h, FiniteLossHook) for h in runner.hooks):
+            runner.register_hook(FiniteLossHook())
+        structure = self.hook.structure(runner)
         self.protect = list(protect)
-        check_protected(self.protect, stack)
-        self.stopping = Stopping(tolerance, budget, higher_is_better)
+        check_protected(self.protect, structure)
+        self.stopping = Stopping(
+            **groups['stop'], higher_is_better=higher_is_better)
         self.bounded = drops is None
-        self.drops = count_drops(drops, len(stack), len(self.protect),
+        self.drops = count_drops(drops, len(structure), len(self.protect),
                                  self.stopping.given)
         require_whole('train_cfg.drops_per_round', drops_per_round, 1)
         require_whole('train_cfg.epochs_per_round', epochs_per_round, 0)
         self.drops_per_round = drops_per_round
         self.metric, self.sign = metric, 1 if higher_is_better else -1
+        full = Phase(epochs_per_round, Validation(**groups['validation']))
         super().__init__(runner, dataloader, self.n_rounds * epochs_per_round,
-                         val_begin, val_interval)
-        full = Phase(epochs_per_round, val_begin, val_interval,
-                     dynamic_intervals or (), self.dataloader)
+                         full.validation.begin, full.validation.interval)
+        full.dataloader = self.dataloader
         self.schedule = build_schedule(runner, full, subset, dataloader,
                                        self.n_rounds)
-        self.scoring = Scoring(runner, self.hook, self.gauge, scorer,
-                               keep_scores_every)
-        self.student = Student(runner, self.hook, lora, merge_lora, frozen,
-                               trainable, dynamic_teacher)
-        self.dynamic_teacher = dynamic_teacher
+        self.scoring = Scoring(runner, self.hook, self.evaluator, scorer)
+        self.student = Student(runner, self.hook, lora, **groups['student'])
         self.built_with = runner.seed
 
     @property
@@ -152,12 +160,16 @@ class DistillationLoop(EpochBasedTrainLoop):
         return sum(len(r.get('dropped', [])) for r in self.hook.rounds)
 
     def run(self) -> nn.Module:
-        """Run the rounds that are left."""
+        """Run the remaining rounds.
+
+        Returns:
+            The model.
+        """
         self.runner.call_hook('before_train')
         with explained(self.runner, self.hook.record):
-            self.gauge.keep_evaluator()
+            self.evaluator.keep_evaluator()
             if not self.hook.rounds:
-                begin(self)
+                self.start()
             self.plan()
             while self.round < self.n_rounds and not self.stopping.verdict(
                     self.hook.record):
@@ -166,9 +178,80 @@ class DistillationLoop(EpochBasedTrainLoop):
                     self.prepare_alignment()
                 self.align()
                 self.finish_round()
-            conclude(self)
+            self.finish()
         self.runner.call_hook('after_train')
         return self.runner.model
+
+    # ------------------------------------------------------- start and end
+    def start(self) -> None:
+        """Record the localizer as it comes in, with weights loaded.
+
+        Raises:
+            ValueError: Fewer blocks than drops, or a budget that is met.
+            KeyError: The evaluator does not give a metric; names the nearest.
+        """
+        hook, evaluator, stopping = self.hook, self.evaluator, self.stopping
+        record = hook.record
+        if hook.interrupted is None and is_main_process():  # an older run's
+            self.path(LATEST).unlink(missing_ok=True)
+        self.student.merge()
+        record['probe'] = evaluator.probe(
+            hook.structure(self.runner), self.student.lora)
+        structure = hook.structure(self.runner)
+        gone = [i for i in structure.ids if i not in structure.remaining]
+        check_once(hook.start_dropped, 'BlockDropHook.start_dropped')
+        going = [i for i in hook.start_dropped if i not in gone]
+        baseline: Dict[str, Any] = {}
+        if going and stopping.tolerance is not None:
+            baseline['teacher_metric'] = pick(
+                evaluator.validate(), self.metric, 'train_cfg.metric',
+                'The teacher')
+        hook.drop(self.runner, going)
+        record['start_dropped'] = [
+            i for i in structure.ids if i in {*gone, *going}
+        ]
+        self.plan()
+        metrics = evaluator.validate()
+        scored = getattr(self.scoring.scorer, 'metric', self.metric)
+        pick(metrics, scored, 'train_cfg.scorer.metric')
+        baseline.update(
+            metric=pick(metrics, self.metric, 'train_cfg.metric'),
+            metrics=metrics,
+            blocks_left=structure.remaining,
+            **evaluator.cost())
+        record.update(metric=self.metric, baseline=baseline)
+        if stopping.budget and record['start_dropped']:
+            record['full'] = evaluator.cost(fresh_localizer(self.runner))
+        stopping.check_start(record)
+        if stopping.tolerance is not None:
+            self.save('round_0.pth')
+        hook.write(self.runner)
+        self.runner.logger.info(
+            f'Uncompressed: {self.metric} {metrics[self.metric]:.4f}, '
+            f'{len(structure.remaining)} {structure.unit}s')
+
+    def finish(self) -> None:
+        """Settle what the result is, and record why the run ends."""
+        hook, student = self.hook, self.student
+        record = hook.record
+        stopped = self.stopping.verdict(record) or self.stopping.spent(
+            record, self.dropped)
+        rolled_back = stopped['reason'] == 'tolerance'
+        if rolled_back:
+            hook.rounds[-1]['state'] = 'rejected'
+        result = f'round_{self.round}.pth'
+        if rolled_back:
+            student.go_back(str(self.path(result)))
+            self.rebuild()
+        record.update(stopped=stopped, result=result, finished=True)
+        if not student.merges_rounds and self.round:
+            student.merge()
+            self.rebuild()
+            self.save(result)
+        hook.write(self.runner)
+        self.runner.logger.info(f'{stopped["text"]} The result is {result}.')
+        if is_main_process():
+            write_report(record, self.runner.work_dir)
 
     # ---------------------------------------------------- steps of a round
     def plan(self) -> None:
@@ -178,17 +261,17 @@ class DistillationLoop(EpochBasedTrainLoop):
             ValueError: More drops than blocks that may go.
         """
         gone = self.hook.record['start_dropped']
-        stack = self.hook.stack(self.runner)
-        kept = {*gone, *self.protect, *stack.fixed}
-        candidates = [i for i in range(len(stack)) if i not in kept]
-        most = min(len(candidates), len(stack) - len(gone) - 1)
+        structure = self.hook.structure(self.runner)
+        kept = {*gone, *self.protect, *structure.fixed}
+        candidates = [i for i in structure.ids if i not in kept]
+        most = min(len(candidates), len(structure) - len(gone) - 1)
         if self.bounded:
             self.drops = min(self.drops, most)
         if not 1 <= self.drops <= most:
             raise ValueError(
-                f'train_cfg.drops means {self.drops} blocks, but the '
-                f'checkpoint has lost {gone} already and only {candidates} '
-                f'may go; one block stays.{stack.why_fixed}')
+                f'train_cfg.drops means {self.drops} {structure.unit}s, but '
+                f'the checkpoint has lost {gone} already and only '
+                f'{candidates} may go; one stays.{structure.why_fixed}')
         self.schedule.n_rounds = self.n_rounds
         self.schedule.before = rounds_before(len(gone), self.drops_per_round)
         self._max_epochs = self.schedule.epochs(self.n_rounds)
@@ -198,48 +281,66 @@ class DistillationLoop(EpochBasedTrainLoop):
 
     def choose_and_drop(self) -> None:
         """Score every candidate and drop the best."""
-        entry = self.scoring(self.protect)
+        count = min(self.drops_per_round, self.drops - self.dropped)
+        entry = self.scoring(self.protect, count)
         self.hook.rounds.append(entry)
         self.hook.write(self.runner)
         self.scoring.settled()
-        count = min(self.drops_per_round, self.drops - self.dropped)
         chosen = self.scoring.best(entry, count)
         self.hook.drop(self.runner, chosen)
-        left = self.hook.stack(self.runner).remaining
-        entry.update(state='dropped', dropped=chosen, blocks_left=left)
-        entry['metric_before'] = pick(self.gauge.validate(), self.metric)
-        entry.update(self.gauge.cost())
+        structure = self.hook.structure(self.runner)
+        remaining = structure.remaining
+        entry.update(state='dropped', dropped=chosen, blocks_left=remaining)
+        entry['metric_before'] = pick(
+            self.evaluator.validate(), self.metric,
+            of=f'Without {structure.unit} {chosen} the model')
+        entry.update(self.evaluator.cost())
         entry['epochs']['0'] = entry['metric_before']
         self.rebuild()
-        save_weights(self.runner, self.best_name)
+        self.save(self.best_name)
         self.hook.write(self.runner)
         self.runner.logger.info(
-            f'Round {entry["round"]} of {self.n_rounds}: dropped block '
-            f'{chosen}, left {left}, {self.metric} '
-            f'{entry["metric_before"]:.4f} before alignment')
+            f'Round {entry["round"]} of {self.n_rounds}: dropped '
+            f'{structure.unit} {chosen}, remaining {remaining}, '
+            f'{self.metric} {entry["metric_before"]:.4f} before alignment')
 
     def prepare_alignment(self) -> None:
         """Data, LoRA, what is trained, and all that holds parameters."""
         self.plan()
-        if self.dynamic_teacher and self.round > 0:
+        if self.student.dynamic_teacher and self.round > 0:
             self.student.learn_from(str(self.path(f'round_{self.round}.pth')))
         seed_epoch(self.phase.dataloader.dataset, self.runner.seed,
                    self._epoch)
         self.student.prepare()
         self.rebuild()
 
+    def _prepare_resumed(self) -> None:
+        """Prepare the round that a resumed run is in."""
+        if self.runner._resume and self.hook.current:
+            self.prepare_alignment()
+
     def align(self) -> None:
         """Train against the teacher; keep the best evaluated epoch."""
-        entry = self.hook.rounds[-1]
+        entry = self.hook.current
+        assert entry is not None
         began = time.perf_counter()
         first = self.schedule.first_epoch(self.hook.rounds[:-1])
         last = first + self.phase.epochs
         if self._epoch > first:
-            self.hook.take_over_epochs(self.path(self.best_name))
+            if self.hook.interrupted is not None:
+                found = evaluated_epochs(
+                    self.path(self.best_name), self.hook.record)
+                entry['epochs'] = {**found, **entry['epochs']}
             self.judge_epoch(self._epoch - first)
+        # Gradients that are accumulated count to the end of the round.
+        iters = len(self.dataloader)
+        self.runner.optim_wrapper.initialize_count_status(
+            plain_model(self.runner.model), (self._epoch - first) * iters,
+            self.phase.epochs * iters)
         while self._epoch < last:
             seed_epoch(self.dataloader.dataset, self.runner.seed, self._epoch)
-            self.run_epoch()
+            with last_checkpoint_held(self.runner):
+                self.run_epoch()
             self.judge_epoch(self._epoch - first)
         entry['seconds']['align'] = time.perf_counter() - began
 
@@ -249,12 +350,15 @@ class DistillationLoop(EpochBasedTrainLoop):
         Args:
             epoch: Number in the round, from one.
         """
-        epochs = self.hook.rounds[-1]['epochs']
+        entry = self.hook.rounds[-1]
+        epochs = entry['epochs']
         if str(epoch) in epochs or not self.phase.due(epoch):
             return
-        epochs[str(epoch)] = pick(self.runner.val_loop.run(), self.metric)
+        epochs[str(epoch)] = pick(
+            self.runner.val_loop.run(), self.metric, 'train_cfg.metric',
+            f'After epoch {epoch} of round {entry["round"]} the model')
         if best_epoch(epochs, self.sign) == str(epoch):
-            save_weights(self.runner, self.best_name)
+            self.save(self.best_name)
         self.hook.write(self.runner)
 
     def finish_round(self) -> None:
@@ -268,11 +372,24 @@ class DistillationLoop(EpochBasedTrainLoop):
             metric_after=entry['epochs'][best],
             last_epoch=self._epoch,
             checkpoint=f'round_{entry["round"]}.pth',
-            **self.gauge.cost())
+            **self.evaluator.cost())
         self.rebuild()
-        save_weights(self.runner, entry['checkpoint'])
+        self.save(entry['checkpoint'])
         self.hook.write(self.runner)
-        report_round(self.runner, self.hook.record)
+        self.report_round()
+
+    def report_round(self) -> None:
+        """Log the table and the curves, and write the report."""
+        record, entry = self.hook.record, self.hook.rounds[-1]
+        self.runner.logger.info('\n' + round_table(record))
+        keys = ('metric_before', 'metric_after', 'params', 'macs',
+                'latency_ms')
+        self.runner.visualizer.add_scalars(
+            {f'blockdrop/{k}': entry[k]
+             for k in keys if k in entry},
+            step=entry['round'])
+        if is_main_process():
+            write_report(record, self.runner.work_dir)
 
     # ------------------------------------------------------------- helpers
     @property
@@ -286,10 +403,58 @@ class DistillationLoop(EpochBasedTrainLoop):
         return f'round_{self.hook.rounds[-1]["round"]}_best.pth'
 
     def path(self, name: str) -> Path:
-        """Path of a file of the run, by its ``name``."""
+        """Path of a file of the run.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The path.
+        """
         return Path(self.runner.work_dir) / name
 
     def rebuild(self) -> None:
         """New optimizer, schedulers, EMA and wrapper for the round."""
         self.dataloader = self.phase.dataloader
-        self.phase.recipe.rebuild(self.runner, self.max_iters)
+        self.phase.recipe.rebuild(self.runner)
+
+    def save(self, name: str) -> None:
+        """Write the weights and the record into the work directory.
+
+        Runs the hooks that act on checkpoints, so with an ``EMAHook`` the
+        weights are the averaged ones. All processes return when it is there.
+
+        Args:
+            name: File name.
+        """
+        self.runner.save_checkpoint(
+            self.runner.work_dir,
+            name,
+            save_optimizer=False,
+            save_param_scheduler=False,
+            meta=dict(epoch=self._epoch, iter=self._iter))
+        barrier()
+
+
+def move(given: Dict[str, Any], groups: Dict[str, Dict[str, Any]],
+         key: str) -> None:
+    """Move arguments of earlier versions into their groups, and check these.
+
+    Args:
+        given: Arguments; those that belong to a group are taken out.
+        groups: Group to arguments; changed.
+        key: Config key of the arguments.
+
+    Raises:
+        ValueError: One is given in both ways, or a group has an unknown key.
+    """
+    for old, (group, name) in MOVED.items():
+        if old in given and group in groups:
+            if name in groups[group]:
+                raise ValueError(f'{key}.{old} and {key}.{group}.{name} are '
+                                 'the same: keep the second')
+            groups[group][name] = given.pop(old)
+    for group, settings in groups.items():
+        names = [name for g, name in MOVED.values() if g == group]
+        for name in settings:
+            require_choice(f'key of {key}.{group}', name, names)

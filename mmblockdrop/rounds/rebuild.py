@@ -1,12 +1,9 @@
-"""Build anew what held on to the parameters before surgery."""
+"""The model of a runner, and what is built anew after blocks are dropped."""
 import copy
-import difflib
-from typing import Any, Collection, Dict, Sequence, Union
+from typing import Any, Sequence, Union
 
 from mmblockdrop.registry import MODELS
-from mmblockdrop.utils.progress import with_progress
 
-import torch
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -71,52 +68,17 @@ def replace_localizer(runner: Runner, localizer: nn.Module) -> None:
         runner.model = localizer
 
 
-def freeze_except(model: nn.Module,
-                  frozen: Sequence[str],
-                  trainable: Sequence[str],
-                  fixed: Collection[str] = ()) -> int:
-    """Choose what is trained.
+def rebuild_ema(runner: Runner) -> None:
+    """Let ``EMAHook`` copy the model as it is now.
+
+    The hook copies it before a run, and swaps parameters by their position.
 
     Args:
-        model: The localizer.
-        frozen: Dotted paths of the modules that are frozen, apart from what
-            ``trainable`` names. Everything else is trained.
-        trainable: Parts of parameter names.
-        fixed: Names of parameters that stay frozen, as the localizer froze
-            them itself.
-
-    Returns:
-        Number of trained values.
+        runner: The runner.
     """
-    for parameter in model.parameters():
-        parameter.requires_grad = True
-    for path in frozen:
-        for name, parameter in model.get_submodule(path).named_parameters():
-            parameter.requires_grad = any(part in name for part in trainable)
-    for name, parameter in model.named_parameters():
-        if name in fixed:
-            parameter.requires_grad = False
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def check_paths(model: nn.Module, paths: Sequence[str], key: str) -> None:
-    """Refuse paths that name no module.
-
-    Args:
-        model: The localizer.
-        paths: Dotted paths.
-        key: Config key they come from.
-
-    Raises:
-        ValueError: Names the path and the nearest one that is there.
-    """
-    names = [name for name, _ in model.named_modules() if name]
-    for path in paths:
-        if path not in names:
-            near = difflib.get_close_matches(path, names, n=1, cutoff=0.3)
-            raise ValueError(
-                f'{key} names {path!r}, which {type(model).__name__} does '
-                f'not have; the nearest is {near[0] if near else names[0]!r}.')
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            hook.before_run(runner)
 
 
 class Recipe:
@@ -142,7 +104,7 @@ class Recipe:
         if not epochs:
             runner.param_schedulers = None
         self.optim_wrapper = copy.deepcopy(runner.optim_wrapper)
-        self.param_schedulers = copy.deepcopy(
+        self.param_schedulers: Any = copy.deepcopy(
             runner.param_schedulers if param_scheduler is None or not epochs
             else param_scheduler)
         schedulers = self.param_schedulers or []
@@ -152,12 +114,11 @@ class Recipe:
                 by_epoch = cfg.get('by_epoch', True)
                 cfg.setdefault('end', epochs if by_epoch else iters)
 
-    def rebuild(self, runner: Runner, max_iters: int) -> None:
+    def rebuild(self, runner: Runner) -> None:
         """Wrap the model again; new optimizer, schedulers and EMA.
 
         Args:
             runner: The runner, with the shortened model.
-            max_iters: Iterations of the whole run.
         """
         runner.model = runner.wrap_model(
             runner.cfg.get('model_wrapper_cfg'), plain_model(runner.model))
@@ -167,27 +128,4 @@ class Recipe:
         if self.param_schedulers is not None:
             runner.param_schedulers = runner.build_param_scheduler(
                 copy.deepcopy(self.param_schedulers))
-        runner.optim_wrapper.initialize_count_status(
-            runner.model, runner.train_loop.iter, max_iters)
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                hook.before_run(runner)
-
-
-def evaluate(model: nn.Module, dataloader: Any,
-             evaluator: Any) -> Dict[str, float]:
-    """Run validation without the hooks of the runner.
-
-    Args:
-        model: Model with ``val_step``, not wrapped.
-        dataloader: Batches.
-        evaluator: Fresh evaluator.
-
-    Returns:
-        Metrics, the same on every process.
-    """
-    model.eval()
-    with torch.no_grad():
-        for batch in with_progress(dataloader):
-            evaluator.process(model.val_step(batch), batch)
-    return evaluator.evaluate(len(dataloader.dataset))
+        rebuild_ema(runner)

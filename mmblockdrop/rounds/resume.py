@@ -1,15 +1,115 @@
-"""Where an interrupted run can go on."""
+"""How a run ends early, and where and with what it goes on."""
+import errno
+import math
+import os
 import re
+import shutil
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
-from mmengine.hooks import CheckpointHook
+from mmblockdrop.compression import read_localizer, upgrade_record
+from mmblockdrop.registry import HOOKS
+from mmblockdrop.utils.io import read_json, whole_file
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
+#: The record of a run, in its work directory.
+RECORD = 'blockdrop.json'
+#: mmengine's note of the newest checkpoint.
 LATEST = 'last_checkpoint'
+#: In front of a checkpoint's name while the next one is written.
+HELD = 'held_'
+#: The disk is full, a quota is used up, a file would exceed its limit.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+# -------------------------------------------------- what a killed run leaves
+class WholeFileBackend(LocalBackend):
+    """mmengine's backend of local files, writing them whole or not at all.
+
+    A process that is killed while it writes a checkpoint leaves the older
+    file of the same name as it was.
+    """
+
+    def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
+        """Write bytes to a file.
+
+        Args:
+            obj: The content.
+            filepath: The file; its folder is made if it is not there.
+        """
+        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(filepath) as temporary:
+            super().put(obj, temporary)
+
+
+def write_whole_files() -> None:
+    """Let mmengine write local files whole, unless that is changed already.
+
+    Checkpoints that go to another storage are written as before.
+    """
+    if type(get_file_backend('.')) is LocalBackend:
+        register_backend('local', WholeFileBackend, force=True, prefixes='')
+
+
+@contextmanager
+def last_checkpoint_held(runner: Runner) -> Iterator[None]:
+    """Keep the newest checkpoint until the next one is written.
+
+    ``CheckpointHook`` with ``max_keep_ckpts=1`` removes it before. It has a
+    second name meanwhile, which stays if the run ends.
+
+    Args:
+        runner: The runner.
+    """
+    work_dir = Path(runner.work_dir)
+    at_risk = is_main_process() and any(
+        isinstance(hook, CheckpointHook) and hook.max_keep_ckpts == 1
+        for hook in runner.hooks)
+    latest = _latest(work_dir) if at_risk else None
+    if latest is not None and not latest.name.startswith(HELD):
+        held = work_dir / f'{HELD}{latest.name}'
+        held.unlink(missing_ok=True)
+        try:
+            os.link(latest, held)
+        except OSError:  # the file system knows no links
+            with whole_file(held) as temporary:
+                shutil.copyfile(latest, temporary)
+    yield
+    if at_risk:
+        for path in work_dir.glob(f'{HELD}*.pth'):
+            path.unlink()
+
+
+def read_record(work_dir: Path) -> Optional[Dict[str, Any]]:
+    """Read the record that a run has left.
+
+    Args:
+        work_dir: Work directory of the run.
+
+    Returns:
+        The record, of today's version; None if there is none.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = work_dir / RECORD
+    if not path.is_file():
+        return None
+    try:
+        return upgrade_record(read_json(path, RECORD))
+    except ValueError as error:
+        raise ValueError(f'{error}. Without this file --resume goes on from '
+                         'the newest checkpoint.') from error
+
+
+# -------------------------------------------------------- where it can go on
 def last_point(work_dir: Path, record: Dict[str, Any]) -> Optional[Path]:
     """Newest checkpoint of a run that is whole.
 
@@ -40,11 +140,14 @@ def _latest(work_dir: Path) -> Optional[Path]:
     note = work_dir / LATEST
     if not note.is_file():
         return None
-    named = note.read_text().strip()
-    for path in (Path(named), work_dir / Path(named).name):
+    named = note.read_text(errors='replace').strip().strip('\0')
+    for path in (work_dir / Path(named).name, Path(named)):
         if named and zipfile.is_zipfile(path):
             return path
-    whole = [p for p in work_dir.glob('epoch_*.pth') if zipfile.is_zipfile(p)]
+    whole = [
+        p for pattern in ('epoch_*.pth', f'{HELD}epoch_*.pth')
+        for p in work_dir.glob(pattern) if zipfile.is_zipfile(p)
+    ]
     return max(whole, key=lambda p: p.stat().st_mtime, default=None)
 
 
@@ -78,17 +181,160 @@ def go_on(runner: Runner, record: Optional[Dict[str, Any]]) -> None:
     runner._load_from = record.get('load_from')
 
 
-def keep_one_more(runner: Runner) -> None:
-    """Never let the only checkpoint go before the next one is written.
+# ------------------------------------------------------- what it takes along
+def history(record: Dict[str, Any], rounds: int) -> List[Any]:
+    """What a run was after some rounds, to tell it from other runs.
 
-    mmengine removes old checkpoints before it writes a new one.
+    Args:
+        record: Its record.
+        rounds: How many rounds.
+
+    Returns:
+        Plain data.
+    """
+    return [
+        record['start_dropped'], record['baseline']['metrics'],
+        *((r['dropped'], r['metric_after']) for r in record['rounds'][:rounds])
+    ]
+
+
+def scored_round(found: Optional[Dict[str, Any]], record: Dict[str, Any],
+                 criterion: str, scored_by: str) -> Optional[Dict[str, Any]]:
+    """What an interrupted run had found for the coming round.
+
+    Args:
+        found: The record that it left.
+        record: The record of this run.
+        criterion: Name of the rule that would score now.
+        scored_by: Short name of the rule with its data.
+
+    Returns:
+        Entry of the record with scores by this rule for exactly this state,
+        if there is one.
+    """
+    done = len(record['rounds'])
+    if found is None or len(found['rounds']) <= done:
+        return None
+    entry = found['rounds'][done]
+    same = entry['criterion'] == criterion and entry.get(
+        'scored_by', scored_by) == scored_by
+    return entry if same and history(found, done) == history(
+        record, done) else None
+
+
+def evaluated_epochs(path: Path, record: Dict[str, Any]) -> Dict[str, float]:
+    """What the file of the best epoch knows of the current round.
+
+    An interrupted run may have kept an epoch that ended after the
+    checkpoint from which it goes on.
+
+    Args:
+        path: Weights of the best epoch.
+        record: The record of this run, with the round as last entry.
+
+    Returns:
+        Epoch of the round to metric; empty if the file is of another run.
+    """
+    if not path.is_file():
+        return {}
+    _, found = read_localizer(str(path))
+    done = len(record['rounds']) - 1
+    if found is None or len(found['rounds']) <= done:
+        return {}
+    entry, ours = found['rounds'][done], record['rounds'][-1]
+    same = entry.get('dropped') == ours['dropped'] and history(
+        found, done) == history(record, done)
+    return entry['epochs'] if same else {}
+
+
+# ------------------------------------------------------ what is said at once
+def where_to_go_on(work_dir: Path, record: Dict[str, Any]) -> str:
+    """A sentence on where a run that ends now can go on.
+
+    Args:
+        work_dir: Work directory.
+        record: The record of the run.
+
+    Returns:
+        The sentence.
+    """
+    point = last_point(work_dir, record)
+    done = [r for r in record.get('rounds', []) if 'checkpoint' in r]
+    result = f' The last finished round is {done[-1]["checkpoint"]}.' if (
+        done) else ' No round was finished.'
+    if point is None:
+        return 'No checkpoint was written yet.' + result
+    return f'--resume goes on from {point.name}.' + result
+
+
+@contextmanager
+def explained(runner: Runner, record: Dict[str, Any]) -> Iterator[None]:
+    """Explain a full disk and a removed folder.
 
     Args:
         runner: The runner.
+        record: The record of the run.
+
+    Raises:
+        OSError: What happened and where the run can go on; the number of
+            the error is the system's.
     """
-    for hook in runner.hooks:
-        if isinstance(hook, CheckpointHook) and hook.max_keep_ckpts == 1:
-            runner.logger.info(
-                'CheckpointHook.max_keep_ckpts=1 would leave no checkpoint '
-                'while the next one is written: two are kept.')
-            hook.max_keep_ckpts = 2
+    try:
+        yield
+    except OSError as error:
+        work_dir = Path(runner.work_dir)
+        if error.errno in NO_SPACE:
+            text = (f'{error.strerror}: {error.filename or work_dir} could '
+                    'not be written and was left as it was. Make room, then '
+                    'go on with --resume. '
+                    f'{where_to_go_on(work_dir, record)}')
+        elif not work_dir.is_dir():
+            text = (f'The work directory {work_dir} was removed while the '
+                    'run was going, with everything in it. The run ends: '
+                    'its results have no place.')
+        else:
+            raise
+        raise OSError(error.errno, text) from error
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Ends a run whose loss is not finite, and says where it can go on.
+
+    ``DistillationLoop`` registers it where the config does not.
+    """
+
+    priority = 'ABOVE_NORMAL'
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Any = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Look at the loss.
+
+        Raises:
+            FloatingPointError: It is NaN or infinite. Says in which round,
+                epoch and iteration, and which parts of it are.
+        """
+        values = {
+            name: value.detach() if isinstance(value, torch.Tensor) else value
+            for name, value in (outputs or {}).items()
+            if 'loss' in name and isinstance(value, (torch.Tensor, float))
+        }
+        total = values.get('loss', 0.)
+        if math.isfinite(total):
+            return
+        bad = ', '.join(
+            f'{name} {float(value)}' for name, value in values.items()
+            if name != 'loss' and not math.isfinite(value))
+        work_dir = Path(runner.work_dir)
+        record = read_record(work_dir) or {}
+        number = len(record.get('rounds', []))
+        where = f'Round {number}, epoch' if number else 'Epoch'
+        raise FloatingPointError(
+            f'{where} {runner.epoch + 1} of the run, iteration '
+            f'{batch_idx + 1}: the loss is {float(total)} '
+            f'({bad or "the sum"}). A smaller learning rate, gradient '
+            'clipping (optim_wrapper.clip_grad) or bfloat16 instead of '
+            f'float16 may help. {where_to_go_on(work_dir, record)}')

@@ -1,20 +1,57 @@
-"""How each round is trained: epochs, evaluations, data, optimizer."""
+"""How each round is trained: epochs, seeds, evaluations, data, optimizer."""
 import copy
 import math
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
+from mmblockdrop.registry import HOOKS
+from mmblockdrop.utils.messages import require_choice, require_whole
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from .rebuild import Recipe
-from .subset import EpochSubset
 
 #: Keys of ``train_cfg.subset``.
-SUBSET_KEYS = ('ratio', 'seed', 'rounds', 'epochs', 'val_begin',
-               'val_interval', 'dynamic_intervals', 'param_scheduler')
+SUBSET_KEYS = ('ratio', 'seed', 'rounds', 'epochs', 'validation',
+               'param_scheduler')
 #: Names for the rounds that ``train_cfg.subset`` is for.
 NAMED_ROUNDS = ('first_half', 'all_but_last')
+
+
+@dataclass
+class Validation:
+    """Which epochs of a round are evaluated; the last one always is.
+
+    Args:
+        begin: First epoch of the round that is evaluated.
+        interval: Epochs between evaluations.
+        dynamic_intervals: Epoch of the round and interval that holds from
+            there on, as in mmengine.
+    """
+    begin: int = 1
+    interval: int = 1
+    dynamic_intervals: Optional[Sequence[Tuple[int, int]]] = None
+
+    def due(self, epoch: int) -> bool:
+        """Whether an epoch is evaluated, if it is not the last.
+
+        Args:
+            epoch: Number in the round, from one.
+
+        Returns:
+            True if it is.
+        """
+        interval = self.interval
+        for milestone, later in sorted(self.dynamic_intervals or ()):
+            if epoch >= milestone:
+                interval = later
+        return epoch >= self.begin and epoch % interval == 0
 
 
 @dataclass
@@ -23,17 +60,12 @@ class Phase:
 
     Args:
         epochs: Epochs of the round.
-        val_begin: First epoch of the round that is evaluated.
-        val_interval: Epochs between evaluations.
-        dynamic_intervals: Epoch of the round and interval that holds from
-            there on, as in mmengine.
+        validation: Which of them are evaluated.
         dataloader: Training data.
         recipe: Optimizer and schedulers.
     """
     epochs: int
-    val_begin: int = 1
-    val_interval: int = 1
-    dynamic_intervals: Sequence[Tuple[int, int]] = ()
+    validation: Validation = field(default_factory=Validation)
     dataloader: Any = None
     recipe: Any = None
 
@@ -46,12 +78,7 @@ class Phase:
         Returns:
             True if it is.
         """
-        interval = self.val_interval
-        for milestone, later in sorted(self.dynamic_intervals):
-            if epoch >= milestone:
-                interval = later
-        return epoch == self.epochs or (epoch >= self.val_begin
-                                        and epoch % interval == 0)
+        return epoch == self.epochs or self.validation.due(epoch)
 
 
 class Schedule:
@@ -59,17 +86,17 @@ class Schedule:
 
     Args:
         full: Rounds that train on everything.
-        part: Rounds that train on a part.
+        subset: Rounds that train on a subset of the data.
         rounds: Which rounds those are.
         n_rounds: Rounds of the run.
     """
 
     def __init__(self,
                  full: Phase,
-                 part: Optional[Phase] = None,
+                 subset: Optional[Phase] = None,
                  rounds: Union[str, Sequence[int]] = 'first_half',
                  n_rounds: int = 1) -> None:
-        self.full, self.part = full, part
+        self.full, self.subset = full, subset
         self.rounds = rounds
         self.n_rounds = n_rounds
         #: Rounds whose blocks were gone before the first.
@@ -84,15 +111,15 @@ class Schedule:
         Returns:
             How it is trained.
         """
-        if self.part is not None and in_part(self.rounds, number,
-                                             self.n_rounds, self.before):
-            return self.part
+        if self.subset is not None and on_subset(self.rounds, number,
+                                                 self.n_rounds, self.before):
+            return self.subset
         return self.full
 
     @property
     def phases(self) -> List[Phase]:
         """Those there are, whether or not a round has them."""
-        return [self.full] + ([self.part] if self.part else [])
+        return [self.full] + ([self.subset] if self.subset else [])
 
     def epochs(self, rounds: int) -> int:
         """Epochs of the first rounds together.
@@ -124,11 +151,11 @@ class Schedule:
                    for n in range(1, self.n_rounds + 1))
 
 
-def in_part(rounds: Union[str, Sequence[int]],
-            number: int,
-            n_rounds: int,
-            before: int = 0) -> bool:
-    """Whether a round trains on a part of the data.
+def on_subset(rounds: Union[str, Sequence[int]],
+              number: int,
+              n_rounds: int,
+              before: int = 0) -> bool:
+    """Whether a round trains on a subset of the data.
 
     Args:
         rounds: 'first_half', 'all_but_last' or numbers of rounds. Half of an
@@ -165,41 +192,35 @@ def build_schedule(runner: Runner, full: Phase, subset: Optional[dict],
     Raises:
         ValueError: ``subset`` has wrong keys or values.
     """
-    part = None
-    rounds: Union[str, List[int]] = 'first_half'
+    phase, rounds = None, 'first_half'
     if subset is not None:
         rounds = check_subset(subset, n_rounds)
-        part = _part(runner, full, subset, configured)
+        phase = _subset_phase(runner, full, subset, configured)
     full.recipe = Recipe(runner, full.epochs,
                          full.epochs * len(full.dataloader))
-    return Schedule(full, part, rounds, n_rounds)
+    return Schedule(full, phase, rounds, n_rounds)
 
 
-def check_subset(subset: Dict[str, Any],
-                 n_rounds: int) -> Union[str, List[int]]:
-    """Refuse a wrong ``train_cfg.subset``.
+def check_subset(subset: Dict[str, Any], n_rounds: int) -> Any:
+    """Check ``train_cfg.subset``.
 
     Args:
         subset: The setting.
         n_rounds: Rounds of the run.
 
     Returns:
-        The rounds it is for.
+        The rounds it is for: a name or a list of numbers.
 
     Raises:
         ValueError: Names the key, what was found and what is possible.
     """
-    unknown = sorted(set(subset) - set(SUBSET_KEYS))
-    if unknown:
-        raise ValueError(f'train_cfg.subset has no {unknown}; its keys are '
-                         f'{list(SUBSET_KEYS)}.')
+    for key in subset:
+        require_choice('key of train_cfg.subset', key, SUBSET_KEYS)
     ratio = subset.get('ratio', 1.)
     if not 0 < ratio <= 1:
-        raise ValueError(f'train_cfg.subset.ratio={ratio!r} must be in '
-                         '(0, 1].')
-    if subset.get('epochs', 1) < 1:
-        raise ValueError(f'train_cfg.subset.epochs={subset["epochs"]!r} must '
-                         'be at least 1.')
+        raise ValueError(f'train_cfg.subset.ratio={ratio!r}: expected a '
+                         'share in (0, 1]')
+    require_whole('train_cfg.subset.epochs', subset.get('epochs', 1), 1)
     rounds = subset.get('rounds', 'first_half')
     if rounds in NAMED_ROUNDS:
         return rounds
@@ -207,29 +228,26 @@ def check_subset(subset: Dict[str, Any],
             isinstance(n, int) and 1 <= n <= n_rounds for n in rounds):
         raise ValueError(f'train_cfg.subset.rounds={rounds!r}: expected '
                          f"{', '.join(map(repr, NAMED_ROUNDS))} or a list of "
-                         f'rounds from 1 to {n_rounds}.')
+                         f'rounds from 1 to {n_rounds}')
     return list(rounds)
 
 
-def _part(runner: Runner, full: Phase, subset: Dict[str, Any],
-          configured: Any) -> Phase:
-    """Phase of the rounds on a part of the data."""
+def _subset_phase(runner: Runner, full: Phase, subset: Dict[str, Any],
+                  configured: Any) -> Phase:
+    """Phase of the rounds on a subset of the data."""
     epochs = subset.get('epochs', full.epochs)
-    dataloader = _part_of(runner, full.dataloader, subset, configured)
+    dataloader = _subset_loader(runner, full.dataloader, subset, configured)
     return Phase(
         epochs=epochs,
-        val_begin=subset.get('val_begin', full.val_begin),
-        val_interval=subset.get('val_interval', full.val_interval),
-        dynamic_intervals=subset.get('dynamic_intervals',
-                                     full.dynamic_intervals) or (),
+        validation=replace(full.validation, **subset.get('validation', {})),
         dataloader=dataloader,
         recipe=Recipe(runner, epochs, epochs * len(dataloader),
                       subset.get('param_scheduler')))
 
 
-def _part_of(runner: Runner, whole: DataLoader, subset: Dict[str, Any],
-             configured: Any) -> DataLoader:
-    """Loader of the part, like that of the whole."""
+def _subset_loader(runner: Runner, whole: DataLoader, subset: Dict[str, Any],
+                   configured: Any) -> DataLoader:
+    """Loader of the subset, like that of the whole."""
     ratio = subset.get('ratio', 1.)
     if ratio == 1:
         return whole
@@ -266,3 +284,102 @@ def rounds_before(dropped: int, per_round: int) -> int:
         Rounds.
     """
     return math.ceil(dropped / per_round)
+
+
+# ------------------------------------------------------------------- seeds
+def announce_epoch(dataset: Any, epoch: int) -> None:
+    """Tell a data set which epoch begins, if it wants to know.
+
+    Args:
+        dataset: Training data, plain or wrapped.
+        epoch: Number of the epoch, from zero.
+    """
+    if hasattr(dataset, 'set_epoch'):
+        dataset.set_epoch(epoch)
+
+
+def seed_epoch(dataset: Any, seed: Optional[int], epoch: int) -> None:
+    """Make an epoch draw the same numbers however the run got there.
+
+    Args:
+        dataset: Training data; told through ``set_epoch`` if it has that.
+        seed: Seed of the run; None leaves the generators of the process alone.
+        epoch: Number of the epoch, from zero.
+    """
+    announce_epoch(dataset, epoch)
+    if seed is None:
+        return
+    value = (seed + 7919 * epoch + 104729 * get_rank()) % 2**32
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+
+
+def follow_seed(dataloader: Any, old: Optional[int],
+                new: Optional[int]) -> None:
+    """Let the order of the data follow the seed of a resumed run.
+
+    A run without a seed of its own draws one; resuming takes over the one
+    in the checkpoint after the loaders were built.
+
+    Args:
+        dataloader: Training data.
+        old: Seed that it was built with.
+        new: Seed of the run now.
+    """
+    if getattr(dataloader.sampler, 'seed', None) == old and new is not None:
+        dataloader.sampler.seed = new
+
+
+@HOOKS.register_module()
+class SeedEpochHook(Hook):
+    """Seed every training epoch, for runs in mmengine's own loops.
+
+    With it a resumed run sees the crops and the dropout of an uninterrupted
+    one. ``DistillationLoop`` does the same by itself.
+    """
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed the epoch that begins."""
+        seed_epoch(runner.train_dataloader.dataset, runner.seed, runner.epoch)
+
+
+class EpochSubset(Dataset):
+    """A subset of a data set, drawn afresh for every epoch.
+
+    The draw depends on seed and epoch alone, so it is the same on every
+    process and after an interruption. Workers that stay alive see it.
+
+    Args:
+        dataset: The whole data.
+        ratio: Share of the samples, in (0, 1].
+        seed: Seed of the draws.
+    """
+
+    def __init__(self, dataset: Dataset, ratio: float, seed: int = 0) -> None:
+        self.dataset, self.seed = dataset, seed
+        count = max(1, int(len(dataset) * ratio))
+        self.chosen = torch.zeros(count, dtype=torch.long).share_memory_()
+        self.set_epoch(0)
+
+    @property
+    def metainfo(self) -> Dict[str, Any]:
+        """That of the whole data."""
+        return getattr(self.dataset, 'metainfo', {})
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the subset of an epoch.
+
+        Args:
+            epoch: Number of the epoch, from zero.
+        """
+        announce_epoch(self.dataset, epoch)
+        order = random.Random(1000003 * self.seed + epoch)
+        chosen = order.sample(range(len(self.dataset)), len(self.chosen))
+        self.chosen.copy_(torch.tensor(chosen))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[int(self.chosen[index])]

@@ -1,18 +1,23 @@
 """Score the candidates of a round, also in several goes."""
-import difflib
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
+from mmblockdrop.compression import Id, Structure
+from mmblockdrop.compression.record import read_id
 from mmblockdrop.registry import SCORERS
-from mmblockdrop.scorers.partial_scores import FOLDER, Journal, clear, digest
+from mmblockdrop.scorers import ScoringContext
+from mmblockdrop.scorers.base import require_finite
+from mmblockdrop.scorers.partial_scores import (FOLDER, PartialScores, clear,
+                                                digest)
+from mmblockdrop.utils.messages import check_arguments, did_you_mean, listed
 
 from mmengine.runner import Runner
 
-from .evaluator import Gauge
-from .hook import BlockDropHook, history
-from .options import check_arguments
+from .evaluator import ModelEvaluator
+from .hook import BlockDropHook
 from .rebuild import plain_model
+from .resume import history, scored_round
 
 #: Settings of a loader that change nothing of what is read.
 WITHOUT_EFFECT = ('num_workers', 'persistent_workers', 'pin_memory',
@@ -25,57 +30,64 @@ class Scoring:
     Args:
         runner: The runner.
         hook: Its record.
-        gauge: Gives batches and evaluators.
+        evaluator: Gives batches and evaluators.
         scorer: Config of the rule.
-        keep_every: Seconds after which what was found is written.
+
+    Raises:
+        KeyError: There is no such rule; names the nearest.
+        ValueError: The rule has no such argument; names the nearest.
     """
 
-    def __init__(self, runner: Runner, hook: BlockDropHook, gauge: Gauge,
-                 scorer: dict, keep_every: float) -> None:
-        self.runner, self.hook, self.gauge = runner, hook, gauge
-        self._check(scorer)
-        self.scorer = SCORERS.build(dict(scorer, _scope_='mmblockdrop'))
-        self.cfg = scorer
-        self.keep_every = keep_every
+    def __init__(self, runner: Runner, hook: BlockDropHook,
+                 evaluator: ModelEvaluator, scorer: dict) -> None:
+        self.runner, self.hook, self.evaluator = runner, hook, evaluator
+        self.cfg = {k: v for k, v in scorer.items() if k != 'cache_mb'}
+        if 'cache_mb' in scorer:
+            runner.logger.warning(
+                'train_cfg.scorer.cache_mb was removed and has no effect: '
+                'scores are the same without it.')
+        self._check(self.cfg)
+        self.scorer = SCORERS.build(dict(self.cfg, _scope_='mmblockdrop'))
 
-    def __call__(self, protect: List[int]) -> Dict[str, Any]:
-        """Score every block that is left and not protected.
+    def __call__(self, protect: Sequence[Id], count: int) -> Dict[str, Any]:
+        """Score what can be removed and is not protected.
 
         Args:
-            protect: Original numbers of the protected blocks.
+            protect: Ids of what is protected.
+            count: How many candidates the round drops.
 
         Returns:
             Entry of the record, in the state 'scored'.
         """
         began = time.perf_counter()
-        stack = self.hook.stack(self.runner)
-        candidates = [i for i in stack.candidates() if i not in protect]
-        scores = self._found(candidates) or self._score(stack, candidates)
+        structure = self.hook.structure(self.runner)
+        candidates = [i for i in structure.candidates() if i not in protect]
+        scores = self._found(structure, candidates) or self._score(
+            structure, candidates, count)
         return dict(
             round=len(self.hook.rounds) + 1,
             state='scored',
             criterion=type(self.scorer).__name__,
             scored_by=self.rule(),
             higher_is_better=self.scorer.higher_is_better,
-            scores={str(i): s for i, s in sorted(scores.items())},
+            scores={str(i): scores[i]
+                    for i in structure.ids if i in scores},
             block_executions=self.scorer.executions,
             seconds=dict(score=time.perf_counter() - began),
             epochs={})
 
     @staticmethod
     def _check(scorer: dict) -> None:
-        """Refuse an unknown rule, and arguments that it does not have."""
+        """Reject an unknown rule, and arguments that it does not have."""
         name = scorer.get('type')
         if not isinstance(name, str):  # a class, or missing: mmengine says
             return
         kind = SCORERS.get(name)
         if kind is None:
-            near = difflib.get_close_matches(
-                name.split('.')[-1], SCORERS.module_dict, n=1, cutoff=0)[0]
+            names = [f'mmblockdrop.{n}' for n in sorted(SCORERS.module_dict)]
             raise KeyError(
-                f'train_cfg.scorer.type={name!r} is not registered; did you '
-                f"mean 'mmblockdrop.{near}'? There are "
-                f'{sorted(SCORERS.module_dict)}.')
+                f'train_cfg.scorer.type={name!r}: expected one of '
+                f'{listed(names)}{did_you_mean(name, names)}')
         check_arguments(kind, scorer, 'train_cfg.scorer')
 
     def rule(self) -> str:
@@ -84,7 +96,7 @@ class Scoring:
         Returns:
             The name.
         """
-        data = self.gauge.score_dataloader
+        data = self.evaluator.score_dataloader
         if data is None:
             data = self.runner.cfg.get('val_dataloader')
         if isinstance(data, dict):
@@ -92,56 +104,75 @@ class Scoring:
         return digest(
             [self.cfg, data, self.runner.cfg.get('val_evaluator')])
 
-    def best(self, entry: Dict[str, Any], count: int) -> List[int]:
-        """Choose the blocks to drop.
+    def best(self, entry: Dict[str, Any], count: int) -> List[Id]:
+        """Choose what to drop.
 
         Args:
             entry: Entry of the record with the scores.
             count: How many.
 
         Returns:
-            Original numbers, the best first.
+            Ids, the best first.
         """
-        scores = {int(i): s for i, s in entry['scores'].items()}
+        structure = self.hook.structure(self.runner)
+        scores = _read_scores(entry, structure)
         chosen = self.scorer.best(scores, count)
         level = scores[chosen[-1]]
         tied = [i for i, score in scores.items() if score == level]
         if set(tied) - set(chosen):
             self.runner.logger.warning(
-                f'The scores cannot tell the blocks {tied} apart: each has '
-                f'{level:.4g} on {len(self.gauge.score_batches.dataset)} '
-                'samples, so the lowest number goes. Score on more of the '
-                'training data (sample_ratio of train_cfg.score_dataloader) '
-                'or by mmblockdrop.LossScorer.')
+                f'The scores cannot tell the {structure.unit}s {tied} apart: '
+                f'each has {level:.4g} on '
+                f'{len(self.evaluator.score_batches.dataset)} samples, so the '
+                'lowest number goes. Score on more of the training data '
+                '(sample_ratio of train_cfg.score_dataloader) or by '
+                'mmblockdrop.LossScorer.')
         return chosen
 
     def settled(self) -> None:
         """Forget single batches: the scores are in the record now."""
         clear(Path(self.runner.work_dir) / FOLDER)
 
-    def _found(self, candidates: List[Any]) -> Optional[Dict[int, float]]:
+    def _found(self, structure: Structure,
+               candidates: List[Id]) -> Optional[Dict[Id, float]]:
         """Scores that an interrupted run had written, if they fit."""
-        entry = self.hook.interrupted_round(
-            type(self.scorer).__name__, self.rule())
-        if entry is None or sorted(
-                map(int, entry['scores'])) != sorted(candidates):
+        entry = scored_round(self.hook.interrupted, self.hook.record,
+                             type(self.scorer).__name__, self.rule())
+        if entry is None or set(entry['scores']) != {*map(str, candidates)}:
             return None
         self.runner.logger.info('Scores of the interrupted round reused')
         self.scorer.executions = entry.get('block_executions', 0)
-        return {int(i): s for i, s in entry['scores'].items()}
+        return _read_scores(entry, structure)
 
-    def _score(self, stack: Any, candidates: List[Any]) -> Dict[int, float]:
-        batches = self.gauge.score_batches
+    def _score(self, structure: Structure, candidates: List[Id],
+               count: int) -> Dict[Id, float]:
+        """Run the scorer."""
+        batches = self.evaluator.score_batches
+        name = type(self.scorer).__name__
         self.runner.logger.info(
-            f'Scoring {len(candidates)} blocks by '
-            f'{type(self.scorer).__name__} on {len(batches)} batches')
+            f'Scoring {len(candidates)} {structure.unit}s by {name} on '
+            f'{len(batches)} batches')
         key = [
             history(self.hook.record, len(self.hook.rounds)), candidates,
-            self.rule(),
+            self.rule(), count,
             list(getattr(batches, 'batch_sampler', None) or [])
         ]
-        self.scorer.journal = Journal(
-            Path(self.runner.work_dir) / FOLDER, key, self.keep_every)
-        return self.scorer(
-            plain_model(self.runner.model), stack, candidates, batches,
-            self.gauge.new_evaluator)
+        scores = self.scorer(
+            ScoringContext(
+                plain_model(self.runner.model), structure, candidates,
+                batches, self.evaluator.new_evaluator, count,
+                PartialScores(Path(self.runner.work_dir) / FOLDER, key)))
+        return {
+            i: require_finite(score, f'{structure.unit.capitalize()} {i} has '
+                              f'the score of {name}')
+            for i, score in scores.items()
+        }
+
+
+def _read_scores(entry: Dict[str, Any],
+                 structure: Structure) -> Dict[Id, float]:
+    """Scores of a round by id; JSON has text for keys."""
+    return {
+        read_id(i, structure.ids): score
+        for i, score in entry['scores'].items()
+    }

@@ -1,6 +1,8 @@
 """How many blocks may go, and when the run stops by itself."""
-import difflib
-from typing import Any, Dict, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
+from mmblockdrop.compression import Id, Structure
+from mmblockdrop.utils.messages import require_choice
 
 #: What a budget may be set for: key of the record to what it is called.
 COSTS = dict(
@@ -35,8 +37,8 @@ def count_drops(drops: Union[int, str, None],
         if not bounded:
             raise ValueError(
                 'train_cfg.drops is missing: give a number of blocks, a '
-                "share such as '25%', or an end by train_cfg.tolerance or "
-                'train_cfg.budget.')
+                "share such as '25%', or an end by train_cfg.stop.tolerance "
+                'or train_cfg.stop.budget.')
         count = most
     elif isinstance(drops, str):
         try:
@@ -54,42 +56,38 @@ def count_drops(drops: Union[int, str, None],
     if not 1 <= count <= most:
         raise ValueError(
             f'train_cfg.drops={drops!r} means {count} of {depth} blocks with '
-            f'{protected} protected; possible are 1 to {most}.')
+            f'{protected} protected: expected 1 to {most}')
     return count
 
 
-def check_protected(protect: Sequence[int], stack: Any) -> None:
-    """Refuse protected blocks that do not exist, or stand there twice.
+def check_protected(protect: Sequence[Id], structure: Structure) -> None:
+    """Check that what is protected exists, and stands there once.
 
     Args:
         protect: ``train_cfg.protect``.
-        stack: The blocks.
+        structure: What can be removed.
 
     Raises:
         ValueError: Names the block.
     """
-    for index in protect:
-        if index not in range(len(stack)):
-            raise ValueError(
-                f'train_cfg.protect names block {index}; '
-                f'{stack.path!r} has blocks 0 to {len(stack) - 1}.')
+    structure.check_known(protect, 'train_cfg.protect')
     check_once(protect, 'train_cfg.protect')
 
 
-def check_once(indices: Sequence[int], key: str) -> None:
-    """Refuse a block that is named twice.
+def check_once(parts: Sequence[Id], key: str) -> None:
+    """Check that nothing is named twice.
 
     Args:
-        indices: Original numbers.
+        parts: Ids.
         key: Config key they come from.
 
     Raises:
         ValueError: Names the block.
     """
-    twice = sorted({i for i in indices if list(indices).count(i) > 1})
+    twice = [i for i in dict.fromkeys(parts) if list(parts).count(i) > 1]
     if twice:
-        raise ValueError(f'{key}={list(indices)} names block '
-                         f'{", ".join(map(str, twice))} twice.')
+        raise ValueError(f'{key}={list(parts)} names '
+                         f'{", ".join(map(str, twice))} twice')
 
 
 class Stopping:
@@ -101,7 +99,7 @@ class Stopping:
     Args:
         tolerance: How far the metric after alignment may fall under the
             teacher's, in the unit of the metric. A round that falls further is
-            taken back (the paper's rule).
+            rolled back (the paper's rule).
         budget: ``params``, ``macs`` or ``latency_ms`` to a number, or to a
             share of the full model such as '75%'. The run stops with the first
             round that meets all of them.
@@ -116,8 +114,8 @@ class Stopping:
                  budget: Optional[Dict[str, Union[float, str]]] = None,
                  higher_is_better: bool = True) -> None:
         if tolerance is not None and not tolerance >= 0:
-            raise ValueError(f'train_cfg.tolerance={tolerance!r} must be '
-                             'zero or more.')
+            raise ValueError(f'train_cfg.stop.tolerance={tolerance!r}: '
+                             'expected zero or more')
         self.tolerance = tolerance
         self.budget = dict(budget or {})
         self.sign = 1 if higher_is_better else -1
@@ -150,7 +148,7 @@ class Stopping:
             return dict(
                 reason='tolerance',
                 round=number,
-                text=f'Round {number} is taken back: {name} '
+                text=f'Round {number} is rolled back: {name} '
                 f'{last["metric_after"]:.4g} is {fall:.4g} worse than '
                 f"the teacher's {teacher:.4g}, more than the tolerance "
                 f'{self.tolerance:g}.')
@@ -183,7 +181,7 @@ class Stopping:
         return dict(reason='drops', round=last['round'], text=text)
 
     def check_start(self, record: Dict[str, Any]) -> None:
-        """Refuse a budget that is met before anything is dropped.
+        """Check that a budget is not met before anything is dropped.
 
         Args:
             record: The record of the run, with its baseline.
@@ -195,8 +193,8 @@ class Stopping:
         if self.budget and not self.over(record, baseline):
             now = ', '.join(f'{k} {baseline[k]:.4g} of {v:.4g}'
                             for k, v in self.limits(record).items())
-            raise ValueError(f'train_cfg.budget={self.budget} is met before '
-                             f'any block is dropped: {now}.')
+            raise ValueError(f'train_cfg.stop.budget={self.budget} is met '
+                             f'before any block is dropped: {now}')
 
     def limits(self, record: Dict[str, Any]) -> Dict[str, float]:
         """The budget in numbers.
@@ -232,21 +230,19 @@ class Stopping:
 
     @staticmethod
     def _check(key: str, value: Any) -> None:
-        if key not in COSTS:
-            near = difflib.get_close_matches(key, COSTS, n=1, cutoff=0.3)
-            hint = f' Did you mean {near[0]!r}?' if near else ''
-            raise ValueError(f'train_cfg.budget has no {key!r}; possible are '
-                             f'{sorted(COSTS)}.{hint}')
+        """Check one limit of the budget."""
+        require_choice('key of train_cfg.stop.budget', key, COSTS)
         try:
             number, _ = _read(value)
         except (TypeError, ValueError):
             number = 0.
         if not number > 0:
-            raise ValueError(f'train_cfg.budget[{key!r}]={value!r}: expected '
-                             "a positive number or a share such as '75%'.")
+            raise ValueError(f'train_cfg.stop.budget[{key!r}]={value!r}: '
+                             "expected a positive number or a share such as "
+                             "'75%'")
 
 
-def _read(value: Union[float, str]) -> tuple:
+def _read(value: Union[float, str]) -> Tuple[float, bool]:
     """Number of a limit, and whether it is a share of the full model."""
     if isinstance(value, str):
         if not value.endswith('%'):

@@ -1,19 +1,22 @@
 """The localizer that is shortened: LoRA, what is trained, its weights."""
-from typing import Optional, Sequence
+from typing import Collection, Optional, Sequence
 
 from mmblockdrop.compression import (check_lora, has_lora, load_localizer,
                                      merge_lora, read_localizer)
 from mmblockdrop.utils.checkpoint import load_strictly
+from mmblockdrop.utils.messages import did_you_mean, listed, require_choice
 
 from mmengine.runner import Runner
 from torch import nn
 
 from .hook import BlockDropHook
-from .rebuild import (check_paths, freeze_except, fresh_localizer,
-                      localizer_of, plain_model, replace_localizer)
+from .rebuild import (fresh_localizer, localizer_of, plain_model,
+                      replace_localizer)
 
 #: When LoRA is merged: after every round, or once after the last.
 MERGES = ('round', 'end')
+#: What the published configs train of a frozen encoder, by parts of names.
+PUBLISHED_TRAINABLE = ('lora_', 'norm', 'patch_embed')
 
 
 class Student:
@@ -23,24 +26,33 @@ class Student:
         runner: The runner, before weights are loaded.
         hook: Drops blocks and attaches LoRA.
         lora: See ``DistillationLoop``.
-        merge: ``merge_lora`` of ``DistillationLoop``.
-        frozen: See ``DistillationLoop``.
-        trainable: See ``DistillationLoop``.
-        dynamic_teacher: See ``DistillationLoop``.
+        frozen: Paths in the localizer that are frozen but for ``trainable``.
+            Defaults to the module that holds the stack with LoRA, nothing
+            without.
+        trainable: Parts of the names of parameters inside ``frozen`` that are
+            trained. Defaults to LoRA, norms and patch embedding.
+        merge_lora: 'round' merges LoRA after every round, and the next one
+            starts with a fresh one; 'end' carries it on and merges it after
+            the last round.
+        dynamic_teacher: From the second round on, learn from the result of the
+            round before. Defaults to False, the uncompressed teacher.
 
     Raises:
         ValueError: LoRA, a path or the teacher cannot work with this model.
     """
 
-    def __init__(self, runner: Runner, hook: BlockDropHook,
-                 lora: Optional[dict], merge: str,
-                 frozen: Optional[Sequence[str]], trainable: Sequence[str],
-                 dynamic_teacher: bool) -> None:
+    def __init__(self,
+                 runner: Runner,
+                 hook: BlockDropHook,
+                 lora: Optional[dict] = None,
+                 frozen: Optional[Sequence[str]] = None,
+                 trainable: Sequence[str] = PUBLISHED_TRAINABLE,
+                 merge_lora: str = 'round',
+                 dynamic_teacher: bool = False) -> None:
         self.runner, self.hook = runner, hook
-        self.lora, self.merges_rounds = lora, merge == 'round'
-        if merge not in MERGES:
-            raise ValueError(f'train_cfg.merge_lora={merge!r}: expected one '
-                             f'of {list(MERGES)}.')
+        self.lora, self.dynamic_teacher = lora, dynamic_teacher
+        require_choice('train_cfg.student.merge_lora', merge_lora, MERGES)
+        self.merges_rounds = merge_lora == 'round'
         paths = hook.paths()
         if lora is not None and not has_lora(self.localizer):
             check_lora([self.localizer.get_submodule(p) for p in paths],
@@ -48,7 +60,7 @@ class Student:
         if frozen is None:
             frozen = [] if lora is None else sorted(
                 {path.split('.')[0] for path in paths})
-        check_paths(self.localizer, frozen, 'train_cfg.frozen')
+        check_paths(self.localizer, frozen, 'train_cfg.student.frozen')
         self.frozen, self.trainable = frozen, trainable
         self.fixed = {
             name
@@ -58,7 +70,7 @@ class Student:
         model = plain_model(runner.model)
         if dynamic_teacher and not hasattr(model, 'set_teacher'):
             raise ValueError(
-                'train_cfg.dynamic_teacher needs model.type='
+                'train_cfg.student.dynamic_teacher=True: expected model.type='
                 "'mmblockdrop.TeacherStudentWrapper', found "
                 f'{type(model).__name__}.')
 
@@ -117,3 +129,52 @@ class Student:
         load_localizer(fresh, path)
         replace_localizer(self.runner, fresh)
         self.hook.lora = None
+
+
+def freeze_except(model: nn.Module,
+                  frozen: Sequence[str],
+                  trainable: Sequence[str],
+                  fixed: Collection[str] = ()) -> int:
+    """Choose what is trained.
+
+    Args:
+        model: The localizer.
+        frozen: Dotted paths of the modules that are frozen, apart from what
+            ``trainable`` names. Everything else is trained.
+        trainable: Parts of parameter names.
+        fixed: Names of parameters that stay frozen, as the localizer froze
+            them itself.
+
+    Returns:
+        Number of trained values.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+    for path in frozen:
+        for name, parameter in model.get_submodule(path).named_parameters():
+            parameter.requires_grad = any(part in name for part in trainable)
+    for name, parameter in model.named_parameters():
+        if name in fixed:
+            parameter.requires_grad = False
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def check_paths(model: nn.Module, paths: Sequence[str], key: str) -> None:
+    """Check that paths name modules.
+
+    Args:
+        model: The localizer.
+        paths: Dotted paths.
+        key: Config key they come from.
+
+    Raises:
+        ValueError: Names the path and the nearest one that is there.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    for path in paths:
+        if path not in names:
+            children = [name for name, _ in model.named_children()]
+            raise ValueError(
+                f'{key} names {path!r}: expected a module of '
+                f'{type(model).__name__}, inside {listed(children)}'
+                f'{did_you_mean(path, names)}')

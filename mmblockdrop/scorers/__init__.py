@@ -1,9 +1,12 @@
 """Score the candidates of a round."""
-from .base import (BlockChangeScorer, LossScorer, MetricScorer, RandomScorer,
-                   Scorer)
+from .base import CandidateResults, Scorer, Scores, ScoringContext
+from .change import BlockChangeScorer
+from .loss import LossScorer
+from .metric import MetricScorer
 from .racing import RacingScorer
+from .random_order import RandomScorer
 
 __all__ = [
-    'BlockChangeScorer', 'LossScorer', 'MetricScorer', 'RacingScorer',
-    'RandomScorer', 'Scorer'
+    'BlockChangeScorer', 'CandidateResults', 'LossScorer', 'MetricScorer',
+    'RacingScorer', 'RandomScorer', 'Scorer', 'Scores', 'ScoringContext'
 ]

@@ -1,292 +1,342 @@
-"""Score the candidates of a round. Proposes, never edits."""
-import difflib
+"""What every scorer is given, what it gives, and what it keeps."""
+import math
+import re
 from abc import ABCMeta, abstractmethod
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from dataclasses import dataclass
+from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
+                    Tuple)
 
-from mmblockdrop.compression import BlockStack, block_tensor
-from mmblockdrop.registry import SCORERS
+from mmblockdrop.compression import SharedPrefix, Structure
+from mmblockdrop.compression.record import Id
+from mmblockdrop.utils.messages import did_you_mean, listed
+from mmblockdrop.utils.progress import with_progress
 
-import numpy as np
 import torch
 from mmengine.dist import all_reduce
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
+from torch import nn
 
-from .batches import ShuffledBatches
-from .candidates import Results, for_each_candidate
-from .partial_scores import Journal, walk
+from .partial_scores import (PartialScores, batches_at, can_skip,
+                             repeated_samples)
 
-Scores = Dict[int, float]
+Scores = Dict[Id, float]
+
+
+class CandidateResults:
+    """What scoring has found for each candidate, batch by batch.
+
+    The one state of a scorer that an interrupted run hands on:
+    :meth:`state` gives what was added since it was last called,
+    :meth:`load` adds it again.
+
+    Args:
+        candidates: Ids of the candidates.
+        evaluators: Candidate to the evaluator that processes its predictions.
+
+    Attributes:
+        sums: Candidate to pairs, a sum of values and their number; one pair
+            per batch or more.
+        executions: Block executions so far.
+    """
+
+    def __init__(self,
+                 candidates: Sequence[Id],
+                 evaluators: Optional[Dict[Id, Evaluator]] = None) -> None:
+        self.sums: Dict[Id, List[Tuple[float, float]]] = {
+            i: []
+            for i in candidates
+        }
+        self.evaluators = evaluators or {}
+        self.executions = 0
+        self._mark()
+
+    def add(self, candidate: Id, total: float, number: float) -> None:
+        """Add values of a batch.
+
+        Args:
+            candidate: Id of the candidate that was left out.
+            total: Sum of the values.
+            number: How many they are.
+        """
+        self.sums[candidate].append((total, number))
+
+    def means(self, candidates: Sequence[Id]) -> Scores:
+        """Mean of all values of some candidates.
+
+        Args:
+            candidates: Their ids.
+
+        Returns:
+            Candidate to mean, the same on every process.
+        """
+        table = torch.tensor(
+            [[math.fsum(pair[k] for pair in self.sums[i]) for k in (0, 1)]
+             for i in candidates],
+            dtype=torch.float64)
+        all_reduce(table)
+        means = (table[:, 0] / table[:, 1]).tolist()
+        return dict(zip(candidates, means))
+
+    def state(self) -> Dict[str, Any]:
+        """What is new.
+
+        Returns:
+            Plain data and what the metrics keep.
+        """
+        new = dict(
+            executions=self.executions,
+            sums={i: pairs[self._seen[i]:]
+                  for i, pairs in self.sums.items()},
+            results={
+                i: [
+                    metric.results[n:]
+                    for metric, n in zip(e.metrics, self._processed[i])
+                ]
+                for i, e in self.evaluators.items()
+            })
+        self._mark()
+        return new
+
+    def load(self, state: Dict[str, Any]) -> None:
+        """Add what an earlier process had found.
+
+        Args:
+            state: What :meth:`state` gave.
+        """
+        self.executions = state['executions']
+        for i, pairs in state['sums'].items():
+            self.sums[i] += pairs
+        for i, results in state['results'].items():
+            for metric, found in zip(self.evaluators[i].metrics, results):
+                metric.results += found
+        self._mark()
+
+    def _mark(self) -> None:
+        """Count what is there as given."""
+        self._seen = {i: len(pairs) for i, pairs in self.sums.items()}
+        self._processed = {
+            i: [len(metric.results) for metric in e.metrics]
+            for i, e in self.evaluators.items()
+        }
+
+
+@dataclass
+class ScoringContext:
+    """What the candidates of a round are scored by and on.
+
+    Args:
+        model: The model, not wrapped, as the runner holds it. A scorer leaves
+            it as it was.
+        structure: What can be removed from its localizer.
+        candidates: Ids of the candidates, in the order in which they run.
+        batches: The scoring batches; they have ``dataset`` and a length.
+        new_evaluator: Gives an evaluator with nothing counted yet.
+        drops: How many candidates the round drops.
+        partial_scores: Keeps what was found, for the case of an interruption.
+    """
+    model: nn.Module
+    structure: Structure
+    candidates: Sequence[Id]
+    batches: Any
+    new_evaluator: Callable[[], Evaluator]
+    drops: int = 1
+    partial_scores: Optional[PartialScores] = None
+
+    def restore(self, results: CandidateResults) -> int:
+        """Take over what an interrupted scoring had found.
+
+        Args:
+            results: Takes it.
+
+        Returns:
+            Number of batches that were scored, the same on every process.
+        """
+        if self.partial_scores is None or not can_skip(self.batches):
+            return 0
+        states = self.partial_scores.read()
+        for state in states:
+            results.load(state)
+        if states:
+            print_log(
+                f'{len(states)} of {len(self.batches)} batches were scored '
+                'before the interruption', 'current')
+        return len(states)
+
+    def keep(self, results: CandidateResults) -> None:
+        """Keep what the last batch has added.
+
+        Args:
+            results: Has it.
+        """
+        if self.partial_scores is not None and can_skip(self.batches):
+            self.partial_scores.add(results.state())
+
+    def batches_after(self,
+                      done: int,
+                      order: Optional[Sequence[int]] = None,
+                      repeats: bool = True) -> Iterator[Any]:
+        """Read the batches behind the first ones.
+
+        Args:
+            done: How many to leave out; they are not read.
+            order: Places of the batches, in the order to read them. Defaults
+                to that of the loader.
+            repeats: Whether a sample stays in that several processes have,
+                because their number does not divide that of the samples.
+                Metrics leave it out themselves; sums must not count it twice.
+
+        Yields:
+            Batch after batch; None for one of which nothing is left.
+        """
+        last = len(self.batches) - 1
+        extra = 0 if repeats else repeated_samples(self.batches)
+        places = list(order if order is not None else range(last + 1))[done:]
+        plain = order is None and not done
+        read = self.batches if plain else batches_at(self.batches, places)
+        for batch, place in zip(with_progress(read), places):
+            if extra and place == last and isinstance(batch, dict):
+                batch = {k: v[:-extra] for k, v in batch.items()}
+                if not any(len(v) for v in batch.values()):
+                    batch = None
+            yield batch
+
+    def unscored_batches(self,
+                         results: CandidateResults,
+                         repeats: bool = True) -> Iterator[Any]:
+        """Read the batches that an interrupted scoring has not finished.
+
+        What the caller adds to ``results`` for a batch is kept when it asks
+        for the next.
+
+        Args:
+            results: Takes what was found before.
+            repeats: See :meth:`batches_after`.
+
+        Yields:
+            Batch after batch.
+        """
+        for batch in self.batches_after(
+                self.restore(results), repeats=repeats):
+            if batch is not None:
+                yield batch
+            self.keep(results)
+
+    def without_each(self,
+                     candidates: Sequence[Id],
+                     run: Callable[[Id], None],
+                     results: CandidateResults,
+                     share_prefix: bool = True) -> None:
+        """Let the model lack one candidate after another, on one batch.
+
+        Args:
+            candidates: Their ids.
+            run: Called with the id while the model lacks that candidate, in
+                evaluation mode and without gradients.
+            results: Counts block executions.
+            share_prefix: Compute what the candidates have in common once.
+        """
+        self.model.eval()
+        with torch.no_grad():
+            if share_prefix:
+                with SharedPrefix(self.structure) as prefix:
+                    for candidate in prefix.candidates(candidates):
+                        run(candidate)
+                results.executions += prefix.executions
+                return
+            for candidate in candidates:
+                with self.structure.without(candidate):
+                    run(candidate)
+                results.executions += len(self.structure.remaining) - 1
 
 
 class Scorer(metaclass=ABCMeta):
-    """Base of all rules.
+    """Base of all rules by which candidates are scored.
+
+    A rule proposes; it never changes the model.
 
     Attributes:
         higher_is_better: Whether the candidate with the highest score is the
             one to drop.
         executions: Block executions of the last call.
-        journal: Where a call may keep what it has found, so that an
-            interrupted one goes on; see :func:`walk`.
-        cache_mb: Memory for decoded windows, kept from round to round; see
-            :class:`~.batches.ShuffledBatches`.
     """
 
     higher_is_better = True
     executions = 0
-    journal: Optional[Journal] = None
-    cache_mb = 0.
-    _batches: Optional[ShuffledBatches] = None
 
     @abstractmethod
-    def __call__(self, model: nn.Module, stack: BlockStack,
-                 candidates: Sequence[int], batches: Any,
-                 new_evaluator: Callable[[], Any]) -> Scores:
+    def __call__(self, context: ScoringContext) -> Scores:
         """Score what the model is without each candidate.
 
         Args:
-            model: The model, not wrapped, as the runner holds it. It is left
-                as it was.
-            stack: The blocks of the localizer.
-            candidates: Original numbers of the candidates.
-            batches: The scoring batches; has ``dataset``.
-            new_evaluator: Gives a fresh evaluator.
+            context: Model, candidates and data.
 
         Returns:
             Candidate to score, the same on every process.
         """
 
-    def kept(self, batches: Any, seed: Optional[int] = None) -> Any:
-        """The same batches; those that fit into memory are read once.
-
-        Args:
-            batches: The scoring batches.
-            seed: Seed of their order; None keeps it.
-
-        Returns:
-            ``batches`` themselves where nothing would change.
-        """
-        if seed is None and not (self.cache_mb
-                                 and isinstance(batches, DataLoader)):
-            return batches
-        if self._batches is None or self._batches.loader is not batches:
-            self._batches = ShuffledBatches(batches, seed, self.cache_mb)
-        return self._batches
-
-    def best(self, scores: Scores, count: int = 1) -> List[int]:
-        """Choose the blocks to drop; ties go to the lowest number.
+    def best(self, scores: Scores, count: int = 1) -> List[Id]:
+        """Choose the candidates to drop; ties go to the lowest number.
 
         Args:
             scores: Candidate to score.
             count: How many.
 
         Returns:
-            Original numbers, the best first.
+            Their ids, the best first.
         """
         sign = -1 if self.higher_is_better else 1
-        return sorted(scores, key=lambda i: (sign * scores[i], i))[:count]
+        return sorted(
+            scores, key=lambda i: (sign * scores[i], natural(i)))[:count]
 
 
-@SCORERS.register_module()
-class MetricScorer(Scorer):
-    """The metric that is left without the block (paper, section 3.2).
-
-    All candidates see a batch before the next one is read, and share the
-    blocks before the missing one.
-
-    Args:
-        metric: Key of the evaluator. Defaults to the mean over tIoU.
-        share_prefix: Compute common blocks once; the scores are the same bit
-            for bit. Defaults to True.
-        cache_mb: See :class:`Scorer`. Defaults to 0, none.
-    """
-
-    def __init__(self,
-                 metric: str = 'tad/mAP',
-                 share_prefix: bool = True,
-                 cache_mb: float = 0.) -> None:
-        self.metric = metric
-        self.share_prefix = share_prefix
-        self.cache_mb = cache_mb
-
-    def __call__(self, model: nn.Module, stack: BlockStack,
-                 candidates: Sequence[int], batches: Any,
-                 new_evaluator: Callable[[], Any]) -> Scores:
-        """See :meth:`Scorer.__call__`.
-
-        Raises:
-            KeyError: The evaluator gives no such metric; lists those it
-                gives.
-        """
-        evaluators = {i: new_evaluator() for i in candidates}
-        results = Results(evaluators)
-
-        def run(index: int, batch: dict) -> None:
-            evaluators[index].process(model.val_step(batch), batch)
-
-        self.executions = for_each_candidate(
-            model, stack, candidates, self.kept(batches), run,
-            self.share_prefix, self.journal, results.take, results.put)
-        size = len(batches.dataset)
-        return {
-            i: pick(evaluators[i].evaluate(size), self.metric)
-            for i in candidates
-        }
+def natural(part: Id) -> List[Any]:
+    """Sort key of an id, by which 'blocks.9' comes before 'blocks.10'."""
+    return [int(x) if x.isdigit() else x
+            for x in re.split(r'(\d+)', str(part))]
 
 
-@SCORERS.register_module()
-class LossScorer(Scorer):
-    """The loss that is left without the block; the lowest wins.
-
-    The loss is averaged over batches weighted by their samples, so it
-    depends on the batch size wherever the localizer normalises over a
-    batch.
-
-    Args:
-        with_alignments: Add the losses against the teacher. Defaults to False,
-            the task losses alone.
-        share_prefix: See :class:`MetricScorer`. Without effect where an
-            alignment compares modules inside the blocks.
-        cache_mb: See :class:`Scorer`. Defaults to 0, none.
-    """
-
-    higher_is_better = False
-
-    def __init__(self,
-                 with_alignments: bool = False,
-                 share_prefix: bool = True,
-                 cache_mb: float = 0.) -> None:
-        self.with_alignments = with_alignments
-        self.share_prefix = share_prefix
-        self.cache_mb = cache_mb
-
-    def __call__(self, model: nn.Module, stack: BlockStack,
-                 candidates: Sequence[int], batches: Any,
-                 new_evaluator: Callable[[], Any]) -> Scores:
-        """See :meth:`Scorer.__call__`."""
-        scored = model if self.with_alignments else stack.model
-        total = torch.zeros(len(stack) + 1, dtype=torch.float64)
-
-        def run(index: int, batch: dict) -> None:
-            data = model.data_preprocessor(batch, False)
-            losses = scored(**data, mode='loss')
-            loss = sum(_mean(v) for k, v in losses.items() if 'loss' in k)
-            samples = len(data['data_samples'])
-            total[index] += loss.double().cpu() * samples
-            if index == candidates[0]:
-                total[-1] += samples
-
-        self.executions = for_each_candidate(model, stack, candidates,
-                                             self.kept(batches), run,
-                                             self._shares(model, stack),
-                                             self.journal, total.clone,
-                                             total.copy_, padded=False)
-        all_reduce(total)
-        return {i: (total[i] / total[-1]).item() for i in candidates}
-
-    def _shares(self, model: nn.Module, stack: BlockStack) -> bool:
-        """Whether no alignment listens inside a block that would not run."""
-        paths: Iterable[str] = getattr(model, 'alignment_paths', list)()
-        blocks = tuple(f'{name}.' for name in stack.names.values())
-        return self.share_prefix and not (
-            self.with_alignments and any(
-                path.startswith(blocks) for path in paths))
-
-
-@SCORERS.register_module()
-class BlockChangeScorer(Scorer):
-    """How much a block changes its input; the smallest change goes.
-
-    Mean squared difference of output and input over all elements. One
-    forward pass a batch serves all candidates.
-
-    Args:
-        cache_mb: See :class:`Scorer`. Defaults to 0, none.
-    """
-
-    higher_is_better = False
-
-    def __init__(self, cache_mb: float = 0.) -> None:
-        self.cache_mb = cache_mb
-
-    def __call__(self, model: nn.Module, stack: BlockStack,
-                 candidates: Sequence[int], batches: Any,
-                 new_evaluator: Callable[[], Any]) -> Scores:
-        """See :meth:`Scorer.__call__`."""
-        total = torch.zeros(len(stack), 2, dtype=torch.float64)
-
-        def keep(index: int):
-
-            def hook(module: nn.Module, args: tuple, kwargs: dict,
-                     output: Any) -> None:
-                given = block_tensor([*args, *kwargs.values()])
-                gap = (block_tensor(output) - given).double().square()
-                total[index] += torch.tensor([gap.sum(), gap.numel()]).cpu()
-
-            return hook
-
-        handles = [
-            stack[i].register_forward_hook(keep(i), with_kwargs=True)
-            for i in candidates
-        ]
-        self.executions = len(batches) * len(stack.remaining)
-        try:
-            model.eval()
-            with torch.no_grad():
-                for batch in walk(
-                        self.kept(batches), self.journal, total.clone,
-                        total.copy_, padded=False):
-                    model.val_step(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
-        all_reduce(total)
-        return {i: (total[i, 0] / total[i, 1]).item() for i in candidates}
-
-
-@SCORERS.register_module()
-class RandomScorer(Scorer):
-    """Any block, for comparison.
-
-    Args:
-        seed: Seed of the order.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
-
-    def __call__(self, model: nn.Module, stack: BlockStack,
-                 candidates: Sequence[int], batches: Any,
-                 new_evaluator: Callable[[], Any]) -> Scores:
-        """See :meth:`Scorer.__call__`; looks at nothing."""
-        order = np.random.default_rng(self.seed).random(len(stack))
-        return {i: float(order[i]) for i in candidates}
-
-
-def pick(metrics: Dict[str, float], key: str,
-         option: Optional[str] = 'metric') -> float:
+def pick(metrics: Dict[str, Any], key: str, option: str = 'metric',
+         of: str = 'The model') -> float:
     """Take one metric.
 
     Args:
         metrics: What the evaluator gave.
         key: Which one.
         option: Config key, for the error.
+        of: What was evaluated, for the error.
 
     Returns:
         Its value.
 
     Raises:
-        KeyError: Not among them.
+        KeyError: Not among them; names the nearest.
+        ValueError: It is not a finite number.
     """
     if key not in metrics:
-        near = difflib.get_close_matches(key, metrics, n=1, cutoff=0)
-        hint = f', the nearest is {near[0]!r}' if near else ''
-        raise KeyError(f'{option}={key!r} is not given by the evaluator; it '
-                       f'gives {sorted(metrics)}{hint}')
-    return float(metrics[key])
+        raise KeyError(f'{option}={key!r} is not given by the evaluator: '
+                       f'expected one of {listed(sorted(metrics))}'
+                       f'{did_you_mean(key, metrics)}')
+    return require_finite(metrics[key], f'{of} has {key}')
 
 
-def _mean(value: Any) -> Tensor:
-    if isinstance(value, (list, tuple)):
-        return sum(_mean(v) for v in value)
-    return value.mean()
+def require_finite(value: Any, what: str) -> float:
+    """Check a metric or a score where it enters.
+
+    Args:
+        value: What an evaluator or a scorer gave.
+        what: Names candidate and metric, for the error: 'Block 3 has loss'.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: It is not a number, NaN or infinite.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f'{what}={value!r}: expected a finite number')
+    return number

@@ -1,16 +1,16 @@
-"""What scoring has found so far, batch by batch, on disk."""
+"""What scoring has found so far, on disk, and the batches it leaves."""
 import hashlib
 import json
 import math
 import pickle
+import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from mmblockdrop.compat.checkpoint import load_file
 from mmblockdrop.utils.io import whole_file
-from mmblockdrop.utils.progress import with_progress
 
 import torch
 from mmengine.dist import (all_reduce, barrier, get_rank, get_world_size,
@@ -18,28 +18,32 @@ from mmengine.dist import (all_reduce, barrier, get_rank, get_world_size,
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
-from .batches import ShuffledBatches
-
+#: Folder in the work directory.
 FOLDER = 'blockdrop_scoring'
+#: Seconds between two files.
+INTERVAL = 10.
 
 
-class Journal:
+class PartialScores:
     """Lets scoring go on after the last batch it had finished.
 
     Every process writes what it found since its last file into a new one,
-    to a temporary name that is renamed. Files of another scoring (other
-    weights, data, candidates, rule or number of processes) are not read.
+    whole or not at all. Files of another scoring (other weights, data,
+    candidates, rule or number of processes) are not read.
 
     Args:
         folder: Folder of its own.
         key: What must be equal for the files to be of use; plain data.
-        every: Seconds between two files.
+        every: Seconds between two files. Defaults to :data:`INTERVAL`.
     """
 
-    def __init__(self, folder: Path, key: Any, every: float = 10.) -> None:
+    def __init__(self,
+                 folder: Path,
+                 key: Any,
+                 every: Optional[float] = None) -> None:
         self.folder = folder
         self.key = digest([key, get_world_size()])
-        self.every = every
+        self.every = INTERVAL if every is None else every
         self._new: List[Any] = []
         self._count = 0
         self._written = time.monotonic()
@@ -51,9 +55,9 @@ class Journal:
             One entry per batch, as many on every process.
         """
         states: List[Any] = []
-        for path in sorted(self.folder.glob(f'rank{get_rank()}_*.pt')):
+        for first, path in self._files():
             content = self._load(path)
-            if content is None or content['first'] != len(states):
+            if content is None or first != len(states):
                 break
             states += content['states']
         count = torch.tensor(len(states))
@@ -61,7 +65,7 @@ class Journal:
         self._count = int(count)
         if not self._count:
             self.clear()
-        self._drop_files_behind()
+        self._remove_behind()
         return states[:self._count]
 
     def add(self, state: Any) -> None:
@@ -79,10 +83,7 @@ class Journal:
         if not self._new:
             return
         self.folder.mkdir(exist_ok=True)
-        with whole_file(self._path(self._count)) as temporary:
-            torch.save(
-                dict(key=self.key, first=self._count, states=self._new),
-                temporary)
+        self._write(self._count, self._new)
         self._count += len(self._new)
         self._new = []
         self._written = time.monotonic()
@@ -91,40 +92,50 @@ class Journal:
         """Remove the files; all processes return when they are gone."""
         clear(self.folder)
 
-    def _path(self, first: int) -> Path:
-        return self.folder / f'rank{get_rank()}_{first:08d}.pt'
+    def _files(self) -> Iterator[Tuple[int, Path]]:
+        """Files of this process: number of the first batch, and path."""
+        for path in sorted(self.folder.glob(f'rank{get_rank()}_*.pt')):
+            number = re.fullmatch(r'rank\d+_(\d{8})', path.stem)
+            if number:
+                yield int(number.group(1)), path
+
+    def _write(self, first: int, states: List[Any]) -> None:
+        path = self.folder / f'rank{get_rank()}_{first:08d}.pt'
+        with whole_file(path) as temporary:
+            torch.save(
+                dict(key=self.key, first=first, states=states), temporary)
 
     def _load(self, path: Path) -> Optional[dict]:
+        """Content of a file; None where it is damaged or of another run."""
         try:
             content = load_file(path, map_location=None)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError,
                 ValueError, ImportError) as error:
             print_log(f'{path} is not used: {error}', 'current')
             return None
-        return content if content.get('key') == self.key else None
+        ours = isinstance(content, dict) and content.get('key') == self.key
+        return content if ours else None
 
-    def _drop_files_behind(self) -> None:
+    def _remove_behind(self) -> None:
         """Forget batches that not every process has finished.
 
         The file that holds the first of them is overwritten later under
         another name, so what it holds beyond is cut off here.
         """
-        for path in sorted(self.folder.glob(f'rank{get_rank()}_*.pt')):
+        for first, path in list(self._files()):
             content = self._load(path)
-            keep = self._count - int(path.stem.split('_')[1])
+            keep = self._count - first
             if content is None or keep <= 0:
                 path.unlink()
             elif keep < len(content['states']):
-                content['states'] = content['states'][:keep]
-                with whole_file(path) as temporary:
-                    torch.save(content, temporary)
+                self._write(first, content['states'][:keep])
 
 
 def clear(folder: Path) -> None:
     """Remove what scoring kept; all processes return when it is gone.
 
     Args:
-        folder: Folder of a journal.
+        folder: Folder of partial scores.
     """
     barrier()
     if is_main_process() and folder.is_dir():
@@ -132,93 +143,56 @@ def clear(folder: Path) -> None:
     barrier()
 
 
-def walk(batches: Any,
-         journal: Optional[Journal],
-         take: Callable[[], Any],
-         put: Callable[[Any], None],
-         padded: bool = True) -> Iterator[Any]:
-    """Walk through batches, keeping what each gave.
+def can_skip(batches: Any) -> bool:
+    """Whether single batches can be read without those before them."""
+    return isinstance(batches,
+                      DataLoader) and batches.batch_sampler is not None
+
+
+def batches_at(batches: Any, places: Sequence[int]) -> Any:
+    """Some of the batches, in any order; of a loader others are not read.
 
     Args:
-        batches: Batches.
-        journal: None keeps nothing.
-        take: Gives what the last batch added.
-        put: Takes back what ``take`` gave in an earlier process.
-        padded: Whether a sample that several processes see, because their
-            number does not divide that of the samples, stays in. Metrics leave
-            it out themselves; sums must not count it twice.
+        batches: A loader whose order does not change, or anything that can be
+            walked, which is read whole.
+        places: Places of the batches.
 
-    Yields:
-        The batches that an interrupted scoring has not finished.
+    Returns:
+        These batches; has a length.
     """
-    kept = isinstance(batches, ShuffledBatches)
-    loader = batches.loader if kept else batches
-    if not isinstance(loader, DataLoader):
-        yield from with_progress(batches)
-        return
-    states = journal.read() if journal is not None else []
-    for state in states:
-        put(state)
-    if states:
-        print_log(f'{len(states)} of {len(batches)} batches were scored '
-                  'before the interruption', 'current')
-    extra = 0 if padded else repeated_samples(loader)
-    done = len(states)
-    rest = with_progress(
-        batches.after(done) if kept else batches_after(batches, done))
-    for number, batch in enumerate(rest, done + 1):
-        if kept:
-            _, batch = batch
-        if extra and number == len(batches) and isinstance(batch, dict):
-            batch = {k: v[:-extra] for k, v in batch.items()}
-            if not any(len(v) for v in batch.values()):
-                batch = None
-        if batch is not None:
-            yield batch
-        if journal is not None:
-            journal.add(take())
+    if not can_skip(batches):
+        every = list(batches)
+        return [every[place] for place in places]
+    samples = list(batches.batch_sampler)
+    options = dict(prefetch_factor=batches.prefetch_factor) if (
+        batches.num_workers) else {}
+    return DataLoader(
+        batches.dataset,
+        batch_sampler=[samples[place] for place in places],
+        num_workers=batches.num_workers,
+        collate_fn=batches.collate_fn,
+        pin_memory=batches.pin_memory,
+        worker_init_fn=batches.worker_init_fn,
+        multiprocessing_context=batches.multiprocessing_context,
+        **options)
 
 
-def repeated_samples(batches: DataLoader) -> int:
+def repeated_samples(batches: Any) -> int:
     """Samples at the end of this process's share that others have, too.
 
     Args:
-        batches: Batches of a sampler that shares samples out one by one and
-            repeats the first ones until all have as many.
+        batches: A loader whose sampler shares samples out one by one and
+            repeats the first ones until all processes have as many.
 
     Returns:
         None or one.
     """
-    sampler = batches.sampler
+    sampler = getattr(batches, 'sampler', None)
     if get_world_size() == 1 or not getattr(sampler, 'round_up', False):
         return 0
     own = math.ceil(
         (len(batches.dataset) - get_rank()) / get_world_size())
     return len(sampler) - own
-
-
-def batches_after(batches: Any, done: int) -> Any:
-    """The batches of a loader without the first ones, which are not read.
-
-    Args:
-        batches: Batches in an order that does not change.
-        done: How many to leave out; with none the loader itself.
-
-    Returns:
-        The rest.
-    """
-    if not done:
-        return batches
-    options = dict(prefetch_factor=batches.prefetch_factor) if (
-        batches.num_workers) else {}
-    return DataLoader(
-        batches.dataset,
-        batch_sampler=list(batches.batch_sampler)[done:],
-        num_workers=batches.num_workers,
-        collate_fn=batches.collate_fn,
-        pin_memory=batches.pin_memory,
-        worker_init_fn=batches.worker_init_fn,
-        **options)
 
 
 def digest(content: Any) -> str:
