@@ -4,6 +4,7 @@ from typing import Any, Dict, List, Optional, Set, Union
 
 from mmblockdrop.compression import load_localizer
 from mmblockdrop.registry import MODELS
+from mmblockdrop.utils.messages import reject_unknown, require_choice
 
 import torch
 from mmengine.model import BaseModel
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from .collector import AlignmentCollector
 from .recorder import not_in_place, on_output, record
+
+#: Modes that the teacher can run in.
+TEACHER_MODES = ('tensor', 'loss')
 
 
 @MODELS.register_module()
@@ -57,11 +61,8 @@ class TeacherStudentWrapper(BaseModel):
                 f'model.together={removed["together"]!r} was removed: the '
                 'teacher always runs first, and its features are let go '
                 'while the student runs. Delete the key.')
-        if removed:
-            raise TypeError(f'TeacherStudentWrapper has no {sorted(removed)}')
-        if teacher_mode not in ('tensor', 'loss'):
-            raise ValueError(f'model.teacher_mode is {teacher_mode!r}, '
-                             "expected 'tensor' or 'loss'")
+        reject_unknown(type(self), removed, 'model')
+        require_choice('model.teacher_mode', teacher_mode, TEACHER_MODES)
         student = not_in_place(MODELS.build(copy.deepcopy(localizer)))
         super().__init__(data_preprocessor=data_preprocessor)
         if data_preprocessor is None:

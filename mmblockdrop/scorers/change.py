@@ -1,11 +1,12 @@
 """Score by how much a candidate changes what the model computes."""
-from typing import Callable
+from typing import Any, Callable, Dict
 
 from mmblockdrop.compression import block_tensor
 from mmblockdrop.compression.record import Id
 from mmblockdrop.registry import SCORERS
 
 import torch
+from torch import nn
 
 from .base import CandidateResults, Scorer, Scores, ScoringContext
 
@@ -29,7 +30,8 @@ class BlockChangeScorer(Scorer):
         def compare_with_stand_in(candidate: Id) -> Callable:
             stand_in = structure.stand_in(candidate)
 
-            def hook(module, args, kwargs, output):
+            def hook(module: nn.Module, args: tuple, kwargs: Dict[str, Any],
+                     output: Any) -> None:
                 gap = block_tensor(output) - block_tensor(
                     stand_in(*args, **kwargs))
                 results.add(candidate,

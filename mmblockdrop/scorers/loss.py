@@ -1,5 +1,5 @@
 """Score by the loss that the model has without the candidate."""
-from typing import Any, Dict
+from typing import Any, Dict, List, Tuple
 
 from mmblockdrop.registry import SCORERS
 
@@ -48,7 +48,7 @@ class LossScorer(Scorer):
         return results.means(context.candidates)
 
 
-def summed_loss(model: nn.Module, data: Dict[str, Any]) -> tuple:
+def summed_loss(model: nn.Module, data: Dict[str, Any]) -> Tuple[float, int]:
     """Loss of a batch, summed over its samples.
 
     Args:
@@ -73,6 +73,6 @@ def _mean(value: Any) -> Tensor:
 
 def _aligned_inside(context: ScoringContext) -> bool:
     """Whether an alignment compares modules inside a candidate."""
-    paths = getattr(context.model, 'alignment_paths', list)()
+    paths: List[str] = getattr(context.model, 'alignment_paths', list)()
     inside = tuple(f'{name}.' for name in context.structure.names.values())
     return any(path.startswith(inside) for path in paths)

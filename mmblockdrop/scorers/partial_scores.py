@@ -192,7 +192,7 @@ def repeated_samples(batches: Any) -> int:
         return 0
     own = math.ceil(
         (len(batches.dataset) - get_rank()) / get_world_size())
-    return len(sampler) - own
+    return len(batches.sampler) - own
 
 
 def digest(content: Any) -> str:

@@ -60,7 +60,7 @@ def unmeasured(finished):
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmblockdrop.rounds.evaluator.measure', count_only)
-        patch.setattr('mmblockdrop.rounds.ends.write_report',
+        patch.setattr('mmblockdrop.rounds.loop.write_report',
                       lambda *args: None)
         yield
 

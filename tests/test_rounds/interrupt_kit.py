@@ -19,12 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmblockdrop.compression import add_lora
 from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds import DistillationLoop, ends
-from mmblockdrop.rounds import evaluator as gauge
-from mmblockdrop.rounds import hook, loop
-from mmblockdrop.rounds.hook import BlockDropHook
+from mmblockdrop.rounds import (BlockDropHook, DistillationLoop,
+                                FiniteLossHook, evaluator, hook, loop)
 from mmblockdrop.rounds.student import Student
-from mmblockdrop.scorers.partial_scores import Journal
+from mmblockdrop.scorers import partial_scores
+from mmblockdrop.scorers.partial_scores import PartialScores
 
 import torch
 import toy
@@ -81,9 +80,9 @@ def half_a_checkpoint(name):
 
 def before_saving(name):
     """Die before the weights of a round are written."""
-    plain = loop.save_weights
-    loop.save_weights = lambda runner, file: die() if file == name else plain(
-        runner, file)
+    plain = DistillationLoop.save
+    DistillationLoop.save = lambda loop, file: die(
+    ) if file == name else plain(loop, file)
 
 
 def half_a_record(nth):
@@ -133,20 +132,21 @@ def no_folder(runner):
 #: written when scored, when dropped, for each epoch and at the end.
 POINTS = dict(
     whole=lambda: None,
-    scoring=lambda: after(Journal, 'flush', 3),
+    scoring=lambda: after(PartialScores, 'flush', 3),
     between_record_and_drop=lambda: before(BlockDropHook, 'drop', 3),
     after_the_drop=lambda: after(BlockDropHook, 'drop', 3),
-    in_an_epoch=lambda: after(BlockDropHook, 'after_train_iter', 10),
+    in_an_epoch=lambda: after(FiniteLossHook, 'after_train_iter', 10),
     writing_a_checkpoint=lambda: half_a_checkpoint('epoch_3.pth'),
+    writing_the_only_checkpoint=lambda: half_a_checkpoint('epoch_2.pth'),
     before_the_epoch_is_judged=lambda: before(DistillationLoop,
                                               'judge_epoch', 2),
     best_epoch_written=lambda: after(
-        loop, 'save_weights', 2,
+        DistillationLoop, 'save', 2,
         lambda *args: before(BlockDropHook, 'write', 1)),
     between_merge_and_record=lambda: after(Student, 'load', 1),
     between_record_and_checkpoint=lambda: before_saving('round_1.pth'),
     writing_the_record=lambda: half_a_record(6),
-    after_a_round=lambda: after(loop, 'report_round', 1),
+    after_a_round=lambda: after(DistillationLoop, 'report_round', 1),
     no_number=lambda: AtIteration(13, no_number),
     no_room=lambda: AtIteration(9, no_room),
     no_folder=lambda: AtIteration(9, no_folder),
@@ -155,9 +155,9 @@ POINTS = dict(
 
 def run(checkpoint, work_dir, point, resume):
     """Run two rounds; what ends them with an error is written down."""
-    cfg = toy.block_drop(
-        work_dir, checkpoint, resume=resume, keep_scores_every=0.)
-    cfg = sharpen(cfg)
+    cfg = sharpen(toy.block_drop(work_dir, checkpoint, resume=resume))
+    if point == 'writing_the_only_checkpoint':
+        cfg.default_hooks.checkpoint.max_keep_ckpts = 1
     cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.3))
     cfg.experiment_name = f'{point}_{resume}'
     runner = Runner.from_cfg(cfg)
@@ -166,17 +166,19 @@ def run(checkpoint, work_dir, point, resume):
         runner.register_hook(added, 'VERY_LOW')
     elif resume:
         done = []
-        plain = Journal.read
+        plain = PartialScores.read
 
-        def read(journal):
-            states = plain(journal)
+        def read(kept):
+            states = plain(kept)
             done.append(len(states))
             (work_dir / 'batches_before.json').write_text(json.dumps(done))
             return states
 
-        Journal.read = read
+        PartialScores.read = read
     try:
         runner.train()
+        (work_dir.parent / f'{point}_from.txt').write_text(
+            str(runner._load_from))
     except Exception as error:
         if work_dir.is_dir():
             limit_files(resource.RLIM_INFINITY)
@@ -205,8 +207,9 @@ def forked(*args):
 def main(checkpoint, folder, *points):
     torch.set_num_threads(1)
     logging.disable(logging.ERROR)
-    gauge.measure = count_only
-    ends.write_report = lambda *args: None
+    evaluator.measure = count_only
+    loop.write_report = lambda *args: None
+    partial_scores.INTERVAL = 0.
     toy_model = MODELS.build(toy.localizer())  # imports what runs need
     add_lora(toy_model.backbone.blocks, rank=2)
     ended = {}

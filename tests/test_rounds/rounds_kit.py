@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds.rebuild import evaluate
+from mmblockdrop.rounds.evaluator import evaluate
 
 import torch
 import toy

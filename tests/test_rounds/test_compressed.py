@@ -35,14 +35,21 @@ def free_port():
 
 @pytest.mark.slow
 def test_same_metric_in_a_new_process(finished, tmp_path, block_drop):
-    """By the plain config and by the config of the compression."""
+    """By the plain config, with ``EMAHook``, and by that of the rounds."""
     plain = toy.config(
         tmp_path / 'plain',
         custom_hooks=[dict(type='mmblockdrop.BlockDropHook')])
+    averaged = toy.config(
+        tmp_path / 'averaged',
+        custom_hooks=[
+            dict(type='mmblockdrop.BlockDropHook'),
+            dict(type='EMAHook', momentum=0.3)
+        ])
     beside_teacher = block_drop(tmp_path / 'wrapped')
     beside_teacher.model.checkpoint = 'not/needed.pth'
     configs = []
-    for name, cfg in dict(plain=plain, wrapped=beside_teacher).items():
+    for name, cfg in dict(
+            plain=plain, averaged=averaged, wrapped=beside_teacher).items():
         for round_name in ('round_1', 'round_2', 'epoch_3'):
             cfg = sharpen(cfg)
             cfg.load_from = str(finished / f'{round_name}.pth')

@@ -1,8 +1,6 @@
 """The method's options together, in runs of two rounds."""
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds import ends
-from mmblockdrop.rounds import evaluator as gauge
 
 import pytest
 import torch
@@ -80,7 +78,7 @@ def test_everything_at_once(block_drop, tmp_path, trained, amp_on_cpu,
     cfg = block_drop(
         tmp_path,
         protect=[0],
-        dynamic_teacher=dynamic,
+        student=dict(dynamic_teacher=dynamic),
         custom_hooks=[
             dict(type='mmblockdrop.BlockDropHook', start_dropped=[2]),
             dict(type='EMAHook', momentum=0.3)
@@ -136,7 +134,8 @@ def test_recomputing_by_config_outlives_scoring(block_drop, tmp_path):
 @pytest.fixture(scope='module')
 def carried(block_drop, tmp_path_factory):
     """Work directory of a run that merges LoRA at its end."""
-    cfg = block_drop(tmp_path_factory.mktemp('carried'), merge_lora='end')
+    cfg = block_drop(
+        tmp_path_factory.mktemp('carried'), student=dict(merge_lora='end'))
     train(cfg)
     return cfg
 
@@ -195,3 +194,30 @@ def test_seed_that_was_drawn_is_taken_over(block_drop, tmp_path):
     two, _ = read_weights(tmp_path / 'rest' / 'epoch_2.pth')
     for name in one:
         assert torch.equal(one[name], two[name]), name
+
+
+class Steps(Hook):
+    """Notes at which iterations the optimizer steps."""
+
+    def __init__(self):
+        self.iters = []
+
+    def before_train_epoch(self, runner):
+        self.handle = runner.optim_wrapper.optimizer.register_step_pre_hook(
+            lambda *args: self.iters.append(runner.iter))
+
+    def after_train_epoch(self, runner):
+        self.handle.remove()
+
+
+def test_accumulated_gradients_count_to_the_end_of_the_round(
+        block_drop, tmp_path):
+    """Four iterations a round; the last one steps with the rest."""
+    settings = dict(drops=3, epochs_per_round=1)
+    cfg = block_drop(tmp_path / 'whole', **settings)
+    cfg.optim_wrapper.accumulative_counts = 3
+    cfg.experiment_name = 'accumulated'
+    runner, steps = Runner.from_cfg(cfg), Steps()
+    runner.register_hook(steps)
+    runner.train()
+    assert steps.iters == [2, 3, 6, 7, 10, 11]

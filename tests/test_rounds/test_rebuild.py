@@ -1,8 +1,8 @@
 """What is trained after surgery, how fast, and what follows it."""
 from mmblockdrop.compression import BlockStack, add_lora
 from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds.loop import PUBLISHED_TRAINABLE
-from mmblockdrop.rounds.rebuild import freeze_except, localizer_of, plain_model
+from mmblockdrop.rounds.rebuild import localizer_of, plain_model
+from mmblockdrop.rounds.student import PUBLISHED_TRAINABLE, freeze_except
 
 import pytest
 import torch

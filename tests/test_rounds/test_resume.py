@@ -152,5 +152,5 @@ def test_go_on_from_the_result_of_a_round(finished, block_drop, tmp_path):
 def test_broken_record_is_named(finished, block_drop, tmp_path):
     work_dir = interrupted(finished, tmp_path, 'epoch_2.pth')
     (work_dir / 'blockdrop.json').write_text('{"version": 1,')
-    with pytest.raises(ValueError, match='blockdrop.json is no JSON'):
+    with pytest.raises(ValueError, match='blockdrop.json.* is not JSON'):
         train(block_drop(work_dir, resume=True))

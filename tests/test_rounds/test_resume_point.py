@@ -4,14 +4,15 @@ import logging
 import os
 from types import SimpleNamespace
 
-from mmblockdrop.rounds.failure import explained
-from mmblockdrop.rounds.files import keep_checkpoints_whole, write_json
-from mmblockdrop.rounds.resume import go_on, keep_one_more, last_point
-from mmblockdrop.utils.io import whole_file
+from mmblockdrop.rounds.resume import (explained, go_on, last_checkpoint_held,
+                                       last_point, write_whole_files)
+from mmblockdrop.utils.io import whole_file, write_json
 
 import pytest
 import torch
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.runner.checkpoint import save_checkpoint
 
 
 @pytest.fixture
@@ -92,10 +93,25 @@ def test_checkpoint_that_the_user_names(work_dir):
     assert runner._load_from == 'mine.pth' and runner._resume
 
 
-def test_one_checkpoint_is_never_the_only_one(tmp_path):
-    hooks = [CheckpointHook(max_keep_ckpts=n) for n in (1, 3, -1)]
-    keep_one_more(runner_in(tmp_path, hooks=hooks))
-    assert [h.max_keep_ckpts for h in hooks] == [2, 3, -1]
+@pytest.mark.parametrize('kept', [1, 2, -1])
+def test_the_only_checkpoint_is_held(work_dir, kept):
+    hook = CheckpointHook(max_keep_ckpts=kept)
+    runner = runner_in(work_dir, hooks=[hook])
+    held = work_dir / 'held_epoch_3.pth'
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        (work_dir / name).unlink()
+    with pytest.raises(OSError), last_checkpoint_held(runner):
+        assert held.exists() == (kept == 1)
+        (work_dir / 'epoch_3.pth').unlink()
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    assert hook.max_keep_ckpts == kept
+    found = last_point(work_dir, RECORD)
+    assert found == (held if kept == 1 else work_dir / 'round_1.pth')
+    with last_checkpoint_held(runner):
+        torch.save(dict(), work_dir / 'epoch_4.pth')
+        (work_dir / 'last_checkpoint').write_text('epoch_4.pth')
+    assert not held.exists()
+    assert last_point(work_dir, RECORD).name == 'epoch_4.pth'
 
 
 def test_error_while_writing_leaves_the_file(tmp_path):
@@ -109,24 +125,37 @@ def test_error_while_writing_leaves_the_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['a.json']
 
 
-def test_checkpoints_are_written_whole(tmp_path):
+def test_checkpoints_are_written_whole(tmp_path, monkeypatch):
+    write_whole_files()
+    write_whole_files()  # once is enough
+    path = tmp_path / 'folder' / 'epoch_1.pth'
+    save_checkpoint(dict(epoch=1), str(path))
+    assert torch.load(path) == dict(epoch=1)
+    plain = LocalBackend.put
 
-    def save_checkpoint(out_dir, filename, **settings):
-        names.append(filename)
-        with open(f'{out_dir}/{filename}', 'w') as file:
-            file.write('half')
-            if len(names) == 2:
-                raise OSError(errno.ENOSPC, 'No space left on device')
+    def half(backend, content, path):
+        plain(backend, content[:len(content) // 2], path)
+        raise OSError(errno.ENOSPC, 'No space left on device')
 
-    names = []
-    runner = runner_in(tmp_path, save_checkpoint=save_checkpoint)
-    keep_checkpoints_whole(runner)
-    keep_checkpoints_whole(runner)  # once is enough
-    runner.save_checkpoint(str(tmp_path), 'epoch_1.pth', meta=None)
-    assert names == ['epoch_1.pth.tmp']
+    monkeypatch.setattr(LocalBackend, 'put', half)
     with pytest.raises(OSError):
-        runner.save_checkpoint(str(tmp_path), 'epoch_2.pth')
-    assert [p.name for p in tmp_path.iterdir()] == ['epoch_1.pth']
+        save_checkpoint(dict(epoch=2), str(path))
+    assert torch.load(path) == dict(epoch=1)
+    assert [p.name for p in path.parent.iterdir()] == ['epoch_1.pth']
+
+
+def test_a_backend_of_somebody_else_stays(tmp_path):
+
+    class Backend(LocalBackend):
+        pass
+
+    before = type(get_file_backend('.'))
+    try:
+        register_backend('local', Backend, force=True, prefixes='')
+        write_whole_files()
+        assert type(get_file_backend('.')) is Backend
+    finally:
+        register_backend('local', before, force=True, prefixes='')
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])

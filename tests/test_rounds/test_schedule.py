@@ -1,8 +1,6 @@
-"""Rounds on a part of the data by a schedule of their own."""
-from mmblockdrop.rounds import ends
-from mmblockdrop.rounds import evaluator as gauge
-from mmblockdrop.rounds.schedule import Phase, in_part
-from mmblockdrop.rounds.subset import EpochSubset
+"""Rounds on a subset of the data by a schedule of their own."""
+from mmblockdrop.rounds.schedule import (EpochSubset, Phase, Validation,
+                                         on_subset)
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ from toy import ToyVideos
 pytestmark = pytest.mark.usefixtures('unmeasured')
 
 
-class Listener(Hook):
+class Recorder(Hook):
     """Notes what every epoch is trained on."""
 
     def __init__(self):
@@ -31,19 +29,19 @@ class Listener(Hook):
             runner.optim_wrapper.get_lr()['lr'][0])
 
 
-def listen(cfg):
-    """Train and return the runner with what the listener heard."""
-    cfg.experiment_name = f'listen_{id(cfg)}'
-    runner, listener = Runner.from_cfg(cfg), Listener()
-    runner.register_hook(listener)
+def record(cfg):
+    """Train; return the runner, and what every epoch was trained on."""
+    cfg.experiment_name = f'record_{id(cfg)}'
+    runner, recorder = Runner.from_cfg(cfg), Recorder()
+    runner.register_hook(recorder)
     runner.train()
-    return runner, listener.epochs
+    return runner, recorder.epochs
 
 
-def test_first_half_on_a_part(block_drop, tmp_path):
+def test_first_half_on_a_subset(block_drop, tmp_path):
     """Three rounds: one epoch on half of the data, then two and two."""
     linear = dict(type='LinearLR', start_factor=0.5, by_epoch=False, end=2)
-    runner, epochs = listen(
+    runner, epochs = record(
         block_drop(
             tmp_path,
             drops=3,
@@ -65,7 +63,7 @@ def test_first_half_on_a_part(block_drop, tmp_path):
 
 
 def test_the_last_round_has_most_of_the_epochs(block_drop, tmp_path):
-    _, epochs = listen(
+    _, epochs = record(
         block_drop(
             tmp_path,
             drops=3,
@@ -83,7 +81,7 @@ def test_resumed_in_the_middle_of_both(block_drop, tmp_path):
     """Going on from either kind of round gives the same data and record."""
     settings = dict(
         drops=2, subset=dict(ratio=0.5, rounds=[1], val_interval=2))
-    _, epochs = listen(block_drop(tmp_path / 'whole', **settings))
+    _, epochs = record(block_drop(tmp_path / 'whole', **settings))
     whole = read_record(tmp_path / 'whole')
     assert list(whole['rounds'][0]['epochs']) == ['0', '2']
     for done in (1, 3):
@@ -96,30 +94,34 @@ def test_resumed_in_the_middle_of_both(block_drop, tmp_path):
             best = 'round_2_best.pth'
         (tmp_path / f'from_{done}' / best).write_bytes(
             (tmp_path / 'whole' / best).read_bytes())
-        _, rest = listen(cfg)
+        _, rest = record(cfg)
         assert rest == epochs[done:]
         again = read_record(tmp_path / f'from_{done}')
         assert again['rounds'][1]['epochs'] == whole['rounds'][1]['epochs']
         assert again['rounds'][1]['dropped'] == whole['rounds'][1]['dropped']
 
 
-def test_draws_of_a_part():
-    part = EpochSubset(ToyVideos(10), 0.35, seed=1)
+def test_draws_of_a_subset():
+    subset = EpochSubset(ToyVideos(10), 0.35, seed=1)
     draws = []
     for epoch in (0, 1, 0):
-        part.set_epoch(epoch)
+        subset.set_epoch(epoch)
         draws.append([s['data_samples'].video_name for s in (
-            part[i] for i in range(len(part)))])
-    assert len(part) == 3 and part.metainfo == ToyVideos.metainfo
+            subset[i] for i in range(len(subset)))])
+    assert len(subset) == 3 and subset.metainfo == ToyVideos.metainfo
     assert draws[0] == draws[2] != draws[1]
     assert all(len(set(draw)) == 3 for draw in draws)
-    assert part.chosen.is_shared()  # reaches workers that stay alive
+    assert subset.chosen.is_shared()  # reaches workers that stay alive
     other = EpochSubset(ToyVideos(10), 0.35, seed=2)
-    assert not torch.equal(other.chosen, part.chosen)
+    assert not torch.equal(other.chosen, subset.chosen)
 
 
 @pytest.mark.parametrize('subset,words', [
-    (dict(share=0.5), ["['share']", "'ratio'"]),
+    (dict(share=0.5), ['train_cfg.subset', "'share'", "'ratio'"]),
+    (dict(validation=dict(start=2)),
+     ['train_cfg.subset.validation', "'start'", "'begin'"]),
+    (dict(validation=dict(interval=2), val_interval=3),
+     ['subset.val_interval', 'subset.validation.interval']),
     (dict(ratio=0.), ['subset.ratio=0.0', '(0, 1]']),
     (dict(ratio=1.5), ['subset.ratio=1.5']),
     (dict(epochs=0), ['subset.epochs=0']),
@@ -136,7 +138,7 @@ def test_settings_that_cannot_work(block_drop, tmp_path, subset, words):
 
 
 @pytest.mark.parity
-def test_rounds_on_a_part_as_published(golden):
+def test_rounds_on_a_subset_as_published(golden):
     plans = golden('training_rules.json')['round_plan']
     assert plans
     for plan in plans:
@@ -145,8 +147,8 @@ def test_rounds_on_a_part_as_published(golden):
         assert [r['round'] for r in plan['rounds']] == list(
             range(gone + 1, total + 1))
         for entry in plan['rounds']:
-            assert in_part('first_half', entry['round'] - gone, total - gone,
-                           gone) != entry['all_training_data']
+            assert on_subset('first_half', entry['round'] - gone,
+                             total - gone, gone) != entry['all_training_data']
 
 
 @pytest.mark.parity
@@ -156,10 +158,8 @@ def test_evaluated_epochs_as_published(golden):
     for name, rule in rules.items():
         phase = Phase(
             rule['end_epoch'],
-            val_begin=rule['first_start'],
-            val_interval=rule['first_interval'],
-            dynamic_intervals=[(rule['second_start'],
-                                rule['second_interval'])])
+            Validation(rule['first_start'], rule['first_interval'],
+                       [(rule['second_start'], rule['second_interval'])]))
         found = [
             epoch - 1 for epoch in range(1, rule['end_epoch'] + 1)
             if phase.due(epoch)

@@ -3,7 +3,6 @@ import json
 
 from mmblockdrop.compression import BlockStack, removed_ids
 from mmblockdrop.report import round_table
-from mmblockdrop.rounds import evaluator as gauge
 from mmblockdrop.rounds.stopping import Stopping, count_drops
 
 import pytest
@@ -77,8 +76,8 @@ def test_nothing_stops_before_the_first_round():
 
 
 @pytest.mark.parametrize('settings,words', [
-    (dict(tolerance=-0.1), ['train_cfg.tolerance=-0.1']),
-    (dict(budget=dict(mac=5)), ["'mac'", "Did you mean 'macs'"]),
+    (dict(tolerance=-0.1), ['train_cfg.stop.tolerance=-0.1']),
+    (dict(budget=dict(mac=5)), ['train_cfg.stop.budget', "'mac'", "did you mean 'macs'"]),
     (dict(budget=dict(macs='half')), ["budget['macs']='half'", "'75%'"]),
     (dict(budget=dict(macs='x%')), ["budget['macs']='x%'"]),
     (dict(budget=dict(params=0)), ["budget['params']=0", 'positive']),
@@ -99,8 +98,8 @@ def test_drops_may_be_left_out_with_a_rule():
 
 def test_budget_that_is_met_at_once(block_drop, tmp_path):
     with pytest.raises(ValueError) as error:
-        train(block_drop(tmp_path, drops=None, budget=dict(macs='100%')))
-    assert "train_cfg.budget={'macs': '100%'} is met" in str(error.value)
+        train(block_drop(tmp_path, drops=None, stop=dict(budget=dict(macs='100%'))))
+    assert "train_cfg.stop.budget={'macs': '100%'}" in str(error.value)
     assert not list(tmp_path.glob('*.pth'))
 
 
@@ -110,7 +109,7 @@ def test_stop_at_a_budget(block_drop, tmp_path):
             tmp_path,
             drops=None,
             epochs_per_round=0,
-            budget=dict(params='90%', macs='90%')))
+            stop=dict(budget=dict(params='90%', macs='90%'))))
     found = read_record(tmp_path)
     assert found['finished'] and found['stopped']['reason'] == 'budget'
     *before, last = [found['baseline'], *found['rounds']]
@@ -126,7 +125,7 @@ def test_stop_at_a_budget(block_drop, tmp_path):
 def quick():
     """No measuring."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gauge, 'measure', count_only)
+        patch.setattr('mmblockdrop.rounds.evaluator.measure', count_only)
         yield
 
 
@@ -157,7 +156,7 @@ def test_fall_back_to_the_last_good_round(fallen, block_drop, tmp_path):
             tmp_path,
             drops=None,
             epochs_per_round=0,
-            tolerance=tolerance,
+            stop=dict(tolerance=tolerance),
             scorer=dict(type='mmblockdrop.RandomScorer', seed=3)))
     found = read_record(tmp_path)
     assert [r['state'] for r in found['rounds']
@@ -178,7 +177,7 @@ def test_fall_back_to_the_last_good_round(fallen, block_drop, tmp_path):
     assert sorted(removed_ids(meta['blockdrop'])) == sorted(
         removed_ids(found))
     assert f'{worst + 1} (rolled back)' in round_table(found)
-    assert 'is taken back' in (tmp_path / 'blockdrop.md').read_text()
+    assert 'is rolled back' in (tmp_path / 'blockdrop.md').read_text()
 
 
 def test_resumed_run_stops_as_before(fallen, block_drop, tmp_path):

@@ -1,7 +1,7 @@
 """Runs with other rules, other budgets and other starts."""
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import SCORERS
-from mmblockdrop.scorers.base import MetricScorer
+from mmblockdrop.scorers import MetricScorer
 
 import pytest
 import torch
@@ -69,7 +69,8 @@ def test_protected_blocks_stay(block_drop, tmp_path, finished):
 
 def test_teacher_of_the_round_before(block_drop, tmp_path):
     runner = train(
-        block_drop(tmp_path, dynamic_teacher=True, epochs_per_round=1))
+        block_drop(tmp_path, epochs_per_round=1,
+            student=dict(dynamic_teacher=True)))
     teacher = runner.model.teacher
     assert BlockStack(teacher, 'backbone.blocks').remaining == read_record(
         tmp_path)['rounds'][0]['blocks_left']
@@ -138,7 +139,10 @@ def test_averaged_weights_are_evaluated_and_kept(block_drop, tmp_path):
 
 def test_epochs_that_are_evaluated(block_drop, tmp_path):
     cfg = block_drop(
-        tmp_path, drops=1, epochs_per_round=4, val_begin=2, val_interval=3)
+        tmp_path,
+        drops=1,
+        epochs_per_round=4,
+        validation=dict(begin=2, interval=3))
     runner = train(cfg)
     content = torch.load(tmp_path / 'epoch_4.pth', weights_only=False)
     entry = content['meta']['blockdrop']['rounds'][0]
@@ -164,8 +168,24 @@ def test_lower_can_be_better(block_drop, tmp_path):
 class Undecided(MetricScorer):
     """Blocks 1 and 2 alike, the others worse."""
 
-    def __call__(self, *args):
-        return {i: float(i in (1, 2)) for i in args[2]}
+    def __call__(self, context):
+        return {i: float(i in (1, 2)) for i in context.candidates}
+
+
+class NotFinite(MetricScorer):
+    """Block 2 has no score."""
+
+    def __call__(self, context):
+        return {i: float('nan' if i == 2 else i) for i in context.candidates}
+
+
+def test_a_score_that_is_not_finite_is_named(block_drop, tmp_path,
+                                             monkeypatch):
+    monkeypatch.setitem(SCORERS.module_dict, 'NotFinite', NotFinite)
+    with pytest.raises(ValueError, match='Block 2 .*NotFinite=nan'):
+        train(
+            block_drop(tmp_path, scorer=dict(type='mmblockdrop.NotFinite')))
+    assert not list(tmp_path.glob('round_*.pth'))
 
 
 @pytest.mark.parametrize('drops, named', [(1, True), (2, False)])

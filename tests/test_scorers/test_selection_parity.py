@@ -2,7 +2,7 @@
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.evaluation.activitynet import evaluate_detections
 from mmblockdrop.registry import MODELS
-from mmblockdrop.scorers import LossScorer, MetricScorer
+from mmblockdrop.scorers import LossScorer, MetricScorer, ScoringContext
 
 import pytest
 import torch
@@ -108,8 +108,10 @@ def scored(recorded, tmp_path_factory):
             scorer = MetricScorer(key, share_prefix=tiou != 0.5)
             if tiou in (0.5, None):
                 scores[key] = scorer(
-                    model, BlockStack(model, STACK), gold['candidates'],
-                    batches(selection), lambda: evaluator(selection, nms))
+                    ScoringContext(
+                        model, BlockStack(model, STACK), gold['candidates'],
+                        batches(selection),
+                        lambda: evaluator(selection, nms)))
             if tiou == 0.5:
                 plain = scorer.executions
         found.append((gold, scores, plain))
@@ -193,7 +195,8 @@ def test_losses(recorded, tmp_path, share_prefix):
             stack.remove(index)
         scores = LossScorer(
             with_alignments=True, share_prefix=share_prefix)(
-                model, stack, gold['candidates'], batches(selection), None)
+                ScoringContext(model, stack, gold['candidates'],
+                               batches(selection), lambda: None))
         for i, losses in zip(gold['candidates'], gold['losses']):
             wanted = sum(weights[k] * v for k, v in losses.items())
             assert scores[i] == pytest.approx(wanted, rel=2e-5)
