@@ -3,8 +3,8 @@ import copy
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from mmblockdrop.compression import (Id, StackPath, Structure, add_lora,
-                                     has_lora, replay, upgrade_record)
+from mmblockdrop.compression import (Id, StackPath, Structure, attach_lora,
+                                     has_lora, record_of, replay)
 from mmblockdrop.compression.record import VERSION, structure_class
 from mmblockdrop.registry import HOOKS
 from mmblockdrop.utils.checkpoint import compare_states, state_dict_of
@@ -97,8 +97,7 @@ class BlockDropHook(Hook):
         self.lora = lora
         localizer = localizer_of(runner.model)
         if lora is not None and not has_lora(localizer):
-            add_lora([localizer.get_submodule(p) for p in self.paths()],
-                     **lora)
+            attach_lora(localizer, self.paths(), lora)
 
     # ------------------------------------------------------------- the record
     def before_run(self, runner: Runner) -> None:
@@ -169,9 +168,8 @@ class BlockDropHook(Hook):
         Raises:
             ValueError: The checkpoint does not fit; lists the keys.
         """
-        record = checkpoint.get('meta', {}).get('blockdrop')
+        record = record_of(checkpoint)
         if record is not None:
-            record = upgrade_record(record)
             lora = record.pop('lora', None)
             self.path = record['stack']
             self.structure_class = structure_class(record['kind'])

@@ -21,33 +21,28 @@ import time
 from concurrent.futures import (FIRST_COMPLETED, Future, ProcessPoolExecutor,
                                 wait)
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmblockdrop.report import markdown_table
-from mmblockdrop.scorers import LossScorer, MetricScorer, RacingScorer, Scorer
+from mmblockdrop.scorers import (LossScorer, MetricScorer, RacingScorer,
+                                 Scorer, ScoringContext)
 
 import torch
 from benchmark_page import ROOT, add_arguments, median_ratio, publish
-from recorded_race import RecordedScorer, replayed
+from recorded_race import RecordedScorer, ReplayedScorer
 from solved_problems import Solved
 from toy_problems import Problem, make_problem
 
 PLAIN, SHARED, RACED = 'plain', 'shared', 'raced'
-BOLD, LISTED, HALVED = 'raced, uncorrected', 'raced, shortlist', 'halving'
-RULES = (PLAIN, SHARED, RACED, BOLD, LISTED, HALVED)
+RULES = (PLAIN, SHARED, RACED)
 EXPLANATION = '''
 Written by `benchmark_scoring.py`. A round scores what a localizer is without
 each of its blocks. *plain* runs the model once per candidate, as the
 published code does: N (N - 1) block executions per window. *shared* computes
 the blocks in front of the missing one once; scores are equal bit for bit.
-*raced* is `RacingScorer` with its default settings: candidates leave when
-they are behind by more than chance explains, with an error of 5 % for the
-whole race by the union bound. *raced, uncorrected* checks after every batch
-and grants 2 % to every single comparison (`corrected=False, delta=0.02,
-growth=1`; chosen on other seeds, 100 to 119, by loss). *raced, shortlist*
-races only the half of the blocks that block influence on two batches finds
-least important, and *halving* lets the better half go on after an eighth, a
-quarter and a half of the batches; these two have no error bound.
+*raced* is `RacingScorer`, by loss only: after every batch candidates leave
+that are behind by more than chance explains, with an error of 2 % for a single
+comparison (chosen on other seeds, 100 to 119).
 
 Sharing alone cannot go below a half: candidate i needs blocks i + 1 to N - 1
 on inputs nobody else has, N (N - 1) / 2 in all, and N - 1 for the prefix, so
@@ -97,26 +92,6 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def races(criterion: str, depth: int,
-          kind: Callable[..., Scorer] = RacingScorer) -> Dict[str, Scorer]:
-    """The rules that look at a part only.
-
-    Args:
-        criterion: 'metric' or 'loss'.
-        depth: Blocks.
-        kind: Builds them.
-
-    Returns:
-        By name.
-    """
-    return {
-        RACED: kind(criterion=criterion),
-        BOLD: kind(criterion=criterion, corrected=False, delta=0.02, growth=1),
-        LISTED: kind(criterion=criterion, shortlist=max(2, depth // 2)),
-        HALVED: kind(criterion=criterion, bound='halving')
-    }
-
-
 def apply(scorer: Scorer, problem: Problem) -> Dict[str, Any]:
     """Let a rule choose.
 
@@ -129,8 +104,10 @@ def apply(scorer: Scorer, problem: Problem) -> Dict[str, Any]:
     """
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        scores = scorer(problem.model, problem.stack, problem.stack.remaining,
-                        problem.batches, problem.new_evaluator)
+        scores = scorer(
+            ScoringContext(problem.model, problem.stack,
+                           problem.stack.candidates(), problem.batches,
+                           problem.new_evaluator))
     return dict(
         scores=scores,
         choice=scorer.best(scores)[0],
@@ -154,10 +131,15 @@ def solve(depth: int, seed: int, args: argparse.Namespace) -> dict:
                            args.batch_size)
     found = {}
     for criterion in args.criteria:
-        whole = RecordedScorer(criterion=criterion)
-        found[criterion] = by_record = {SHARED: apply(whole, problem)}
-        for name, rule in races(criterion, depth, replayed(whole)).items():
-            by_record[name] = apply(rule, problem)
+        if criterion == 'metric':
+            by_record = {SHARED: apply(MetricScorer(), problem)}
+        else:
+            whole = RecordedScorer()
+            by_record = {
+                SHARED: apply(whole, problem),
+                RACED: apply(ReplayedScorer(whole.known), problem)
+            }
+        found[criterion] = by_record
         if seed < args.timed:
             found[criterion] = run_all(criterion, problem)
             for name, result in by_record.items():
@@ -178,7 +160,8 @@ def run_all(criterion: str, problem: Problem) -> Dict[str, Dict[str, Any]]:
     """
     exact = MetricScorer if criterion == 'metric' else LossScorer
     rules = {PLAIN: exact(share_prefix=False), SHARED: exact()}
-    rules.update(races(criterion, len(problem.stack)))
+    if criterion == 'loss':
+        rules[RACED] = RacingScorer()
     return {name: apply(rule, problem) for name, rule in rules.items()}
 
 

@@ -1,12 +1,9 @@
 """Races on what every candidate is known to give on every batch."""
-import functools
-from typing import Any, Callable, Sequence
+from typing import Any, Dict, List, Optional, Tuple
 
-from mmblockdrop.compression import BlockStack
-from mmblockdrop.scorers import RacingScorer
-from mmblockdrop.scorers.racing.candidate_results import Judge
-
-from torch import nn
+from mmblockdrop.compression import Id
+from mmblockdrop.scorers import RacingScorer, Scores, ScoringContext
+from mmblockdrop.scorers.racing import Race
 
 
 class RecordedScorer(RacingScorer):
@@ -16,28 +13,22 @@ class RecordedScorer(RacingScorer):
         **settings: As of :class:`RacingScorer`.
 
     Attributes:
-        known: Candidate to place of the batch to what it gave.
+        known: Candidate to sum of losses and samples of each batch.
     """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.known: dict = {}
+        self.known: Dict[Id, List[Tuple[float, float]]] = {}
 
-    def checks(self, total: int) -> list:
-        """Nobody leaves.
+    def __call__(self, context: ScoringContext) -> Scores:
+        """See :meth:`RacingScorer.__call__`; nobody leaves."""
+        self.first = max(2, len(context.batches))
+        return super().__call__(context)
 
-        Args:
-            total: Batches of the subset.
-
-        Returns:
-            Empty.
-        """
-        return []
-
-    def _run(self, model: nn.Module, stack: BlockStack, left: Sequence[int],
-             judge: Judge, place: int, batch: dict) -> None:
-        super()._run(model, stack, left, judge, place, batch)
-        self.known = judge.found
+    def _run(self, context: ScoringContext, race: Race,
+             batch: Optional[dict]) -> None:
+        super()._run(context, race, batch)
+        self.known = race.results.sums
 
 
 class ReplayedScorer(RacingScorer):
@@ -52,20 +43,11 @@ class ReplayedScorer(RacingScorer):
         super().__init__(**settings)
         self.known = known
 
-    def _run(self, model: nn.Module, stack: BlockStack, left: Sequence[int],
-             judge: Judge, place: int, batch: dict) -> None:
-        judge.put(place, {i: self.known[i][place] for i in left})
-        behind = [len(stack) - 1 - i for i in left]
-        self.executions += max(left) + sum(behind)
-
-
-def replayed(scorer: RecordedScorer) -> Callable[..., RacingScorer]:
-    """What builds races on a record.
-
-    Args:
-        scorer: It has run.
-
-    Returns:
-        Takes the settings of a race.
-    """
-    return functools.partial(ReplayedScorer, scorer.known)
+    def _run(self, context: ScoringContext, race: Race,
+             batch: Optional[dict]) -> None:
+        results, order = race.results, context.structure.order
+        places = [order.index(i) for i in race.remaining]
+        for i in race.remaining:
+            results.add(i, *self.known[i][len(results.sums[i])])
+        results.executions += max(places) + sum(
+            len(order) - 1 - place for place in places)

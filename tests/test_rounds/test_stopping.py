@@ -98,7 +98,9 @@ def test_drops_may_be_left_out_with_a_rule():
 
 def test_budget_that_is_met_at_once(block_drop, tmp_path):
     with pytest.raises(ValueError) as error:
-        train(block_drop(tmp_path, drops=None, stop=dict(budget=dict(macs='100%'))))
+        train(
+            block_drop(
+                tmp_path, drops=None, stop=dict(budget=dict(macs='100%'))))
     assert "train_cfg.stop.budget={'macs': '100%'}" in str(error.value)
     assert not list(tmp_path.glob('*.pth'))
 

@@ -96,7 +96,8 @@ def test_shared_prefix_with_an_alignment_inside_the_blocks(batches, trained):
     assert scores[0] == scores[1]
 
 
-def test_metric_and_loss_are_those_of_the_shorter_model(shared_wrapper, batches):
+def test_metric_and_loss_are_those_of_the_shorter_model(
+        shared_wrapper, batches):
     metric = score(MetricScorer(), shared_wrapper, batches, [0])
     loss = score(LossScorer(), shared_wrapper, batches, [0])
     for index in (1, 2, 3):
