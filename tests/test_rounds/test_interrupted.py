@@ -15,8 +15,9 @@ KIT = Path(__file__).with_name('interrupt_kit.py')
 KILLED = [
     'scoring', 'between_record_and_drop', 'after_the_drop', 'in_an_epoch',
     'writing_a_checkpoint', 'writing_the_only_checkpoint',
-    'before_the_epoch_is_judged', 'best_epoch_written', 'between_merge_and_record',
-    'between_record_and_checkpoint', 'writing_the_record', 'after_a_round'
+    'before_the_epoch_is_judged', 'best_epoch_written',
+    'between_merge_and_record', 'between_record_and_checkpoint',
+    'writing_the_record', 'after_a_round'
 ]
 BROKEN = ['no_number', 'no_room', 'no_folder']
 
@@ -115,12 +116,10 @@ def test_batches_are_not_scored_twice(runs):
 
 def test_the_only_checkpoint_is_held_while_the_next_is_written(runs):
     folder, _ = runs
-    resumed_from = (folder / 'writing_the_only_checkpoint_from.txt').read_text()
+    point = 'writing_the_only_checkpoint'
+    resumed_from = (folder / f'{point}_from.txt').read_text()
     assert Path(resumed_from).name == 'held_epoch_1.pth'
-    names = {
-        p.name
-        for p in (folder / 'writing_the_only_checkpoint').glob('*epoch_*.pth')
-    }
+    names = {p.name for p in (folder / point).glob('*epoch_*.pth')}
     assert names == {'epoch_4.pth'}
 
 

@@ -77,7 +77,8 @@ def test_nothing_stops_before_the_first_round():
 
 @pytest.mark.parametrize('settings,words', [
     (dict(tolerance=-0.1), ['train_cfg.stop.tolerance=-0.1']),
-    (dict(budget=dict(mac=5)), ['train_cfg.stop.budget', "'mac'", "did you mean 'macs'"]),
+    (dict(budget=dict(mac=5)),
+     ['train_cfg.stop.budget', "'mac'", "did you mean 'macs'"]),
     (dict(budget=dict(macs='half')), ["budget['macs']='half'", "'75%'"]),
     (dict(budget=dict(macs='x%')), ["budget['macs']='x%'"]),
     (dict(budget=dict(params=0)), ["budget['params']=0", 'positive']),
