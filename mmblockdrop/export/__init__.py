@@ -4,12 +4,11 @@ The dropped blocks are gone, the others are numbered anew, and the config
 builds the shorter model. Where the architecture is one of mmaction2's, the
 files need nothing of this project.
 """
-from .files import export_model
-from .inputs import example_inputs, network
-from .renumber import ExportError, renumber
-from .runtime import to_onnx
+from .files import export_model, summary
+from .renumber import renumber
+from .runtime import ExportError, example_inputs, network, to_onnx, write_onnx
 
 __all__ = [
     'ExportError', 'example_inputs', 'export_model', 'network', 'renumber',
-    'to_onnx'
+    'summary', 'to_onnx', 'write_onnx'
 ]

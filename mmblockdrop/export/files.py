@@ -1,8 +1,9 @@
-"""Write an exported model: config, checkpoint, and what was done."""
+"""Files that stand for themselves: config, checkpoint, and what was done."""
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
+from mmblockdrop.utils.config import plain_config, type_name
 from mmblockdrop.utils.io import whole_file
 from mmblockdrop.version import __version__
 
@@ -10,10 +11,18 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from .inputs import difference
-from .plain import (is_plain, our_types, standalone, to_plain_types,
-                    with_mmaction_types)
-from .renumber import ExportError, renumber
+from .renumber import removed_halves, renumber
+from .runtime import ExportError, difference
+
+OURS = 'mmblockdrop'
+#: Arguments of ours that mmaction2's ``VisionTransformer`` lacks.
+EXTRA = ('drop_blocks', 'lora', 'stem', 'shifted_windows', 'with_cp')
+#: Parts of a config that test a model.
+TESTING = ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader',
+           'test_cfg', 'test_evaluator')
+RUNTIME = ('default_scope', 'custom_imports', 'default_hooks', 'env_cfg',
+           'log_processor', 'visualizer', 'vis_backends', 'log_level',
+           'randomness')
 
 
 def export_model(model: nn.Module,
@@ -49,7 +58,8 @@ def export_model(model: nn.Module,
         ExportError: No config builds the shorter model, or its outputs are
             others. Nothing has been written then.
     """
-    plain_cfg = with_mmaction_types(to_plain_types(model_cfg))
+    halves = removed_halves(model)
+    plain_cfg = with_mmaction_types(plain_config(model_cfg), bool(halves))
     short, short_cfg, stacks = renumber(model, plain_cfg, inputs, tolerance)
     out = Path(out_dir)
     meta = dict(
@@ -67,6 +77,7 @@ def export_model(model: nn.Module,
         stacks=[
             dict(path=s.path, kept=s.kept, dropped=s.dropped) for s in stacks
         ],
+        halves=list(halves),
         params=sum(p.numel() for p in short.parameters()),
         needs_mmblockdrop=needs,
         left_out=left_out,
@@ -122,3 +133,148 @@ def _replace(path: Path, write: Any) -> None:
             write(temporary)
     except OSError as error:
         raise ExportError(f'{path} cannot be written: {error}') from error
+
+
+def summary(report: Dict[str, Any], out_dir: Path) -> str:
+    """Say in a few lines what was written.
+
+    Args:
+        report: Content of ``export.json``.
+        out_dir: Folder of the files.
+
+    Returns:
+        The lines.
+    """
+    lines = [
+        f'{s["path"]}: kept {s["kept"]}, dropped {s["dropped"]}'
+        for s in report['stacks']
+    ]
+    if report['halves']:
+        lines.append('Halves of blocks removed: ' + ', '.join(report['halves'])
+                     + '.')
+    lines = lines or ['Nothing was removed.']
+    lines.append(f'Outputs differ by {report["max_difference"]:.2g} at most, '
+                 f'on random inputs of shape {report["inputs"]}.')
+    for name, size in report['files'].items():
+        lines.append(f'{out_dir / name} ({size / 1e6:.2f} MB)')
+    if report['needs_mmblockdrop']:
+        lines.append('model.py needs mmblockdrop, for '
+                     + ', '.join(report['needs_mmblockdrop']) + '.')
+        if 'encoder.py' in report['files']:
+            lines.append('encoder.py does not: it is the encoder alone.')
+    else:
+        lines.append('Nothing of this needs mmblockdrop.')
+    if report['left_out']:
+        lines.append('Left out, as they need mmblockdrop: '
+                     + ', '.join(report['left_out']) + '.')
+    return '\n'.join(lines)
+
+
+def with_mmaction_types(cfg: Any, halves: bool = False) -> Any:
+    """Write ``LoRAViT`` as mmaction2's ``VisionTransformer`` where it is one.
+
+    The two have the same parameters; LoRA is merged and the removed blocks
+    are renumbered away by then. With a ``stem``, with windows within its
+    clips, or without halves of blocks it is another model.
+
+    Args:
+        cfg: Config of a model, of plain types; not changed.
+        halves: Whether halves of blocks are removed from the model.
+
+    Returns:
+        The config without what the export makes superfluous.
+    """
+    if isinstance(cfg, (list, tuple)):
+        return type(cfg)(with_mmaction_types(v, halves) for v in cfg)
+    if not isinstance(cfg, dict):
+        return cfg
+    cfg = {k: with_mmaction_types(v, halves) for k, v in cfg.items()}
+    if type_name(cfg) not in ('LoRAViT', 'SmallViT'):
+        return cfg
+    for key in ('drop_blocks', 'lora', 'pretrained', 'init_cfg'):
+        cfg.pop(key, None)
+    if not (halves or cfg.get('stem') or cfg.get('shifted_windows')):
+        for key in EXTRA:
+            cfg.pop(key, None)
+        cfg['type'] = 'mmaction.VisionTransformer'
+        cfg.setdefault('return_feat_map', True)
+    return cfg
+
+
+def our_types(cfg: Any, place: str = '') -> Iterator[Tuple[str, str]]:
+    """Places in a config that need this project.
+
+    Args:
+        cfg: Part of a config.
+        place: Its own place, to begin with.
+
+    Yields:
+        Place and type.
+    """
+    if isinstance(cfg, dict):
+        kind = cfg.get('type')
+        if isinstance(kind, str) and kind.split('.')[0] == OURS:
+            yield place, kind
+        pairs = list(cfg.items())
+    elif isinstance(cfg, (list, tuple)):
+        pairs = list(enumerate(cfg))
+    else:
+        return
+    for key, value in pairs:
+        yield from our_types(value, f'{place}.{key}'.lstrip('.'))
+
+
+def is_plain(cfg: Any) -> bool:
+    """Whether a part of a config builds without this project.
+
+    Args:
+        cfg: Part of a config.
+
+    Returns:
+        No type in it is ours.
+    """
+    return not any(True for _ in our_types(cfg))
+
+
+def standalone(cfg: Config, model: dict) -> Tuple[Config, List[str]]:
+    """Config of a model for testing, without inheritance.
+
+    Args:
+        cfg: Config that the model comes from.
+        model: Config of the model.
+
+    Returns:
+        The config, and the entries of ``cfg`` for testing that were left out
+        because they need this project while the model does not.
+    """
+    plain = is_plain(model)
+    content: Dict[str, Any] = {}
+    for key in RUNTIME:
+        if key in cfg:
+            content[key] = plain_config(cfg[key])
+    content['default_scope'] = cfg.get('default_scope') or 'mmaction'
+    left_out = []
+    for stage in ('val', 'test'):
+        keys = [k for k in TESTING if k.startswith(stage) and cfg.get(k)
+                is not None]
+        part = {k: plain_config(cfg[k]) for k in keys}
+        if plain and not is_plain(part):
+            left_out += keys
+        else:
+            content.update(part)
+    imports = content.pop('custom_imports', None) or {}
+    names = imports.get('imports') or []
+    names = [names] if isinstance(names, str) else list(names)
+    names = [n for n in names if n.split('.')[0] != OURS]
+    if not plain:
+        names.insert(0, OURS)
+    if names:
+        content['custom_imports'] = dict(
+            imports=names, allow_failed_imports=False)
+    hooks = content.get('default_hooks')
+    if plain and hooks and not is_plain(hooks):
+        content['default_hooks'] = {
+            k: v for k, v in hooks.items() if is_plain(v)
+        }
+    content['model'] = model
+    return Config(content), left_out

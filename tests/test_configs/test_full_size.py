@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 
 from mmblockdrop.compression import BlockStack
-from mmblockdrop.export.inputs import example_inputs
+from mmblockdrop.export import example_inputs
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity
 from mmblockdrop.utils.meta import empty_weights

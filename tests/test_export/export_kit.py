@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from mmblockdrop.compression import BlockStack, add_lora
+from mmblockdrop.compression import BlockStack, HalfBlocks, add_lora
 from mmblockdrop.registry import MODELS
 
 import torch
@@ -100,7 +100,7 @@ def without_mmblockdrop(*folders: Path) -> None:
 
 def save(folder: Path,
          model_cfg: Dict[str, Any],
-         drop: List[int],
+         drop: List[Any],
          stack: str = 'backbone.blocks',
          lora: Optional[dict] = None) -> List[str]:
     """Write the config and the checkpoint of a compressed toy model.
@@ -108,7 +108,7 @@ def save(folder: Path,
     Args:
         folder: Where they go.
         model_cfg: Uncompressed model.
-        drop: Blocks that are gone.
+        drop: Blocks, or halves of blocks, that are removed.
         stack: Their path.
         lora: Arguments of ``add_lora``; the checkpoint then holds LoRA.
 
@@ -122,12 +122,12 @@ def save(folder: Path,
         parameter.data.normal_(0, 0.2)
     meta: Dict[str, Any] = {}
     if drop:
-        blocks = BlockStack(model, stack)
+        kind = BlockStack if isinstance(drop[0], int) else HalfBlocks
+        structure = kind(model, stack)
         meta['blockdrop'] = dict(
-            version=1, stack=stack, depth=len(blocks), start_dropped=drop,
-            rounds=[])
-        for index in drop:
-            blocks.remove(index)
+            structure.record(), version=2, start_dropped=drop, rounds=[])
+        for part in drop:
+            structure.remove(part)
     if lora:
         add_lora(model.get_submodule(stack), **lora)
         meta['blockdrop']['lora'] = lora

@@ -157,3 +157,41 @@ def test_wrong_checkpoint_names_the_nearest(tmp_path, capsys):
     wrong = paths[1].replace('before', 'befor')
     assert export.main([paths[0], wrong, str(tmp_path / 'out')]) == 1
     assert 'model_before.pth' in capsys.readouterr().err
+
+
+def test_config_whose_types_are_classes(tmp_path):
+    """mmengine's new style; the files that are written have text."""
+    _, checkpoint = export_kit.save(tmp_path, export_kit.RECOGNIZER, [1])
+    config = tmp_path / 'new_style.py'
+    config.write_text(NEW_STYLE)
+    assert export.main([
+        str(config), checkpoint, str(tmp_path / 'out'), '--shape', '1', '1',
+        '3', '4', '16', '16'
+    ]) == 0
+    cfg = Config.fromfile(tmp_path / 'out' / 'model.py')
+    assert cfg.model.backbone.type == 'mmaction.VisionTransformer'
+    assert cfg.model.backbone.depth == 3
+    assert cfg.test_dataloader.sampler.type == 'mmengine.DefaultSampler'
+    model = init_localizer(
+        cfg, str(tmp_path / 'out' / 'model.pth'), device='cpu')
+    assert len(model.backbone.blocks) == 3
+
+
+NEW_STYLE = '''
+from mmaction.datasets import VideoDataset
+from mmaction.models import (ActionDataPreprocessor, Recognizer3D,
+                             TimeSformerHead, VisionTransformer)
+from mmengine.dataset import DefaultSampler
+model = dict(
+    type=Recognizer3D,
+    backbone=dict(
+        type=VisionTransformer, img_size=16, patch_size=8, embed_dims=16,
+        depth=4, num_heads=2, num_frames=4),
+    cls_head=dict(type=TimeSformerHead, num_classes=3, in_channels=16),
+    data_preprocessor=dict(
+        type=ActionDataPreprocessor, mean=[120.] * 3, std=[60.] * 3,
+        format_shape='NCTHW'))
+test_dataloader = dict(
+    dataset=dict(type=VideoDataset, ann_file='test.txt', pipeline=[]),
+    sampler=dict(type=DefaultSampler, shuffle=False))
+'''

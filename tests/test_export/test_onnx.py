@@ -13,9 +13,13 @@ import toy
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('which', ['model', 'encoder'])
-def test_localizer_and_encoder_become_onnx(tmp_path, capsys, which):
-    paths = export_kit.save(tmp_path, toy.localizer(), [1, 2])
+@pytest.mark.parametrize('which, drop', [
+    ('model', [1, 2]),
+    ('encoder', [1, 2]),
+    ('encoder', ['backbone.blocks.1.attn', 'backbone.blocks.2.mlp']),
+])
+def test_localizer_and_encoder_become_onnx(tmp_path, capsys, which, drop):
+    paths = export_kit.save(tmp_path, toy.localizer(), drop)
     assert export.main([
         *paths, str(tmp_path), '--onnx', which, '--shape', '1', '1', '3',
         str(toy.FRAMES), str(toy.SIZE), str(toy.SIZE)

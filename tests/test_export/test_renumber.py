@@ -2,10 +2,10 @@
 import copy
 from typing import Any, Dict
 
-from mmblockdrop.compression import BlockStack
+from mmblockdrop.compression import BlockStack, remove_parts
 from mmblockdrop.export import ExportError, renumber
-from mmblockdrop.export.inputs import difference
-from mmblockdrop.export.plain import with_mmaction_types
+from mmblockdrop.export.files import with_mmaction_types
+from mmblockdrop.export.runtime import difference
 from mmblockdrop.registry import MODELS
 
 import mmaction.models
@@ -141,3 +141,69 @@ def test_single_module_is_refused():
     model = compressed(cfg, ['first', 'second'], [0], (1, 2))
     with pytest.raises(ExportError, match='no entry of a list'):
         renumber(model, cfg, torch.randn(1, 2))
+
+
+@pytest.mark.parametrize('cfg, path, drop, changed', [
+    (dict(type='mmblockdrop.LoRAViT', **VIT), 'blocks',
+     [1, 'blocks.0.mlp', 'blocks.3.attn'],
+     dict(depth=3, drop_blocks=['blocks.0.mlp', 'blocks.2.attn'])),
+    (dict(type='mmblockdrop.SmallViT', shifted_windows=True, **VIT), 'blocks',
+     [1, 'blocks.3.attn'],
+     dict(depth=3, drop_blocks=['blocks.2.attn'],
+          shifted_windows=[False, False, True])),
+])
+def test_halves_are_an_argument_of_ours(cfg, path, drop, changed):
+    model = compressed(cfg, path, [], CLIP)
+    remove_parts(model, path, drop)
+    inputs = torch.randn(CLIP)
+    short, found, stacks = renumber(
+        model, with_mmaction_types(cfg, halves=True), inputs)
+    assert {k: found[k] for k in changed} == changed
+    assert found['type'] == cfg['type']
+    assert [s.dropped for s in stacks] == [[1]]
+    fresh = MODELS.build(copy.deepcopy(found))
+    fresh.eval()
+    fresh.load_state_dict(short.state_dict(), strict=True)
+    assert difference(model, fresh, torch.randn(CLIP)) < 1e-5
+
+
+@pytest.mark.parametrize('cfg, path, half', [
+    (dict(type='mmaction.VisionTransformer', **VIT), 'blocks',
+     'blocks.1.attn'),
+    (dict(type='TimeSformer', num_frames=4, img_size=16, patch_size=8,
+          embed_dims=8, num_heads=2, num_transformer_layers=3),
+     'transformer_layers.layers', 'transformer_layers.layers.1.attentions.0'),
+])
+def test_classes_without_an_argument_for_halves_are_named(cfg, path, half):
+    model = compressed(cfg, path, [2], CLIP)
+    remove_parts(model, path, [half])
+    with pytest.raises(ExportError) as caught:
+        renumber(model, cfg, torch.randn(CLIP))
+    kind = cfg['type'].rpartition('.')[2]
+    assert kind in str(caught.value) and half in str(caught.value)
+    assert 'drop_blocks' in str(caught.value) and '--onnx' in str(caught.value)
+
+
+def test_a_class_that_declares_nothing_is_tried():
+
+    @MODELS.register_module(force=True)
+    class Undeclared(nn.Module):
+        presets = dict(tiny=dict(layers=3, scales=[1., 2., 3.]))
+
+        def __init__(self, width=4, arch='tiny', heads=3):
+            super().__init__()
+            arch = self.presets[arch] if isinstance(arch, str) else arch
+            self.scales = arch['scales']
+            self.steps = nn.ModuleList(
+                nn.Linear(width, width) for _ in range(arch['layers']))
+            self.head = nn.Linear(width, heads)
+
+        def forward(self, x):
+            for step, scale in zip(self.steps, self.scales):
+                x = step(x) * scale if isinstance(step, nn.Linear) else x
+            return self.head(x)
+
+    cfg = dict(type='mmblockdrop.Undeclared')
+    model = compressed(cfg, 'steps', [1], (2, 4))
+    found = renumber(model, cfg, torch.randn(2, 4))[1]
+    assert found == dict(cfg, arch=dict(layers=2, scales=[1., 3.]))
