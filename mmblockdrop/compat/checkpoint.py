@@ -22,7 +22,6 @@ import os
 import pickle
 import pickletools
 import re
-import tarfile
 import threading
 import zipfile
 from collections import OrderedDict
@@ -271,6 +270,7 @@ def _reason(error: Exception) -> str:
 
 def _check(stream: BinaryIO) -> None:
     """Check archive, checksums and names, before anything is loaded."""
+    import tarfile
     start = stream.read(len(MAGIC))
     if start.startswith(b'PK\x03\x04'):
         _check_archive(stream)
@@ -319,7 +319,7 @@ def _check_archive(stream: BinaryIO) -> None:
 
 
 def _check_pickle(stream: BinaryIO) -> List[Any]:
-    """Check names, and how deep tuples nest; return what storages it asks."""
+    """Check names and how deep tuples nest; return the storages it asks."""
     own = {_name(entry) for entry in _allowed_by_user()}
     stack: List[Any] = []  # per object [depth, constant]; None is a mark
     memo: Dict[int, List[Any]] = {}

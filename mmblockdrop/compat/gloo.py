@@ -2,7 +2,7 @@
 
 Defect: mmengine 0.10.7 calls ``torch.cuda.set_device`` before it creates the
 process group, whatever the backend, and wraps the model with
-``device_ids=[LOCAL_RANK]``, which DistributedDataParallel refuses for a model
+``device_ids=[LOCAL_RANK]``, which DistributedDataParallel rejects for a model
 on the CPU.
 
 Patch: without CUDA (or another accelerator that mmengine knows) the process

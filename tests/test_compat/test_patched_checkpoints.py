@@ -81,7 +81,7 @@ def test_checkpoints_of_numpy_1_and_2_are_loaded(tmp_path, core):
 
 
 @pytest.mark.parametrize('use', ['loader', 'runner', 'url'])
-def test_code_in_a_checkpoint_is_refused(tmp_path, monkeypatch, use):
+def test_code_in_a_checkpoint_is_rejected(tmp_path, monkeypatch, use):
     victim = tmp_path / 'victim'
     path = tmp_path / 'evil.pth'
     attack = Calls(os.system, f'touch {victim}')

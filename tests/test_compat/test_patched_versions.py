@@ -1,4 +1,4 @@
-"""Versions that are refused at import."""
+"""Versions that are rejected at import."""
 from mmblockdrop import compat
 from mmblockdrop.compat import versions
 
