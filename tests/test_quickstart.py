@@ -3,7 +3,6 @@ import json
 import os
 from pathlib import Path
 
-import pytest
 from mmblockdrop.data.prepare.synthetic import DemoSpec, make_dataset
 from mmblockdrop.quickstart import (DEMO, ConfigPair, StepFailed, quickstart,
                                     steps)
@@ -14,6 +13,7 @@ from mmblockdrop.quickstart.steps import (is_newer, run_has_finished,
                                           unseen_video)
 from mmblockdrop.registry import DATASETS, MODELS
 
+import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 

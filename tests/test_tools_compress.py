@@ -2,7 +2,9 @@
 import copy
 import json
 
-from mmblockdrop.registry import MODELS
+from mmblockdrop.compression.derive import find_alignments, find_blocks
+from mmblockdrop.registry import (DATASETS, HOOKS, LOOPS, METRICS, MODELS,
+                                  TRANSFORMS)
 
 import compress
 import mmaction.models
@@ -10,7 +12,6 @@ import pytest
 import torch
 import toy
 import train
-from derived_config import find_alignments, find_blocks
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -19,6 +20,8 @@ BMN = dict(
     num_samples_per_bin=2, feat_dim=8, hidden_dim_1d=8, hidden_dim_2d=4,
     hidden_dim_3d=8, soft_nms_alpha=0.4, soft_nms_low_threshold=0.5,
     soft_nms_high_threshold=0.9, post_process_top_k=10)
+
+REGISTRIES = (DATASETS, HOOKS, LOOPS, METRICS, MODELS, TRANSFORMS)
 
 
 @pytest.fixture
@@ -134,6 +137,45 @@ def test_config_that_cannot_be_compressed(change, message, baseline, tmp_path,
     cfg.dump(baseline[0])
     assert compress.main([*baseline, '--dry-run']) == 1
     assert message in capsys.readouterr().err
+
+
+def as_classes(value, imports):
+    """Text of a config whose types are classes, and what it imports."""
+    if isinstance(value, dict):
+        pairs = []
+        for key, entry in value.items():
+            text = as_classes(entry, imports)
+            kind = isinstance(entry, str) and key == 'type' and next(
+                (registry.get(entry) for registry in REGISTRIES
+                 if registry.get(entry)), None)
+            if kind:
+                imports.add(f'from {kind.__module__} import {kind.__name__}')
+                text = kind.__name__
+            pairs.append(f'{key}={text}')
+        return f'dict({", ".join(pairs)})'
+    if isinstance(value, (list, tuple)):
+        return f'[{", ".join(as_classes(v, imports) for v in value)}]'
+    return repr(value)
+
+
+def test_config_whose_types_are_classes(baseline, tmp_path):
+    """mmengine's new style: text cannot inherit it, so it is copied."""
+    cfg = Config.fromfile(baseline[0]).to_dict()
+    imports = set()
+    lines = [f'{k} = {as_classes(v, imports)}' for k, v in cfg.items()]
+    file = tmp_path / 'toy_localizer.py'
+    file.write_text('\n'.join([*sorted(imports), *lines]))
+    assert imports and isinstance(Config.fromfile(file).model.type, type)
+    derived = written(['--drop', '1'], baseline, tmp_path)
+    assert derived.model.localizer.type == 'mmblockdrop.ActionFormer'
+    assert derived.train_cfg.metric == 'tad/mAP'
+    assert set(derived.model.alignments) == {'block', 'cls', 'seg'}
+    assert compress.main([
+        *baseline, '--drop', '1', '--epochs', '0', '--work-dir',
+        str(tmp_path / 'run'), '--cfg-options=log_level=ERROR'
+    ]) == 0
+    record = json.loads((tmp_path / 'run' / 'blockdrop.json').read_text())
+    assert record['finished']
 
 
 def test_wrong_files_name_the_nearest(baseline, capsys):

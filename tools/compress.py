@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from mmblockdrop.utils.io import whole_file
+from mmblockdrop.compression.derive import compression_config, write_once
+from mmblockdrop.utils.messages import require_file
 
 import train
-from command_line import require_file
 from mmengine.config import DictAction
 
 
@@ -105,7 +105,7 @@ def loop_arguments(args: argparse.Namespace) -> Dict[str, Any]:
         args: See :func:`parse_args`.
 
     Returns:
-        ``drops``, ``budget`` and ``tolerance`` as far as given.
+        ``drops``, ``budget``, ``tolerance`` and ``lora`` as far as given.
 
     Raises:
         ValueError: ``--drop`` is neither a number nor a share.
@@ -132,36 +132,9 @@ def loop_arguments(args: argparse.Namespace) -> Dict[str, Any]:
         loop['budget'] = budget
     if args.tolerance is not None:
         loop['tolerance'] = args.tolerance
+    if args.lora:
+        loop['lora'] = dict(rank=args.lora)
     return loop
-
-
-def write_config(args: argparse.Namespace, target: Path) -> None:
-    """Write the config.
-
-    Args:
-        args: See :func:`parse_args`.
-        target: The file.
-
-    Raises:
-        ValueError: It exists with another content, or the given config
-            cannot be compressed.
-    """
-    from derived_config import derived_config
-    require_file(args.config, 'config')
-    require_file(args.checkpoint, 'checkpoint')
-    text = derived_config(args.config, args.checkpoint, target, args.blocks,
-                          args.metric, args.epochs, args.lora,
-                          loop_arguments(args))
-    if target.exists() and not args.overwrite:
-        if target.read_text() == text:
-            return
-        raise ValueError(
-            f'{target} exists and differs from what would be written now: '
-            'run it with tools/train.py, replace it with --overwrite, or '
-            'choose another --work-dir')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as temporary:
-        temporary.write_text(text)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -175,7 +148,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if args.resume:
             require_file(str(target), '--resume')
         else:
-            write_config(args, target)
+            require_file(args.config, 'config')
+            require_file(args.checkpoint, 'checkpoint')
+            text = compression_config(args.config, args.checkpoint, target,
+                                      loop_arguments(args), args.blocks,
+                                      args.metric, args.epochs)
+            write_once(text, target, args.overwrite)
     except (FileNotFoundError, ValueError) as error:
         print(f'compress.py: {error}', file=sys.stderr)
         return 1
@@ -210,8 +188,11 @@ def given(argv: Optional[Sequence[str]], option: str) -> List[str]:
         The words up to the next option.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    words = words[words.index(option) + 1:]
-    return list(itertools.takewhile(lambda w: not w.startswith('--'), words))
+    place = next(i for i, w in enumerate(words) if w.split('=')[0] == option)
+    first = words[place].partition('=')[2]
+    rest = itertools.takewhile(lambda w: not w.startswith('--'),
+                               words[place + 1:])
+    return [first] * bool(first) + list(rest)
 
 
 if __name__ == '__main__':

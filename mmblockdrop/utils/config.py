@@ -45,6 +45,22 @@ def type_text(kind: Any) -> Any:
     return f'{package if package in SCOPES else kind.__module__}.{name}'
 
 
+def has_classes(value: Any) -> bool:
+    """Whether a config holds classes or functions, as of mmengine's new style.
+
+    Args:
+        value: A config or a part of one.
+
+    Returns:
+        True if there is one, at any depth.
+    """
+    if isinstance(value, Mapping):
+        return any(map(has_classes, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(has_classes, value))
+    return type_text(value) is not value
+
+
 def plain_config(value: Any) -> Any:
     """Turn mmengine's config types into dicts, lists and text, copied.
 
