@@ -9,6 +9,8 @@ which the model waits for windows. *Memory*: the peak while a short and a long
 generated video are localized.
 """
 import argparse
+import json
+import os
 import os.path as osp
 import statistics
 import sys
@@ -18,29 +20,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from mmblockdrop.apis import localize_video
+from mmblockdrop.data.prepare.transcode import Recipe, transcode
+from mmblockdrop.registry import DATASETS, MODELS, TRANSFORMS
 from mmblockdrop.report import markdown_table
 from mmblockdrop.utils.video import VIDEO_SUFFIXES, Video
 
+import cv2
+import numpy as np
 import torch
-from benchmark_models import quiet, small_localizer
-from benchmark_page import add_arguments, alternate, median_ratio, publish
-from decoding_pipelines import (many_videos_dataset, one_video_dataset,
-                                pipelines, plain_windows, re_encoded)
-from long_videos import memory_rows
+from common import (add_arguments, alternate, detector, in_new_process,
+                    median_ratio, peak_resident, publish, quiet, restart_peak)
+from mmcv.transforms import Compose
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import nn
 from torch.utils.data import DataLoader
 
+INIT = dict(type='mmaction.DecordInit')
+DECODE = dict(type='mmaction.DecordDecode')
+PACK = [
+    dict(type='mmaction.FormatShape', input_format='NCTHW'),
+    dict(type='mmblockdrop.PackTADInputs')
+]
+
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line.
-
-    Args:
-        argv: Defaults to ``sys.argv``.
-
-    Returns:
-        argparse.Namespace: The arguments.
-    """
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,7 +72,114 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-# Frames per second ---------------------------------------------------------
+# ---- frames per second
+
+
+def pipelines(args: argparse.Namespace, folder: str) -> Dict[str, List[dict]]:
+    """What is compared, by name; the first is the plain one.
+
+    Args:
+        args: Pixels.
+        folder: Where frames may be kept.
+
+    Returns:
+        Name to the steps between record and decoded window.
+    """
+    scale = (args.pixels, args.pixels)
+    resize = dict(type='mmaction.Resize', scale=scale, keep_ratio=False)
+    cut = dict(type='mmblockdrop.SampleWindow')
+    opener = dict(type='mmblockdrop.OpenVideo')
+    kept = dict(
+        type='mmblockdrop.CachedFrames',
+        cache_dir=folder,
+        transforms=[opener, DECODE, resize])
+    return {
+        'mmaction2: DecordInit, Resize': [INIT, cut, DECODE, resize],
+        'ours: OpenVideo, Resize': [opener, cut, DECODE, resize],
+        'ours: OpenVideo(size)': [dict(opener, size=scale), cut, DECODE],
+        'ours: CachedFrames': [kept, cut, DECODE]
+    }
+
+
+def windows_of(paths: Sequence[str], args: argparse.Namespace,
+               steps: Sequence[dict], folder: str, **kwargs: Any) -> Any:
+    """Windows over some videos of a folder.
+
+    Args:
+        paths: Videos of one folder.
+        args: Window and stride.
+        steps: Steps up to the decoded window.
+        folder: Where an annotation file may be written.
+        **kwargs: Arguments of the data set to replace.
+
+    Returns:
+        Its windows.
+    """
+    database = {}
+    for path in paths:
+        reader = Video(path)
+        fps = reader.fps
+        seconds = len(reader) / fps
+        database[osp.splitext(osp.basename(path))[0]] = dict(
+            subset='all', fps=fps, frame=len(reader), duration=seconds,
+            annotations=[dict(segment=[0.1 * seconds, 0.6 * seconds],
+                              label='action')])
+    ann_file = osp.join(folder, 'annotations.json')
+    with open(ann_file, 'w') as file:
+        json.dump(dict(database=database), file)
+    cfg = dict(
+        type='mmblockdrop.UntrimmedVideoDataset',
+        ann_file=ann_file,
+        data_prefix=dict(video=osp.dirname(osp.abspath(paths[0]))),
+        classes=['action'],
+        window_size=args.window,
+        snippet_stride=args.stride,
+        overlap_ratio=0.5,
+        test_mode=True,
+        pipeline=[*steps, *PACK])
+    return DATASETS.build(dict(cfg, **kwargs))
+
+
+def plain_windows(paths: Sequence[str], args: argparse.Namespace) -> int:
+    """As many windows by mmaction2's own sampling, none of ours.
+
+    Args:
+        paths: The videos.
+        args: Window, stride and pixels.
+
+    Returns:
+        Number of frames.
+    """
+    pipeline = Compose([
+        TRANSFORMS.build(cfg) for cfg in (
+            INIT,
+            dict(type='mmaction.SampleFrames', clip_len=args.window,
+                 frame_interval=args.stride, num_clips=1), DECODE,
+            dict(type='mmaction.Resize', scale=(args.pixels, args.pixels),
+                 keep_ratio=False),
+            dict(type='mmaction.FormatShape', input_format='NCTHW'))
+    ])
+    frames = 0
+    half = max(1, args.window // 2)
+    for path in paths:
+        steps = -(-len(Video(path)) // args.stride)
+        for _ in range(max(1, -(-(steps - args.window) // half) + 1)):
+            window = pipeline(dict(filename=path, start_index=0,
+                                   modality='RGB'))
+            frames += window['imgs'].shape[2]
+    return frames
+
+
+def re_encoded(paths: Sequence[str], args: argparse.Namespace,
+               folder: str) -> List[str]:
+    """The videos at their final size with close key frames."""
+    recipe = Recipe(size=(args.pixels, args.pixels))
+    small = []
+    for path in paths:
+        stem = osp.splitext(osp.basename(path))[0]
+        small.append(osp.join(folder, f'{stem}.mp4'))
+        transcode(path, small[-1], recipe)
+    return small
 
 
 def decode_all(datasets: Sequence[Any]) -> int:
@@ -94,7 +207,7 @@ def speed_rows(paths: Sequence[str],
         }
         for name, steps in pipelines(args, osp.join(folder, 'kept')).items():
             work[name] = partial(decode_all, [
-                one_video_dataset(path, args, steps, folder)
+                windows_of([path], args, steps, folder)
                 for path in paths
             ])
         steps = pipelines(args, folder)['ours: OpenVideo, Resize']
@@ -105,7 +218,7 @@ def speed_rows(paths: Sequence[str],
         else:
             work['ours: re-encoded by resize_videos.py'] = partial(
                 decode_all, [
-                    one_video_dataset(path, args, steps, folder)
+                    windows_of([path], args, steps, folder)
                     for path in small
                 ])
         frames = {name: read() for name, read in work.items()}
@@ -122,7 +235,26 @@ def speed_rows(paths: Sequence[str],
     } for name in work]
 
 
-# Waiting -------------------------------------------------------------------
+# ---- waiting
+
+
+def small_localizer(frames: int, pixels: int) -> nn.Module:
+    """A localizer of four blocks of width 96 for one class.
+
+    Args:
+        frames: Frames of a window.
+        pixels: Side of a frame.
+
+    Returns:
+        On the GPU if there is one.
+    """
+    clip = next(n for n in range(16, 0, -2) if frames % n == 0)
+    torch.manual_seed(0)
+    cfg = detector(frames, pixels, 96, 4, 96, levels=3, clip_frames=clip)
+    cfg.head.num_classes = 1
+    model = MODELS.build(cfg)
+    model.dataset_meta = dict(classes=['action'])
+    return model.to('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def waiting(loader: DataLoader, model: nn.Module,
@@ -178,9 +310,8 @@ def waiting_rows(paths: Sequence[str],
         for name, steps in pipelines(args, osp.join(folder, 'kept')).items():
             row = {'pipeline': name}
             for workers in args.workers:
-                dataset = many_videos_dataset(
-                    paths, args, steps, folder, test_mode=False,
-                    windows_per_video=4)
+                dataset = windows_of(paths, args, steps, folder,
+                                     test_mode=False, windows_per_video=4)
                 if 'CachedFrames' in name:
                     decode_all([dataset])  # the first epoch keeps them
                 loader = DataLoader(
@@ -192,6 +323,93 @@ def waiting_rows(paths: Sequence[str],
                 row[f'{workers} workers: waiting'] = f'{100 * share:.0f} %'
                 del loader
             rows.append(row)
+    return rows
+
+
+# ---- memory
+
+
+def generate(path: str, minutes: float, fps: float, pixels: int) -> None:
+    """Write a long video.
+
+    Args:
+        path: The file.
+        minutes: Its length.
+        fps: Frames per second.
+        pixels: Side of a frame.
+
+    Raises:
+        RuntimeError: If OpenCV cannot write it.
+    """
+    writer = cv2.VideoWriter(
+        path, cv2.VideoWriter_fourcc(*'mp4v'), fps, (pixels, pixels))
+    if not writer.isOpened():
+        raise RuntimeError(f'OpenCV cannot write {path}')
+    ramp = np.linspace(0, 120, pixels).astype(np.uint8)
+    frame = np.stack(np.broadcast_arrays(ramp, ramp[:, None], ramp[::-1]), -1)
+    for index in range(round(minutes * 60 * fps)):
+        shift = index % pixels
+        writer.write(np.roll(frame, shift, 1))
+    writer.release()
+
+
+def localizing_peak(path: str, window: int, pixels: int) -> Tuple[int, float]:
+    """Localize one video here and watch memory and clock.
+
+    Args:
+        path: The video.
+        window: Frames of a window.
+        pixels: Side of a frame.
+
+    Returns:
+        Bytes on top of the model, and seconds.
+    """
+    quiet()
+    model = small_localizer(window, pixels).eval()
+    opener = dict(type='mmblockdrop.OpenVideo')
+    resize = dict(type='mmaction.Resize', scale=(pixels, pixels),
+                  keep_ratio=False)
+    cut = dict(type='mmblockdrop.SampleWindow')
+    model.cfg = Config(
+        dict(
+            test_dataloader=dict(
+                dataset=dict(
+                    type='mmblockdrop.UntrimmedVideoDataset',
+                    window_size=window,
+                    snippet_stride=1,
+                    pipeline=[opener, cut, DECODE, resize, *PACK]))))
+    before = restart_peak()
+    start = time.perf_counter()
+    localize_video(model, path, progress=False)
+    return peak_resident() - before, time.perf_counter() - start
+
+
+def memory_rows(lengths: Sequence[float], fps: float,
+                window: int) -> List[Dict[str, str]]:
+    """Peak while videos of several lengths are localized.
+
+    Args:
+        lengths: Minutes.
+        fps: Frames per second.
+        window: Frames of a window.
+
+    Returns:
+        Lines of the table.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for minutes in lengths:
+            path = osp.join(folder, 'long.mp4')
+            generate(path, minutes, fps, 64)
+            peak, seconds = in_new_process(localizing_peak, path, window,
+                                           32)
+            rows.append({
+                'minutes': f'{minutes:g}',
+                'frames': str(round(minutes * 60 * fps)),
+                'file (MiB)': f'{os.path.getsize(path) / 2**20:.0f}',
+                'peak (MiB)': f'{peak / 2**20:.0f}',
+                'seconds': f'{seconds:.0f}'
+            })
     return rows
 
 

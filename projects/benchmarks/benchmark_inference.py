@@ -9,31 +9,28 @@ import argparse
 import contextlib
 import statistics
 import sys
-from typing import Iterator, Optional, Sequence
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional, Sequence
 
+from mmblockdrop.apis import init_localizer, localize_video
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity, markdown_table
 
+import cv2
+import numpy as np
 import torch
-from benchmark_models import trained_detector
-from benchmark_page import add_arguments, alternate, median_ratio, publish
-from mmengine.registry import init_default_scope
+from common import (add_arguments, alternate, detector, median_ratio, publish,
+                    quiet)
+from mmengine.config import Config
 from torch import nn
-from whole_video_speed import video_table
 
 PAPER = dict(zip(range(5), (104.9, 98.4, 89.8, 81.2, 73.6)))
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line.
-
-    Args:
-        argv: Defaults to ``sys.argv``.
-
-    Returns:
-        argparse.Namespace: The arguments.
-    """
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -65,26 +62,18 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 
 def build(args: argparse.Namespace, dropped: int,
-          backbone: Optional[dict] = None) -> nn.Module:
+          **backbone: Any) -> nn.Module:
     """The VideoMAE-S detector without its last blocks, at random weights.
 
     Args:
         args: See :func:`parse_args`.
         dropped: Blocks to leave out.
-        backbone: Settings of the encoder to replace.
+        **backbone: Settings of the encoder to replace.
 
     Returns:
         In evaluation mode, on the device.
     """
-    cfg = trained_detector(args.frames, args.size)
-    levels = cfg.projection.arch[2] + 1
-    while args.frames % 2**(levels - 1) and levels > 1:
-        levels -= 1
-    cfg.projection.arch = (*cfg.projection.arch[:2], levels - 1)
-    cfg.neck.num_levels = levels
-    cfg.head.strides = cfg.head.strides[:levels]
-    cfg.head.regression_ranges = cfg.head.regression_ranges[:levels]
-    cfg.backbone.update(backbone or {})
+    cfg = detector(args.frames, args.size, **backbone)
     torch.manual_seed(0)
     model = MODELS.build(cfg)
     if dropped:
@@ -154,8 +143,9 @@ def encoder_table(args: argparse.Namespace) -> str:
         Markdown.
     """
     ours = build(args, 0).backbone
-    theirs = build(args, 0, dict(
-        type='mmaction.VisionTransformer', return_feat_map=True)).backbone
+    theirs = build(
+        args, 0, type='mmaction.VisionTransformer',
+        return_feat_map=True).backbone
     theirs.load_state_dict(ours.state_dict())
     clips = torch.randn(max(1, args.frames // 16), 3, 16, args.size,
                         args.size, device=args.device)
@@ -180,10 +170,106 @@ def encoder_table(args: argparse.Namespace) -> str:
             f'weights\n\n{markdown_table(rows)}')
 
 
+def video_config(folder: Path) -> Config:
+    """Config of a narrow detector that reads a video.
+
+    Args:
+        folder: Where paths may point.
+
+    Returns:
+        The config.
+    """
+    frames = 64
+    model = detector(frames, 64, 192, channels=128, levels=3)
+    cfg = Config(dict(model=model))
+    cfg.default_scope = 'mmaction'
+    cfg.test_dataloader = dict(
+        dataset=dict(
+            type='mmblockdrop.UntrimmedVideoDataset',
+            ann_file='none.json',
+            data_prefix=dict(video=str(folder)),
+            classes=[str(i) for i in range(20)],
+            window_size=frames,
+            snippet_stride=1,
+            test_mode=True,
+            pipeline=[
+                dict(type='mmblockdrop.OpenVideo'),
+                dict(type='mmblockdrop.SampleWindow'),
+                dict(type='DecordDecode'),
+                dict(type='Resize', scale=(64, 64), keep_ratio=False),
+                dict(type='FormatShape', input_format='NCTHW'),
+                dict(type='mmblockdrop.PackTADInputs')
+            ]))
+    return cfg
+
+
+def make_video(path: Path, frames: int = 384, size: int = 256) -> None:
+    """Write a video of moving noise.
+
+    Args:
+        path: MP4 to write.
+        frames: Its length.
+        size: Height and width.
+    """
+    writer = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*'mp4v'), 25, (size, size))
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(
+        rng.integers(0, 255, (32, 32, 3), np.uint8), (2 * size, 2 * size))
+    for i in range(frames):
+        x = i % size
+        writer.write(np.ascontiguousarray(picture[x:x + size, x:x + size]))
+    writer.release()
+
+
+def video_table(args: argparse.Namespace) -> str:
+    """A whole video, with and without what saves time.
+
+    Args:
+        args: ``device`` and ``repeats``.
+
+    Returns:
+        Markdown.
+    """
+    variants = {
+        'window by window': dict(read_ahead=0, reuse_clips=False),
+        'decoding ahead': dict(reuse_clips=False),
+        'and clips of two windows encoded once': dict(),
+        'and four windows at once': dict(batch_size=4)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'video.mp4'
+        make_video(path)
+        model = init_localizer(video_config(Path(folder)),
+                               device=args.device)
+        found: Dict[str, Any] = {}
+
+        def run(name: str) -> None:
+            found[name] = localize_video(
+                model, path, progress=False, **variants[name])
+
+        times = alternate({n: lambda n=n: run(n) for n in variants},
+                          max(3, args.repeats // 3), 1)
+    first = next(iter(variants))
+    rows = []
+    for name in variants:
+        gap = np.abs(found[name]['scores'] - found[first]['scores']).max()
+        rows.append({
+            'way': name,
+            'seconds': f'{statistics.median(times[name]):.2f}',
+            'time / first': f'{median_ratio(times[name], times[first]):.3f}',
+            'largest difference of a score': f'{gap:.1e}'
+        })
+    return ('### A whole video\n\nA generated video of 384 frames of 256 x '
+            '256, windows of 64 frames that overlap by half (11 windows), a '
+            'transformer of 12 blocks of width 192 on 64 x 64 pixels.\n\n'
+            f'{markdown_table(rows)}')
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the benchmark and write its section."""
     args = parse_args(argv)
-    init_default_scope('mmaction')
+    quiet()
     parts = [
         'Written by `benchmark_inference.py`. VideoMAE-S with ActionFormer, '
         'random weights, one window, all of the detector but decoding and '

@@ -2,37 +2,45 @@
 
     python projects/benchmarks/benchmark_scoring.py [--depths 12 24]
 
-On seeded toy problems (see toy_problems.py) every rule chooses a block.
-Counted are executions of a block on a batch, and how often the choice is
-that of the plain rule. On the first problems the rules run one after the
-other in one process and are timed. On the others every candidate runs once on
-every batch, and the races are run on what that gave; that both count the same
-is checked on the first. Problems that were solved before are taken from
-``--results``; after ``--minutes`` no further one is begun, and the next call
-goes on.
+On seeded toy problems every rule chooses a block. Counted are executions of
+a block on a batch, and how often the choice is that of the plain rule, which
+runs on the first problems only: its choice is that of the shared rule.
+
+A problem is a video transformer of a given depth with ActionFormer behind
+it, trained for some seconds to find bright, flickering or dark stretches in
+noise. The blocks start at strong random weights, their residual branches at
+scales drawn log-uniformly, so that some blocks matter and some hardly do, as
+in a pretrained model. Everything follows from the seed.
 """
 import argparse
 import contextlib
 import io
-import multiprocessing
+import logging
 import statistics
 import sys
 import time
-from concurrent.futures import (FIRST_COMPLETED, Future, ProcessPoolExecutor,
-                                wait)
-from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import (Any, Callable, Dict, Iterator, List, NamedTuple, Optional,
+                    Sequence)
 
+from mmblockdrop.compression import BlockStack
+from mmblockdrop.registry import MODELS
 from mmblockdrop.report import markdown_table
 from mmblockdrop.scorers import (LossScorer, MetricScorer, RacingScorer,
                                  Scorer, ScoringContext)
 
+import numpy as np
 import torch
-from benchmark_page import ROOT, add_arguments, median_ratio, publish
-from recorded_race import RecordedScorer, ReplayedScorer
-from solved_problems import Solved
-from toy_problems import Problem, make_problem
+from common import add_arguments, median_ratio, publish
+from mmaction.structures import ActionDataSample
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmengine.structures import InstanceData
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
+FRAMES, SIZE, CLIP, FPS = 32, 16, 8, 8.
+STEPS = FRAMES // 2
+CLASSES = ('bright', 'flickering', 'dark')
 PLAIN, SHARED, RACED = 'plain', 'shared', 'raced'
 RULES = (PLAIN, SHARED, RACED)
 EXPLANATION = '''
@@ -61,35 +69,237 @@ whose scores are the same; that was checked on the timed problems.
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line.
-
-    Args:
-        argv: Defaults to ``sys.argv``.
-
-    Returns:
-        argparse.Namespace: The arguments.
-    """
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--depths', type=int, nargs='+', default=[12, 24])
     parser.add_argument('--problems', type=int, default=20)
     parser.add_argument('--timed', type=int, default=2,
-                        help='problems on which all rules are timed')
+                        help='problems on which the plain rule runs too')
     parser.add_argument('--batches', type=int, default=32)
     parser.add_argument('--batch-size', type=int, default=2)
     parser.add_argument('--steps', type=int, default=60,
                         help='training steps of a problem')
-    parser.add_argument('--criteria', nargs='+', default=['metric'],
+    parser.add_argument('--criteria', nargs='+', default=['metric', 'loss'],
                         choices=['metric', 'loss'])
-    parser.add_argument('--jobs', type=int, default=2,
-                        help='processes; timing is done in one')
-    parser.add_argument('--minutes', type=float, default=3.5,
-                        help='begin no further problem after this time')
-    parser.add_argument('--results', type=Path,
-                        default=ROOT / 'work_dirs/benchmark_scoring.json')
     add_arguments(parser)
     return parser.parse_args(argv)
+
+
+# ---- problems
+
+
+class ToyWindows(Dataset):
+    """Windows of noise with one to three actions.
+
+    Args:
+        length: Windows.
+        seed: Seed of their content.
+    """
+
+    metainfo = dict(classes=CLASSES)
+
+    def __init__(self, length: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.samples = [_window(rng, f'{seed}_{i}') for i in range(length)]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Dict[str, Any]:
+        return self.samples[index]
+
+
+def _window(rng: np.random.Generator, name: str) -> Dict[str, Any]:
+    """One window: frames in noise, its actions, their times."""
+    frames = rng.normal(120, 40, (3, FRAMES, SIZE, SIZE))
+    segments, labels, place = [], [], int(rng.integers(0, 4))
+    while place + 2 < STEPS and len(labels) < 3:
+        end = min(place + int(rng.integers(2, 6)), STEPS)
+        label = int(rng.integers(0, len(CLASSES)))
+        change = np.full(2 * (end - place), (1., 0., -1.)[label])
+        if label == 1:
+            change[::2], change[1::2] = 1., -1.
+        change *= rng.uniform(4, 12)
+        frames[:, 2 * place:2 * end] += change[:, None, None]
+        segments.append([place, end])
+        labels.append(label)
+        place = end + int(rng.integers(1, 4))
+    segments = np.array(segments, np.float32).reshape(-1, 2)
+    sample = ActionDataSample()
+    sample.gt_instances = InstanceData(
+        segments=torch.from_numpy(segments), labels=torch.tensor(labels))
+    sample.set_metainfo(
+        dict(
+            video_name=name,
+            duration=FRAMES / FPS,
+            fps=FPS,
+            total_frames=FRAMES,
+            window_start_frame=0,
+            snippet_stride=2,
+            offset_frames=0,
+            window_size=STEPS,
+            valid_steps=STEPS,
+            video_segments=segments * 2 / FPS,
+            video_labels=np.array(labels)))
+    inputs = torch.from_numpy(frames.clip(0, 255)).to(torch.uint8)[None]
+    return dict(inputs=inputs, data_samples=sample)
+
+
+def localizer(depth: int, width: int = 32) -> Dict[str, Any]:
+    """Config of a toy localizer.
+
+    Args:
+        depth: Blocks.
+        width: Width of the tokens.
+
+    Returns:
+        Config.
+    """
+    return dict(
+        type='mmblockdrop.ActionFormer',
+        window_size=STEPS,
+        clip_frames=CLIP,
+        data_preprocessor=dict(
+            type='mmaction.ActionDataPreprocessor',
+            mean=[120.] * 3,
+            std=[40.] * 3,
+            format_shape='NCTHW'),
+        backbone=dict(
+            type='mmblockdrop.LoRAViT',
+            img_size=SIZE,
+            patch_size=8,
+            embed_dims=width,
+            depth=depth,
+            num_heads=2,
+            mlp_ratio=2,
+            num_frames=CLIP),
+        projection=dict(
+            type='mmblockdrop.ConvTransformerProjection',
+            in_channels=width,
+            out_channels=width,
+            arch=(1, 1, 1),
+            num_heads=2,
+            path_drop=0.),
+        head=dict(
+            type='mmblockdrop.ActionFormerHead',
+            num_classes=len(CLASSES),
+            in_channels=width,
+            num_convs=1,
+            loss_normalizer=20,
+            strides=[1, 2]),
+        test_cfg=dict(score_thr=0.02, pre_nms_topk=60))
+
+
+class Problem(NamedTuple):
+    """A trained localizer and what its candidates are scored on.
+
+    Attributes:
+        model: The localizer.
+        stack: Its blocks.
+        batches: Scoring batches.
+        new_evaluator: Gives a fresh evaluator.
+    """
+    model: nn.Module
+    stack: BlockStack
+    batches: DataLoader
+    new_evaluator: Callable[[], Evaluator]
+
+
+def make_problem(depth: int,
+                 seed: int,
+                 steps: int = 80,
+                 num_batches: int = 16,
+                 batch_size: int = 6) -> Problem:
+    """Train a toy localizer.
+
+    Args:
+        depth: Blocks.
+        seed: Seed of weights and data.
+        steps: Training steps of eight windows.
+        num_batches: Scoring batches.
+        batch_size: Windows of a scoring batch.
+
+    Returns:
+        The problem.
+    """
+    torch.manual_seed(seed)
+    model = MODELS.build(localizer(depth))
+    with _silent():
+        model.init_weights()
+    _grade(model, np.exp(np.random.default_rng(seed).uniform(
+        np.log(0.05), np.log(3), depth)))
+    train(model, ToyWindows(8 * 16, 1000 + seed), steps, seed)
+    windows = ToyWindows(num_batches * batch_size, 2000 + seed)
+
+    def new_evaluator() -> Evaluator:
+        evaluator = Evaluator([
+            dict(
+                type='mmblockdrop.TADMetric',
+                tiou_thresholds=[0.3, 0.4, 0.5, 0.6, 0.7])
+        ])
+        evaluator.dataset_meta = windows.metainfo
+        return evaluator
+
+    return Problem(
+        model.eval(), BlockStack(model, 'backbone.blocks'),
+        DataLoader(windows, batch_size, collate_fn=pseudo_collate),
+        new_evaluator)
+
+
+def _grade(model: nn.Module, scales: np.ndarray) -> None:
+    """Strong random weights, residual branches at given scales."""
+    for block, scale in zip(model.backbone.blocks, scales):
+        for name, weight in block.named_parameters():
+            if weight.dim() == 2:
+                nn.init.normal_(weight, std=weight.shape[1]**-0.5)
+        with torch.no_grad():
+            for layer in (block.attn.proj, block.mlp.layers[1]):
+                layer.weight.mul_(float(scale))
+
+
+def train(model: nn.Module, windows: ToyWindows, steps: int,
+          seed: int) -> List[float]:
+    """Train all weights.
+
+    Args:
+        model: The localizer.
+        windows: Training windows.
+        steps: Steps of eight windows.
+        seed: Seed of the order.
+
+    Returns:
+        Losses.
+    """
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    rng = np.random.default_rng(seed)
+    losses = []
+    for _ in range(steps):
+        chosen = rng.choice(len(windows), 8, replace=False)
+        batch = pseudo_collate([windows[i] for i in chosen])
+        data = model.data_preprocessor(batch, True)
+        loss, _ = model.parse_losses(model(**data, mode='loss'))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing below a warning is logged."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+# ---- rules
 
 
 def apply(scorer: Scorer, problem: Problem) -> Dict[str, Any]:
@@ -115,8 +325,9 @@ def apply(scorer: Scorer, problem: Problem) -> Dict[str, Any]:
         seconds=time.perf_counter() - began)
 
 
-def solve(depth: int, seed: int, args: argparse.Namespace) -> dict:
-    """Let the rules choose on one problem.
+def solve(depth: int, seed: int,
+          args: argparse.Namespace) -> Dict[str, Dict[str, dict]]:
+    """Let every rule choose on one problem, one after the other.
 
     Args:
         depth: Blocks.
@@ -126,73 +337,20 @@ def solve(depth: int, seed: int, args: argparse.Namespace) -> dict:
     Returns:
         Criterion to rule to what :func:`apply` gives.
     """
-    torch.set_num_threads(1)
     problem = make_problem(depth, seed, args.steps, args.batches,
                            args.batch_size)
     found = {}
     for criterion in args.criteria:
-        if criterion == 'metric':
-            by_record = {SHARED: apply(MetricScorer(), problem)}
-        else:
-            whole = RecordedScorer()
-            by_record = {
-                SHARED: apply(whole, problem),
-                RACED: apply(ReplayedScorer(whole.known), problem)
-            }
-        found[criterion] = by_record
+        exact = MetricScorer if criterion == 'metric' else LossScorer
+        rules = {SHARED: exact()}
+        if criterion == 'loss':
+            rules[RACED] = RacingScorer()
         if seed < args.timed:
-            found[criterion] = run_all(criterion, problem)
-            for name, result in by_record.items():
-                for key in ('scores', 'choice', 'executions'):
-                    assert found[criterion][name][key] == result[key]
+            rules = {PLAIN: exact(share_prefix=False), **rules}
+        found[criterion] = {
+            name: apply(rule, problem) for name, rule in rules.items()
+        }
     return found
-
-
-def run_all(criterion: str, problem: Problem) -> Dict[str, Dict[str, Any]]:
-    """Let every rule run for itself, in turns.
-
-    Args:
-        criterion: 'metric' or 'loss'.
-        problem: The problem.
-
-    Returns:
-        Rule to what :func:`apply` gives.
-    """
-    exact = MetricScorer if criterion == 'metric' else LossScorer
-    rules = {PLAIN: exact(share_prefix=False), SHARED: exact()}
-    if criterion == 'loss':
-        rules[RACED] = RacingScorer()
-    return {name: apply(rule, problem) for name, rule in rules.items()}
-
-
-def solve_all(args: argparse.Namespace) -> Solved:
-    """Solve what is not solved yet, until the time is over.
-
-    Args:
-        args: See :func:`parse_args`.
-
-    Returns:
-        All problems solved so far.
-    """
-    solved, end = Solved(args), time.monotonic() + 60 * args.minutes
-    tasks = [(depth, seed) for seed in range(args.problems)
-             for depth in args.depths if (depth, seed) not in solved]
-    for task in [t for t in tasks if t[1] < args.timed]:
-        if time.monotonic() < end:
-            solved.add(task, solve(*task, args))
-    tasks = [t for t in tasks if t[1] >= args.timed]
-    running: Dict[Future, Tuple[int, int]] = {}
-    with ProcessPoolExecutor(
-            args.jobs, multiprocessing.get_context('fork')) as pool:
-        while running or (tasks and time.monotonic() < end):
-            while tasks and len(running) < args.jobs and (
-                    time.monotonic() < end):
-                task = tasks.pop(0)
-                running[pool.submit(solve, *task, args)] = task
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                solved.add(running.pop(future), future.result())
-    return solved
 
 
 def table(depth: int, criterion: str, problems: List[dict],
@@ -222,8 +380,8 @@ def table(depth: int, criterion: str, problems: List[dict],
         same = sum(p[name]['choice'] == p[SHARED]['choice'] for p in found
                    if name in p)
         regret = statistics.mean(
-            abs(p[SHARED]['scores'][str(p[name]['choice'])] -
-                p[SHARED]['scores'][str(p[SHARED]['choice'])])
+            abs(p[SHARED]['scores'][p[name]['choice']] -
+                p[SHARED]['scores'][p[SHARED]['choice']])
             for p in found if name in p)
         row = {
             'rule': name,
@@ -253,12 +411,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             batches=args.batches,
             size=args.batch_size).strip()
     ]
-    solved = solve_all(args)
     for depth in args.depths:
-        problems = solved.of(depth)
+        problems = [solve(depth, seed, args) for seed in range(args.problems)]
         parts += [
             table(depth, criterion, problems, args)
-            for criterion in args.criteria if problems
+            for criterion in args.criteria
         ]
     publish(args, 'scoring', 'Choosing the block', '\n\n'.join(parts))
     return 0

@@ -14,32 +14,28 @@ import copy
 import itertools
 import statistics
 import sys
-from contextlib import ExitStack
-from typing import Any, Callable, Dict, Optional, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from mmblockdrop.compression import BlockStack, add_lora
-from mmblockdrop.distillation import TeacherStudentWrapper
+from mmblockdrop.distillation import TeacherStudentWrapper, record
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import markdown_table
 
 import torch
-from benchmark_models import SIZES, localizer_config, noise_windows, quiet
-from benchmark_page import add_arguments, alternate, median_ratio, publish
-from peak_memory import in_new_process, peak_resident, restart_peak
-from plain_training import STACK, WAYS, attention_of, check_same
+from common import (add_arguments, alternate, detector, in_new_process,
+                    median_ratio, noise_windows, peak_resident, publish, quiet,
+                    restart_peak)
+from torch import Tensor, nn
 
+STACK = 'backbone.blocks'
+#: Width and depth of VideoMAE's encoders, and of one for quick looks.
+SIZES = dict(tiny=(32, 3), S=(384, 12), B=(768, 12), L=(1024, 24))
 CLIP_FRAMES = 16
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line.
-
-    Args:
-        argv: Defaults to ``sys.argv``.
-
-    Returns:
-        argparse.Namespace: The arguments.
-    """
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,6 +67,108 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return args
 
 
+def plain_attention(self: nn.Module, x: Tensor) -> Tensor:
+    """Attention as two matrix products around a softmax."""
+    b, n, c = x.shape
+    qkv = self.qkv(x)
+    if hasattr(self, 'q_bias'):
+        qkv = qkv + torch.cat(
+            (self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
+    qkv = qkv.reshape(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv[0] * self.scale, qkv[1], qkv[2]
+    weights = self.attn_drop((q @ k.transpose(-2, -1)).softmax(-1))
+    x = (weights @ v).transpose(1, 2).reshape(b, n, -1)
+    return self.proj_drop(self.proj(x))
+
+
+@contextmanager
+def attention_of(way: str, model: TeacherStudentWrapper) -> Iterator[None]:
+    """Let both models compute attention plainly, if that is the way.
+
+    It lasts until after the backward pass, which may recompute it.
+    """
+    modules = [
+        block.attn for localizer in (model.teacher, model.student)
+        for block in localizer.backbone.blocks
+        if way == 'plain' and hasattr(block, 'attn')
+    ]
+    for module in modules:
+        module.forward = plain_attention.__get__(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward
+
+
+def plain_losses(model: TeacherStudentWrapper,
+                 batch: Dict[str, Any]) -> Dict[str, Tensor]:
+    """Losses of a step that records everything first.
+
+    Args:
+        model: Student and teacher.
+        batch: What the model takes.
+
+    Returns:
+        As the wrapper's.
+    """
+    teacher, student = model.teacher, model.student
+    kept: List[Any] = []
+    paths = model.alignment_paths()
+    stack = BlockStack(student, STACK)
+    inside = [f'{stack.names[i]}.norm2:input' for i in stack.remaining]
+
+    def run(localizer: nn.Module, mode: str) -> Any:
+        with record(localizer, paths + inside) as out:
+            result = localizer(**batch, mode=mode)
+        kept.append([out[path].clone() for path in inside])
+        return result, out
+
+    with torch.no_grad():
+        _, theirs = run(teacher, 'tensor')
+    losses, ours = run(student, 'loss')
+    for name, alignment in model.alignments.items():
+        losses[f'loss_align_{name}'] = alignment.weight * alignment(
+            ours, theirs, student, batch['data_samples'])
+    losses['kept'] = kept  # until the backward pass is over
+    return losses
+
+
+def our_losses(model: TeacherStudentWrapper,
+               batch: Dict[str, Any]) -> Dict[str, Tensor]:
+    """Losses of a step as the wrapper takes them."""
+    return model(**batch, mode='loss')
+
+
+#: Name to what computes the losses of a step.
+WAYS: Dict[str, Callable] = dict(plain=plain_losses, ours=our_losses)
+
+
+def check_same(model: TeacherStudentWrapper, batch: Dict[str, Any]) -> None:
+    """Check that the two steps that are compared compute the same losses.
+
+    Args:
+        model: Student and teacher.
+        batch: What the model takes.
+
+    Raises:
+        RuntimeError: If they differ.
+    """
+    values = {}
+    model.eval()
+    for way, losses in WAYS.items():
+        with attention_of(way, model):
+            values[way] = {k: float(v.detach())
+                           for k, v in losses(model, batch).items()
+                           if 'loss' in k}
+    model.train()
+    for name, value in values['plain'].items():
+        ours = values['ours'][name]
+        if abs(ours - value) > 1e-3 * max(1e-3, abs(value)):
+            raise RuntimeError(f'{name} is {value} plainly and {ours} in the '
+                               'wrapper: the two steps differ')
+
+
 def build(args: argparse.Namespace, frames: int, mode: str,
           with_cp: bool) -> TeacherStudentWrapper:
     """Student and teacher of random weights, ready to be trained.
@@ -85,12 +183,13 @@ def build(args: argparse.Namespace, frames: int, mode: str,
         In training mode.
     """
     torch.manual_seed(0)
+    width, depth = SIZES[args.size]
     model = MODELS.build(
         dict(
             type='mmblockdrop.TeacherStudentWrapper',
-            localizer=localizer_config(
-                args.size, frames, args.pixels, CLIP_FRAMES,
-                with_cp=with_cp)))
+            localizer=detector(
+                frames, args.pixels, width, depth, min(512, 8 * width),
+                levels=3, with_cp=with_cp)))
     teacher = copy.deepcopy(model.student)
     model.__dict__['teacher'] = teacher.requires_grad_(False).eval()
     stack = BlockStack(model.student, STACK)
@@ -237,7 +336,7 @@ def main(argv: Optional[Sequence[str]] = None) -> str:
     return publish(
         args, 'training', 'Training step beside the teacher',
         f'VideoMAE-{args.size}, {args.dropped} of '
-        f'{SIZES[args.size]["depth"]} blocks dropped from the student, '
+        f'{SIZES[args.size][1]} blocks dropped from the student, '
         f'{args.batch_size} window a step of {pixels} pixels, '
         f'{args.precision} on {args.device}. *Plain* keeps all features of '
         'the teacher to the end, copies what attention leaves in every '

@@ -38,7 +38,7 @@ def batch_of(given: Given, inputs: str = 'inputs',
         gt_labels=given['gt_labels'][:count])
 
 
-class Tap:
+class CallRecorder:
     """Keep what a method of an object was given and returned."""
 
     def __init__(self, owner: Any, name: str) -> None:
@@ -64,8 +64,8 @@ def record_forward(model: nn.Module, batch: Dict[str, Any]) -> Given:
     Returns:
         The entries of ``student`` in the README.
     """
-    encoder = Tap(model.backbone, 'forward')
-    head = Tap(model.rpn_head, 'get_valid_proposals_scores')
+    encoder = CallRecorder(model.backbone, 'forward')
+    head = CallRecorder(model.rpn_head, 'get_valid_proposals_scores')
     proposals, scores = model.forward_test(batch['inputs'], batch['masks'],
                                            batch['metas'])
     (points, offsets, logits, masks), _ = head.calls[0]
@@ -104,7 +104,7 @@ def video_results(found: Dict[str, list], post: dict) -> Dict[str, list]:
 @torch.no_grad()
 def record_teacher(model: nn.Module, batch: Dict[str, Any]) -> Given:
     """Features and targets for the student."""
-    encoder = Tap(model.backbone, 'forward')
+    encoder = CallRecorder(model.backbone, 'forward')
     mid, out, cls, reg = model(**batch, return_loss=True, is_teacher=True)
     feat = encoder.calls[0][1][0]
     del model.backbone.forward

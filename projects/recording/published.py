@@ -55,7 +55,7 @@ class InProcess:
             self.target(*self.args)
 
         def join(self) -> None:
-            """Nothing is left to wait for."""
+            """It has ended already."""
 
     @staticmethod
     def Manager() -> Any:

@@ -2,9 +2,7 @@
 
 import benchmark_decoding as benchmark
 import cv2
-import long_videos
 import numpy as np
-import peak_memory
 import pytest
 import torch
 
@@ -27,7 +25,7 @@ def videos(tmp_path):
 
 @pytest.mark.slow
 def test_section_is_written(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(long_videos, 'in_new_process',
+    monkeypatch.setattr(benchmark, 'in_new_process',
                         lambda function, *args: function(*args))
     page = tmp_path / 'page.md'
     text = benchmark.main([
@@ -49,21 +47,3 @@ def test_section_is_written(videos, tmp_path, monkeypatch):
 def test_a_folder_without_videos(tmp_path):
     with pytest.raises(FileNotFoundError, match='no video'):
         benchmark.main([str(tmp_path)])
-
-
-def growth(size):
-    """Bytes by which the peak rises while an array of a size is written."""
-    before = peak_memory.restart_peak()
-    block = np.ones(size, np.uint8)
-    after = peak_memory.peak_resident()
-    del block
-    return after - before
-
-
-@pytest.mark.slow
-def test_peak_of_a_process():
-    # In a process of its own: what earlier tests left behind may be given
-    # back to the system at any moment.
-    size = 256 * 2**20
-    grown = peak_memory.in_new_process(growth, size)
-    assert 0.75 * size < grown < 1.5 * size

@@ -39,7 +39,7 @@ def test_fewer_blocks_need_fewer_operations(tool):
 
 @pytest.mark.slow
 def test_a_full_run_is_counted_from_its_config(tool, tmp_path):
-    cost = tool('full_run_cost')
+    cost = tool('benchmark_scale')
     action = [dict(segment=[5, 20], label='jump')]
     database = {
         f'v{i}': dict(subset='training', duration=60., fps=30., frame=1800,

@@ -1,7 +1,8 @@
-"""The page that the benchmarks write."""
+"""What the benchmarks share: page, time, memory."""
 import argparse
 
-import benchmark_page as page
+import common as page
+import numpy as np
 import pytest
 
 
@@ -20,7 +21,7 @@ def test_sections_are_replaced_one_by_one(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ['page.md']
 
 
-def test_names_that_cannot_be_markers_are_refused(tmp_path):
+def test_names_that_cannot_be_markers_are_rejected(tmp_path):
     with pytest.raises(ValueError, match='section name'):
         page.write_section(tmp_path / 'page.md', 'a b', '')
 
@@ -46,3 +47,21 @@ def test_functions_take_turns():
     assert ''.join(calls) == 'abbaabba'
     assert len(times['a']) == len(times['b']) == 3
     assert page.median_ratio([1, 2, 9], [2, 2, 3]) == 1
+
+
+def growth(size):
+    """Bytes by which the peak rises while an array of a size is written."""
+    before = page.restart_peak()
+    block = np.ones(size, np.uint8)
+    after = page.peak_resident()
+    del block
+    return after - before
+
+
+@pytest.mark.slow
+def test_peak_of_a_process():
+    # In a process of its own: what earlier tests left behind may be given
+    # back to the system at any moment.
+    size = 256 * 2**20
+    grown = page.in_new_process(growth, size)
+    assert 0.75 * size < grown < 1.5 * size
