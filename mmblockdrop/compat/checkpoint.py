@@ -59,6 +59,8 @@ INFLATION, SPARE = 4, 64 << 20
 #: Tuples inside each other. Checkpoints have a handful; a key of a hundred
 #: thousand overflows the stack of the process.
 MAX_DEPTH = 200
+#: Objects in a tuple. A few kB can name each tuple twice in the next.
+MAX_SIZE = 10**6
 #: Instructions of a pickle that change an object.
 CHANGES = ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'BUILD')
 #: What the files of torch before 1.6 begin with.
@@ -100,7 +102,7 @@ class _Dtype(_Marker):
         import numpy as np
         _require(
             type(code) is str and code in DTYPES,
-            f'it contains a numpy dtype {str(code)[:20]!r}; accepted are '
+            f'it contains a numpy dtype {_shown(code)}; accepted are '
             f'{", ".join(DTYPES)}')
         self.value = np.dtype(code)
 
@@ -138,7 +140,7 @@ class _Array(_Marker):
         _require(
             type(shape) is tuple and len(shape) <= 32
             and all(type(size) is int and size >= 0 for size in shape),
-            f'it contains a numpy array of shape {str(shape)[:40]}')
+            "it contains a numpy array whose shape is not numpy's")
         _require(
             type(dtype) is _Dtype and type(content) is bytes,
             "it contains a numpy array whose type or bytes are not numpy's")
@@ -191,7 +193,7 @@ def _statistic(owner: Any, name: Any) -> Any:
     statistics = ('min', 'max', 'current', 'mean')
     _require(
         owner is _History and name in statistics,
-        f'it fetches {str(name)[:40]!r} by getattr; accepted are '
+        f'it fetches {_shown(name)} by getattr; accepted are '
         f'{", ".join(statistics)} of HistoryBuffer')
     return name
 
@@ -307,22 +309,36 @@ def _check_archive(stream: BinaryIO) -> None:
         content = io.BytesIO(archive.read(records['data.pkl']))
     for storage in _check_pickle(content):
         known = type(storage) is tuple and len(storage) == 5
-        _, kind, key, _, numbers = storage if known else [None] * 5
+        _, kind, key, _, numbers = storage if known else [''] * 5
         record = records.get(f'data/{key}')
         found = record.file_size if record else None
         kind = str(kind).rpartition('.')[2].removesuffix('Storage')
         _require(
             type(numbers) is int and found is not None
             and found == numbers * STORAGES.get(kind, 0),
-            f'its record data/{key} of {found} bytes is said to hold '
-            f'{numbers} numbers of type {kind}')
+            f'its record data/{_shown(key)} of {found} bytes is said to hold '
+            f'{_shown(numbers)} numbers of type {_shown(kind)}')
+
+
+class _Item:
+    """What the check of a pickle knows of an object.
+
+    Args:
+        depth: Of tuples inside each other, calls with them included.
+        size: Objects in a tuple, those inside its tuples included.
+        constant: Number, text or name; items of a tuple of them.
+    """
+    __slots__ = ('depth', 'size', 'constant')
+
+    def __init__(self, depth: int, size: int, constant: Any) -> None:
+        self.depth, self.size, self.constant = depth, size, constant
 
 
 def _check_pickle(stream: BinaryIO) -> List[Any]:
-    """Check names and how deep tuples nest; return the storages it asks."""
+    """Check names, calls and tuples; return the storages it asks for."""
     own = {_name(entry) for entry in _allowed_by_user()}
-    stack: List[Any] = []  # per object [depth, constant]; None is a mark
-    memo: Dict[int, List[Any]] = {}
+    stack: List[Any] = []  # items; None is a mark
+    memo: Dict[int, _Item] = {}
     storages = []
     for code, argument, _ in pickletools.genops(stream):
         if code.name == 'MARK':
@@ -338,10 +354,10 @@ def _check_pickle(stream: BinaryIO) -> List[Any]:
             argument = _modern(argument.replace(' ', '.'))
             _require(
                 _is_plain(argument) or argument in own,
-                f'it contains {argument}; only tensors, numbers, text and '
-                'plain containers are read')
+                f'it contains {_shown(argument)}; only tensors, numbers, text '
+                'and plain containers are read')
         before = code.stack_before
-        taken: List[Any] = []  # the last one first
+        taken: List[_Item] = []  # the last one first
         count = len(before)
         if pickletools.markobject in before:
             count = before.index(pickletools.markobject)
@@ -349,20 +365,35 @@ def _check_pickle(stream: BinaryIO) -> List[Any]:
                 taken.append(item)
         for _ in range(count):
             taken.append(stack.pop())
-        depth = max((item[0] for item in taken), default=0)
+        depth = max((item.depth for item in taken), default=0)
+        size = max((item.size for item in taken), default=1)
         if code.name == 'BINPERSID':
-            storages.append(taken[0][1])
-        if code.name.startswith('TUPLE'):
-            depth += 1
-            argument = tuple(item[1] for item in reversed(taken))
-        _require(depth <= MAX_DEPTH,
-                 f'it nests tuples more than {MAX_DEPTH} deep')
+            storages.append(taken[0].constant)
+        elif code.name in ('REDUCE', 'NEWOBJ'):
+            _require(
+                type(taken[1].constant) is str, 'it calls what is not a name')
+        elif code.name.startswith('TUPLE'):
+            depth, size = depth + 1, 1 + sum(item.size for item in taken)
+            _require(
+                depth <= MAX_DEPTH and size <= MAX_SIZE,
+                f'it nests tuples more than {MAX_DEPTH} deep, or {MAX_SIZE} '
+                'objects in them')
+            argument = [item.constant for item in reversed(taken)]
+            argument = tuple(None if type(c) is tuple else c for c in argument)
         if code.name in CHANGES:
-            taken[-1][0] = depth
-            stack.append(taken[-1])
+            target = taken[-1]
+            target.depth, target.size = depth, size
+            stack.append(target)
         else:
-            stack += [[depth, argument] for _ in code.stack_after]
+            stack += [_Item(depth, size, argument) for _ in code.stack_after]
     return storages
+
+
+def _shown(value: Any) -> str:
+    """Text or number from a file, as an error may show it."""
+    if type(value) not in (str, int):
+        return f'({type(value).__name__})'
+    return str(value)[:100].encode('unicode_escape').decode()
 
 
 def _modern(name: str) -> str:

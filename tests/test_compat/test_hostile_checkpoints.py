@@ -73,12 +73,12 @@ pytestmark = pytest.mark.slow
 F8 = np.dtype('f8')
 #: What is put into a checkpoint, and what the error says of it.
 CONTENTS = dict(
-    object_array=(np.array([{}]), "'O8'"),
+    object_array=(np.array([{}]), 'dtype O8'),
     object_array_called=(
         Calls(np.ndarray, (1, ), 'O', b'@AAAAA\0\0'), 'numpy.ndarray'),
-    object_scalar=(Calls(MAKE_SCALAR, np.dtype('O'), b'\0' * 8), "'O8'"),
-    text_array=(np.array(['a', 'bc']), "'U2'"),
-    structured=(np.zeros(1, [('a', 'i4')]), "'V4'"),
+    object_scalar=(Calls(MAKE_SCALAR, np.dtype('O'), b'\0' * 8), 'dtype O8'),
+    text_array=(np.array(['a', 'bc']), 'dtype U2'),
+    structured=(np.zeros(1, [('a', 'i4')]), 'dtype V4'),
     item_size=(array((1, ), Calls(
         np.dtype, 'f8', False, True,
         state=(3, '<', None, None, None, 4096, 8, 0)), b'\0' * 8), 'dtype'),
@@ -138,6 +138,7 @@ def hostile_pickles() -> dict:
     states = [
         pickled((1, (n, ), F8, False, b'\0' * 8 * n)) + b'b' for n in (1, 2)
     ]
+    doubled = b'\x80\x02}N' + b'q\0h\0\x86' * 150
     deep = b'\x80\x02}N' + b'\x85' * 10**6 + b'Ns.'
     chain = b'\x80\x02}Nq\0' + b'h\0\x85q\0' * 10**5 + b'Ns.'
     return dict(
@@ -146,6 +147,9 @@ def hostile_pickles() -> dict:
             b'\x80\x02' + pickled(F8) + pickled(
                 (3, '>', None, None, None, -1, -1, 0)) + b'b.', 'twice'),
         deep_key=(deep, 'deep'),
+        doubled_key=(doubled + b'Ns.', 'objects'),
+        doubled_call=(doubled + b')R.', 'objects'),
+        called_number=(b'\x80\x02K\x01)R.', 'calls'),
         deep_chain=(chain, 'deep'),
         deep_list=(b'\x80\x02' + b']' * 10**5 + b'a' * (10**5 - 1) + b'.', ''),
         no_end=(b'\x80\x02}', ''),
