@@ -28,8 +28,7 @@ from mmblockdrop.utils.meta import empty_weights
 import torch
 import torch.distributed as dist
 from common import (PAGE, ROOT, add_arguments, detector, in_new_process,
-                    noise_windows, peak_resident, publish, quiet,
-                    restart_peak)
+                    noise_windows, peak_resident, publish, quiet, restart_peak)
 from mmengine.config import Config
 from torch.nn.parallel import DistributedDataParallel
 
