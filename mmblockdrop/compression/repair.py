@@ -11,10 +11,10 @@ with x and h of the student as it is, and y the stream of the uncompressed
 teacher behind the gap. No parameter is added, so repair costs nothing when
 the model is used. Related: ReplaceMe (arXiv 2505.02819) for language models.
 """
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import (Any, Callable, Dict, Iterable, List, NamedTuple, Optional,
-                    Sequence, Tuple)
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple,
+                    Optional, Sequence, Tuple)
 
 from mmblockdrop.registry import REPAIRS
 
@@ -34,6 +34,7 @@ TOLERANCE = 1e-3
 STRETCHES = 10
 
 Run = Callable[[nn.Module, Any], Any]
+Recorded = Dict[Tuple[str, str], Tensor]
 
 
 class Writer(NamedTuple):
@@ -114,7 +115,6 @@ class LinearRepair:
              target: str, batches: Iterable[Any], run: Run) -> Dict[str, Any]:
         """Fit the writing layer of a block to the teacher's stream."""
         writer: Optional[Writer] = None
-        sums: Optional[Sums] = None
         for number, batch in enumerate(batches):
             if writer is None:
                 writer = find_writer(student, block,
@@ -122,22 +122,87 @@ class LinearRepair:
                 if writer is None:
                     return dict(layer=block, why_not='no layer of it writes '
                                 'linearly into the residual stream')
-            wanted = record(teacher, {target: 'output'},
-                            partial(run, teacher, batch))[target, 'output']
-            found = record(student, {
-                block: 'output',
-                writer.name: 'input'
-            }, partial(run, student, batch))
-            stream = rows(found[block, 'output'], writer)
-            hidden = rows(found[writer.name, 'input'], writer, stream)
-            missing = rows(wanted, writer) - stream
-            if sums is None:
-                sums = Sums(writer, hidden.shape[-1])
-            sums.add(hidden, missing, rows(wanted, writer),
-                     *held_out(len(stream), batch, number))
-        if writer is None or sums is None:
+                sums = Sums(writer, block, target)
+            sums.add(
+                record(student, sums.wanted, partial(run, student, batch)),
+                record(teacher, {target: 'output'},
+                       partial(run, teacher, batch)), batch, number)
+        if writer is None:
             return dict(layer=block, why_not='there are no batches')
         return sums.apply(self.ridges)
+
+    def sums_of(self, student: nn.Module, teacher: nn.Module,
+                structure: Structure, candidates: Sequence[Id],
+                batches: Sequence[Any], run: Run) -> Dict[Id, 'Sums']:
+        """Gather what it takes to repair each of several candidates.
+
+        One pass of the teacher over a batch serves all candidates, and so does
+        one of the student where the layer to fit stands before the block of
+        the candidate.
+
+        Args:
+            student: The localizer; it is left as it is.
+            teacher: The uncompressed localizer.
+            structure: Structure of the student.
+            candidates: Ids of parts, none of which is removed.
+            batches: Calibration data.
+            run: Runs a localizer on a batch.
+
+        Returns:
+            Candidate to sums; those that cannot be repaired are left out.
+        """
+        sums: Dict[Id, Sums] = {}
+        alone = set()
+        for candidate in candidates:
+            with structure.without(candidate):
+                (block, target), *_ = repair_plan(structure, [candidate],
+                                                  False) or [('', '')]
+                writer = block and find_writer(
+                    student, block, partial(run, student, batches[0]))
+            if writer:
+                sums[candidate] = Sums(writer, block, target)
+                order = list(
+                    dict.fromkeys(map(structure.block_of, structure.order)))
+                if order.index(block) >= order.index(
+                        structure.block_of(candidate)):
+                    alone.add(candidate)
+        together = {
+            path: what
+            for candidate in sums.keys() - alone
+            for path, what in sums[candidate].wanted.items()
+        }
+        targets = {s.target: 'output' for s in sums.values()}
+        for number, batch in enumerate(batches):
+            theirs = record(teacher, targets, partial(run, teacher, batch))
+            ours = record(student, together, partial(run, student, batch))
+            for candidate, found in sums.items():
+                if candidate in alone:
+                    with structure.without(candidate):
+                        own = record(student, found.wanted,
+                                     partial(run, student, batch))
+                    found.add(own, theirs, batch, number)
+                else:
+                    found.add(ours, theirs, batch, number)
+        return sums
+
+    @contextmanager
+    def tried(self, sums: Optional['Sums']) -> Iterator[None]:
+        """Repair inside a ``with`` statement, then put the weights back.
+
+        Args:
+            sums: What :meth:`sums_of` gave; None changes nothing.
+        """
+        if sums is None:
+            yield
+            return
+        layer = sums.writer.layer
+        before = {n: p.clone() for n, p in layer.named_parameters()}
+        sums.apply(self.ridges)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                layer.get_parameter(name).copy_(value)
 
 
 def repair_plan(structure: Structure, removed: Sequence[Id],
@@ -168,7 +233,7 @@ def repair_plan(structure: Structure, removed: Sequence[Id],
 
 
 def record(model: nn.Module, wanted: Dict[str, str],
-           run: Callable[[], Any]) -> Dict[Tuple[str, str], Tensor]:
+           run: Callable[[], Any]) -> Recorded:
     """Record what modules are given or return while a model runs.
 
     Args:
@@ -361,37 +426,46 @@ class Sums:
 
     Args:
         writer: The layer that is fitted.
-        width: Channels that it is given.
+        block: Dotted path of its block in the student.
+        target: That of the teacher's block whose output it is fitted to.
+
+    Attributes:
+        wanted: What :func:`record` must record of the student.
     """
 
-    def __init__(self, writer: Writer, width: int) -> None:
-        self.writer = writer
+    def __init__(self, writer: Writer, block: str, target: str) -> None:
+        self.writer, self.block, self.target = writer, block, target
+        self.wanted = {block: 'output', writer.name: 'input'}
+        weight = writer.layer.weight
         self.has_bias = writer.layer.bias is not None
-        inputs, outputs = width + self.has_bias, len(writer.scale)
-        zeros = writer.layer.weight.new_zeros
+        outputs, inputs = weight.shape[0], weight.shape[1] + self.has_bias
         # Fitted and held out: products of h with h and with what is missing;
         # tokens, squares of what is missing, of the stream and their sums.
         self.square, self.cross, self.other = (
-            zeros((2, *shape), dtype=torch.float64)
+            weight.new_zeros((2, *shape), dtype=torch.float64)
             for shape in ((inputs, inputs), (inputs, outputs),
                           (3 + outputs, )))
 
-    def add(self, hidden: Tensor, missing: Tensor, stream: Tensor,
-            real: Tensor, held: Tensor) -> None:
+    def add(self, student: Recorded, teacher: Recorded, batch: Any,
+            number: int) -> None:
         """Add the tokens of a batch.
 
         Args:
-            hidden: What the layer is given, [tokens, d].
-            missing: Teacher's stream less the student's, [tokens, C].
-            stream: The teacher's stream, [tokens, C].
-            real: Tokens that count, bool [tokens].
-            held: Those of them that are held out, bool [tokens].
+            student: What was recorded of the student.
+            teacher: What was recorded of the teacher.
+            batch: The batch.
+            number: Its number.
         """
+        stream = rows(student[self.block, 'output'], self.writer)
+        hidden = rows(student[self.writer.name, 'input'], self.writer, stream)
+        wanted = rows(teacher[self.target, 'output'], self.writer)
+        missing = wanted - stream
         if self.has_bias:
             hidden = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], 1)
+        real, held = held_out(len(stream), batch, number)
         for part, mask in enumerate((real & ~held, held)):
             mask = mask.to(hidden.device)
-            h, e, y = hidden[mask], missing[mask], stream[mask]
+            h, e, y = hidden[mask], missing[mask], wanted[mask]
             self.square[part] += h.T @ h
             self.cross[part] += h.T @ e
             self.other[part] += torch.cat([

@@ -117,6 +117,23 @@ class TeacherStudentWrapper(BaseModel):
                 pass
         self.__dict__['teacher'] = teacher.eval()
 
+    def uncompressed(self) -> nn.Module:
+        """The teacher, also where no alignment needs one.
+
+        Returns:
+            The uncompressed localizer, in evaluation mode.
+
+        Raises:
+            ValueError: ``checkpoint`` is None.
+        """
+        if self.teacher is None:
+            if self.checkpoint is None:
+                raise ValueError('model.checkpoint=None: expected the trained '
+                                 'localizer, which repair and '
+                                 'FeatureErrorScorer compare with')
+            self.set_teacher(self.checkpoint)
+        return self.teacher
+
     def alignment_paths(self) -> List[str]:
         """Paths of the modules that the alignments compare.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Union
 
 from mmblockdrop.compression import Id
-from mmblockdrop.registry import LOOPS
+from mmblockdrop.registry import LOOPS, REPAIRS
 from mmblockdrop.report import round_table, write_report
 from mmblockdrop.scorers.base import pick
 from mmblockdrop.utils.messages import (reject_unknown, require_choice,
@@ -65,6 +65,10 @@ class DistillationLoop(EpochBasedTrainLoop):
         higher_is_better: Direction of ``metric``.
         lora: Arguments of ``add_lora`` for the blocks. None trains the weights
             themselves.
+        repair: Repair in closed form after every drop, before training, on the
+            inputs of ``score_dataloader`` (labels are not used), such as
+            ``dict(type='mmblockdrop.LinearRepair')``. With
+            ``epochs_per_round=0`` it is all that follows a drop.
         protect: Original numbers that are never dropped.
         student: What is trained: ``frozen``, ``trainable``, ``merge_lora`` and
             ``dynamic_teacher`` of :class:`~.student.Student`.
@@ -96,6 +100,7 @@ class DistillationLoop(EpochBasedTrainLoop):
                  metric: str = 'tad/mAP',
                  higher_is_better: bool = True,
                  lora: Optional[dict] = None,
+                 repair: Optional[dict] = None,
                  protect: Sequence[Id] = (),
                  student: Optional[dict] = None,
                  validation: Optional[dict] = None,
@@ -142,6 +147,18 @@ class DistillationLoop(EpochBasedTrainLoop):
                                        self.n_rounds)
         self.scoring = Scoring(runner, self.hook, self.evaluator, scorer)
         self.student = Student(runner, self.hook, lora, **groups['student'])
+        self.repair = None if repair is None else REPAIRS.build(
+            dict(repair, _scope_='mmblockdrop'))
+        if self.repair and not hasattr(
+                plain_model(runner.model), 'uncompressed'):
+            raise ValueError(
+                'train_cfg.repair needs a teacher: expected model.type='
+                "'mmblockdrop.TeacherStudentWrapper', found "
+                f'{type(plain_model(runner.model)).__name__}')
+        if self.repair and self.student.dynamic_teacher:
+            raise ValueError(
+                'train_cfg.repair needs the uncompressed teacher, found '
+                'train_cfg.student.dynamic_teacher=True')
         self.built_with = runner.seed
 
     @property
@@ -291,6 +308,11 @@ class DistillationLoop(EpochBasedTrainLoop):
         structure = self.hook.structure(self.runner)
         remaining = structure.remaining
         entry.update(state='dropped', dropped=chosen, blocks_left=remaining)
+        if self.repair is not None:
+            began = time.perf_counter()
+            entry['repair'] = self.student.repair(
+                self.repair, chosen, self.evaluator.score_batches)
+            entry['seconds']['repair'] = time.perf_counter() - began
         entry['metric_before'] = pick(
             self.evaluator.validate(), self.metric,
             of=f'Without {structure.unit} {chosen} the model')

@@ -1,8 +1,9 @@
 """The localizer that is shortened: LoRA, what is trained, its weights."""
-from typing import Collection, Optional, Sequence
+from typing import Any, Collection, Dict, List, Optional, Sequence
 
-from mmblockdrop.compression import (check_lora, has_lora, load_localizer,
-                                     merge_lora, read_localizer)
+from mmblockdrop.compression import (Id, LinearRepair, check_lora, has_lora,
+                                     load_localizer, merge_lora,
+                                     read_localizer)
 from mmblockdrop.utils.checkpoint import load_strictly
 from mmblockdrop.utils.messages import did_you_mean, listed, require_choice
 
@@ -119,6 +120,29 @@ class Student:
         self.hook.lora = None
         return merged
 
+    def repair(self, repair: LinearRepair, removed: Sequence[Id],
+               batches: Any) -> List[Dict[str, Any]]:
+        """Repair what was just removed; LoRA is merged first.
+
+        Args:
+            repair: How.
+            removed: Ids of what was removed.
+            batches: Calibration data.
+
+        Returns:
+            One entry per fitted layer, for the record.
+        """
+        self.merge()
+        model = plain_model(self.runner.model)
+        entries = repair(
+            self.localizer, model.uncompressed(),
+            self.hook.structure(self.runner), removed, batches,
+            lambda localizer, batch: localizer(
+                **model.data_preprocessor(batch, False), mode='tensor'))
+        for entry in entries:
+            self.runner.logger.info(describe_repair(entry))
+        return entries
+
     def go_back(self, path: str) -> None:
         """Become the result of an earlier round, with the blocks it had.
 
@@ -129,6 +153,22 @@ class Student:
         load_localizer(fresh, path)
         replace_localizer(self.runner, fresh)
         self.hook.lora = None
+
+
+def describe_repair(entry: Dict[str, Any]) -> str:
+    """Say in one line what a repair did.
+
+    Args:
+        entry: Entry of the record.
+
+    Returns:
+        The line.
+    """
+    if 'why_not' in entry:
+        return f'{entry["layer"]} is not repaired: {entry["why_not"]}'
+    done = f'ridge {entry["ridge"]:g}' if entry['kept'] else 'left as it is'
+    return (f'{entry["layer"]}: held-out error {entry["error_before"]:.4f} -> '
+            f'{entry["error_after"]:.4f} on {entry["tokens"]} tokens, {done}')
 
 
 def freeze_except(model: nn.Module,

@@ -1,0 +1,97 @@
+"""Rounds with repair in closed form, and candidates scored without labels."""
+from mmblockdrop.registry import MODELS
+
+import pytest
+import toy
+from rounds_kit import blocks_in, read_record, read_weights, train
+
+pytestmark = pytest.mark.usefixtures('unmeasured')
+REPAIR = dict(type='mmblockdrop.LinearRepair')
+
+
+def encoder_error(run_dir, trained, cfg):
+    """Squared error of the student's features, share of the variance."""
+    state, meta = read_weights(run_dir / 'round_2.pth')
+    gone = [i for r in meta['blockdrop']['rounds'] for i in r['dropped']]
+    student = MODELS.build(toy.localizer(drop_blocks=gone))
+    student.load_state_dict(state)
+    teacher = MODELS.build(toy.localizer())
+    teacher.load_state_dict(read_weights(trained)[0])
+    found = []
+    for model in (student, teacher):
+        model.eval()
+        data = model.data_preprocessor(toy.batch(6, seed=9), False)
+        found.append(model.extract_feat(data['inputs']).detach())
+    return ((found[0] - found[1]).square().mean() / found[1].var()).item()
+
+
+def test_repair_without_training_and_labels(block_drop, tmp_path, trained):
+    errors = {}
+    for name, options in dict(cut={}, repaired=dict(repair=REPAIR)).items():
+        cfg = block_drop(
+            tmp_path / name,
+            epochs_per_round=0,
+            scorer=dict(type='mmblockdrop.FeatureErrorScorer'),
+            **options)
+        train(cfg)
+        errors[name] = encoder_error(tmp_path / name, trained, cfg)
+    assert errors['repaired'] < 0.8 * errors['cut']
+    rounds = read_record(tmp_path / 'repaired')['rounds']
+    first = rounds[0]
+    scores = {int(k): v for k, v in first['scores'].items()}
+    assert first['criterion'] == 'FeatureErrorScorer'
+    assert first['dropped'] == [min(scores, key=lambda i: (scores[i], i))]
+    assert all(score >= 0 for score in scores.values())
+    for entry in rounds:
+        assert entry['repair'] and 'repair' in entry['seconds']
+        assert all(e['error_after'] <= e['error_before']
+                   for e in entry['repair'])
+    state, meta = read_weights(tmp_path / 'repaired' / 'round_2.pth')
+    assert blocks_in(state) == rounds[-1]['blocks_left']
+    assert meta['blockdrop']['rounds'][0]['repair'] == first['repair']
+
+
+def test_scoring_leaves_the_weights(block_drop, tmp_path, trained):
+    train(
+        block_drop(
+            tmp_path,
+            drops=1,
+            epochs_per_round=0,
+            scorer=dict(type='mmblockdrop.FeatureErrorScorer')))
+    start = read_weights(trained)[0]
+    state, _ = read_weights(tmp_path / 'round_1.pth')
+    for name, value in state.items():
+        assert (value == start[name]).all(), name
+
+
+def test_repair_comes_before_alignment(block_drop, tmp_path):
+    train(block_drop(tmp_path, drops=1, epochs_per_round=1, repair=REPAIR))
+    entry, = read_record(tmp_path)['rounds']
+    assert entry['repair'] and set(entry['epochs']) == {'0', '1'}
+
+
+def test_halves_are_repaired(block_drop, tmp_path):
+    cfg = block_drop(
+        tmp_path,
+        epochs_per_round=0,
+        repair=REPAIR,
+        scorer=dict(type='mmblockdrop.FeatureErrorScorer'))
+    cfg.custom_hooks[0].structure = 'mmblockdrop.HalfBlocks'
+    train(cfg)
+    for entry in read_record(tmp_path)['rounds']:
+        assert entry['dropped'][0] in entry['scores']
+        assert any(e.get('kept') for e in entry['repair'])
+
+
+def test_repair_needs_a_teacher(block_drop, tmp_path):
+    cfg = block_drop(tmp_path, repair=REPAIR)
+    cfg.model = toy.localizer()
+    with pytest.raises(ValueError, match='train_cfg.repair'):
+        train(cfg)
+
+
+def test_repair_needs_the_uncompressed_teacher(block_drop, tmp_path):
+    cfg = block_drop(
+        tmp_path, repair=REPAIR, student=dict(dynamic_teacher=True))
+    with pytest.raises(ValueError, match='dynamic_teacher=True'):
+        train(cfg)
