@@ -1,5 +1,5 @@
 """Score by what a candidate does to the encoder's features, after repair."""
-from typing import Any, Dict, List
+from typing import Any, List
 
 from mmblockdrop.compression import LinearRepair
 from mmblockdrop.compression.record import Id
