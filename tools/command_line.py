@@ -2,8 +2,9 @@
 import argparse
 import os
 import os.path as osp
+from typing import Any
 
-import mmblockdrop  # applies its patches
+from mmblockdrop.utils.messages import require_file
 
 from mmengine.config import Config, DictAction
 
@@ -42,7 +43,7 @@ def read_config(args: argparse.Namespace) -> Config:
         The config, ``--cfg-options`` not yet merged.
 
     Raises:
-        FileNotFoundError: If there is no such config, with the nearest name.
+        FileNotFoundError: There is no such config; names the nearest.
     """
     require_file(args.config, 'config')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -56,21 +57,7 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def require_file(path: str, argument: str) -> None:
-    """Check that a file given on the command line exists.
-
-    Args:
-        path: The file, or a URL, which is not checked.
-        argument: Name of the argument.
-
-    Raises:
-        FileNotFoundError: With the nearest name in that folder.
-    """
-    from mmblockdrop.utils.messages import require_file as check
-    check(path, argument)
-
-
-def build_runner(cfg: Config):
+def build_runner(cfg: Config) -> Any:
     """Build the config's runner.
 
     Args:

@@ -2,9 +2,13 @@
 import argparse
 from typing import Optional, Sequence
 
-from command_line import add_arguments, build_runner, read_config, require_file
+from mmblockdrop.compression import record_of
+from mmblockdrop.utils.checkpoint import read_checkpoint
+from mmblockdrop.utils.config import type_name
+from mmblockdrop.utils.messages import require_file
+
+from command_line import add_arguments, build_runner, read_config
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -30,15 +34,15 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         The same config.
 
     Raises:
-        ValueError: If ``--dump`` is no pickle file.
-        FileNotFoundError: If the checkpoint is not there.
+        ValueError: ``--dump`` does not name a pickle file.
+        FileNotFoundError: There is no such checkpoint; names the nearest.
     """
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     if args.dump is not None:
         if not args.dump.endswith(('.pkl', '.pickle')):
-            raise ValueError(f'--dump must end with .pkl or .pickle, but '
-                             f'found {args.dump!r}')
+            raise ValueError(f'--dump={args.dump!r}: expected a name that '
+                             'ends with .pkl or .pickle')
         evaluators = cfg.test_evaluator
         if not isinstance(evaluators, (list, tuple)):
             evaluators = [evaluators]
@@ -63,13 +67,13 @@ def add_block_drop_hook(cfg: Config) -> Config:
 
     Returns:
         The same config.
+
+    Raises:
+        ValueError: The checkpoint is damaged, or its record is.
     """
-    checkpoint = CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')
-    record = checkpoint.get('meta', {}).get('blockdrop')
+    record = record_of(read_checkpoint(cfg.load_from))
     hooks = list(cfg.get('custom_hooks') or [])
-    known = any(
-        str(hook.get('type')).endswith('BlockDropHook') for hook in hooks)
-    if record is not None and not known:
+    if record is not None and 'BlockDropHook' not in map(type_name, hooks):
         hook = dict(type='mmblockdrop.BlockDropHook', stack=record['stack'])
         cfg.custom_hooks = [*hooks, hook]
     return cfg

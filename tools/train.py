@@ -2,7 +2,9 @@
 import argparse
 from typing import Optional, Sequence
 
-from command_line import add_arguments, build_runner, read_config, require_file
+from mmblockdrop.utils.messages import require_file
+
+from command_line import add_arguments, build_runner, read_config
 from mmengine.config import Config
 
 
@@ -49,8 +51,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         The same config.
 
     Raises:
-        ValueError: If an argument does not fit the config.
-        FileNotFoundError: If ``--resume`` names a file that is not there.
+        ValueError: An argument does not fit the config.
+        FileNotFoundError: There is no file that ``--resume`` names.
     """
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -58,8 +60,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         wrapper = cfg.optim_wrapper.setdefault('type', 'OptimWrapper')
         if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise ValueError(
-                f'--amp turns optim_wrapper.type into AmpOptimWrapper, but '
-                f'found {wrapper!r}; expected OptimWrapper')
+                f'optim_wrapper.type={wrapper!r}: --amp turns OptimWrapper '
+                'into AmpOptimWrapper and no other')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume is not None:
@@ -71,8 +73,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise ValueError(
-                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...)'
-                f' in the config, but {args.config} has none')
+                f'{args.config} has no auto_scale_lr: --auto-scale-lr needs '
+                'auto_scale_lr=dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
     cfg.randomness = dict(dict(seed=None), **cfg.get('randomness', {}))
     for key in ('seed', 'diff_rank_seed', 'deterministic'):

@@ -16,7 +16,8 @@ from mmblockdrop.compression import BlockStack, merge_lora
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity, latency_ms, markdown_table
 from mmblockdrop.report.complexity import Part
-from mmblockdrop.utils.config import localizer_config
+from mmblockdrop.utils.config import localizer_config, type_name
+from mmblockdrop.utils.messages import require_file
 from mmblockdrop.utils.meta import empty_weights
 
 import torch
@@ -29,14 +30,7 @@ COLUMNS = dict(encoder=('backbone', ), neck=('projection', 'neck'),
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line.
-
-    Args:
-        argv: Defaults to ``sys.argv``.
-
-    Returns:
-        argparse.Namespace: The arguments.
-    """
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,7 +72,7 @@ def window_shape(cfg: Config) -> Tuple[int, ...]:
         features.
 
     Raises:
-        ValueError: If the config does not tell.
+        ValueError: The config does not tell.
     """
     model = localizer_config(cfg)
     if not model.get('backbone'):
@@ -111,7 +105,7 @@ def image_size(pipeline: Sequence[dict]) -> Optional[Tuple[int, int]]:
     """
     size = None
     for step in pipeline:
-        kind = str(step['type']).rsplit('.', 1)[-1]
+        kind = type_name(step)
         if kind == 'CachedFrames':
             size = image_size(step['transforms']) or size
         elif kind == 'Resize' and not step.get('keep_ratio', True):
@@ -124,13 +118,13 @@ def image_size(pipeline: Sequence[dict]) -> Optional[Tuple[int, int]]:
     return size
 
 
-def row_of(dropped: Sequence[int], left: int, parts: Dict[str, Part],
+def row_of(dropped: Sequence[int], remaining: int, parts: Dict[str, Part],
            full: Part, time: Optional[float]) -> Dict[str, str]:
     """One line of the table.
 
     Args:
-        dropped: Blocks that are gone.
-        left: Number of blocks that are left.
+        dropped: Blocks that were removed.
+        remaining: Number of the others.
         parts: What :func:`~mmblockdrop.report.complexity` gave.
         full: Total of the uncompressed model.
         time: Latency in milliseconds.
@@ -142,7 +136,7 @@ def row_of(dropped: Sequence[int], left: int, parts: Dict[str, Part],
     digits = 1 if full.macs > 1e11 else 3
     row = {
         'dropped': ' '.join(map(str, dropped)) or '-',
-        'blocks': str(left),
+        'blocks': str(remaining),
         'params (M)': f'{total.params / 1e6:.2f}'
     }
     for title, children in COLUMNS.items():
@@ -169,6 +163,7 @@ def run(args: argparse.Namespace) -> str:
     Returns:
         The table as Markdown.
     """
+    require_file(args.config, 'config')
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
@@ -232,7 +227,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args = parse_args(argv)
     try:
         table = run(args)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f'complexity.py: {error}', file=sys.stderr)
         return 1
     print(table)

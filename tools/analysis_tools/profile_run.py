@@ -9,6 +9,7 @@ scoring. With workers that decode meanwhile, decoding is the time spent waiting
 for them. Without block drop there is no teacher, and the student is the model.
 """
 import argparse
+import functools
 import inspect
 import sys
 import tempfile
@@ -20,6 +21,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 import mmblockdrop.rounds  # registers the scorers
 from mmblockdrop.registry import SCORERS
 from mmblockdrop.report import markdown_table
+from mmblockdrop.utils.canvas import canvas, save_figure
+from mmblockdrop.utils.config import type_name
+from mmblockdrop.utils.messages import require_file
 
 import torch
 from mmengine.config import Config, DictAction
@@ -29,19 +33,15 @@ from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
-from phase_clock import PHASES, Clock, replaced, timed
 from torch.utils.data import dataloader
 
 
+PHASES = ('decode', 'score', 'teacher', 'student', 'backward', 'optimizer',
+          'evaluate', 'rest')
+
+
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line.
-
-    Args:
-        argv: Defaults to ``sys.argv``.
-
-    Returns:
-        argparse.Namespace: The arguments.
-    """
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,6 +57,96 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction,
         help='settings of the config to replace, as key=value')
     return parser.parse_args(argv)
+
+
+class Clock:
+    """Exclusive time of nested phases.
+
+    Attributes:
+        seconds: Time of each phase.
+        calls: How often each was entered.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin again, outside of all phases but the present ones."""
+        self.seconds = dict.fromkeys(PHASES, 0.)
+        self.calls = dict.fromkeys(PHASES, 0)
+        self._open: List[str] = getattr(self, '_open', ['rest'])
+        self._since = self._now()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what happens inside for ``name``."""
+        self._switch()
+        self._open.append(name)
+        self.calls[name] += 1
+        try:
+            yield
+        finally:
+            self._switch()
+            self._open.pop()
+
+    def inside(self, name: str) -> bool:
+        """Whether a phase is open."""
+        return name in self._open
+
+    def _switch(self) -> None:
+        """Count the time since the last change for the open phase."""
+        now = self._now()
+        self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+    def stop(self) -> None:
+        """Count the time up to now."""
+        self._switch()
+
+    @staticmethod
+    def _now() -> float:
+        """Seconds; a GPU is waited for."""
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+@contextmanager
+def replaced(owner: Any, name: str,
+             make: Callable[[Callable], Callable]) -> Iterator[None]:
+    """Put something around a method of a class for a while."""
+    old = owner.__dict__[name]
+    setattr(owner, name, functools.wraps(old)(make(old)))
+    try:
+        yield
+    finally:
+        setattr(owner, name, old)
+
+
+def timed(clock: Clock, name: str,
+          quiet_in: Sequence[str] = ()) -> Callable[[Callable], Callable]:
+    """Wrapper that counts calls of a method as a phase.
+
+    Args:
+        clock: Where to count.
+        name: The phase.
+        quiet_in: Not inside these phases.
+
+    Returns:
+        For :func:`replaced`.
+    """
+
+    def make(old: Callable) -> Callable:
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            if any(map(clock.inside, quiet_in)):
+                return old(*args, **kwargs)
+            with clock.phase(name):
+                return old(*args, **kwargs)
+
+        return method
+
+    return make
 
 
 class StopAfterEpoch(Hook):
@@ -126,8 +216,7 @@ def watching(clock: Clock, model: type) -> Iterator[None]:
 
 def has_rounds(cfg: Config) -> bool:
     """Whether a config drops blocks."""
-    kind = (cfg.get('train_cfg') or {}).get('type')
-    return str(kind).endswith('DistillationLoop')
+    return type_name(cfg.get('train_cfg')) == 'DistillationLoop'
 
 
 def shorten(cfg: Config, samples: Optional[int]) -> Config:
@@ -141,12 +230,12 @@ def shorten(cfg: Config, samples: Optional[int]) -> Config:
         The changed config.
 
     Raises:
-        ValueError: If the run is not by epochs, or a data set cannot be cut.
+        ValueError: The run is not by epochs, or a data set cannot be cut.
     """
     train = cfg.get('train_cfg') or {}
     if has_rounds(cfg):
         train.update(drops=1, epochs_per_round=1)
-    elif train.get('by_epoch') or train.get('type') == 'EpochBasedTrainLoop':
+    elif train.get('by_epoch') or type_name(train) == 'EpochBasedTrainLoop':
         train.update(val_begin=1, val_interval=1)
     else:
         raise ValueError(
@@ -199,10 +288,8 @@ def draw(clock: Clock, path: str, title: str, whole: str = 'round') -> None:
         title: Its title.
         whole: Of what these are the seconds.
     """
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(figsize=(6.4, 3.2))
+    figure = canvas(6.4, 3.2)
+    axes = figure.subplots()
     names = list(PHASES)[::-1]
     values = [clock.seconds[name] for name in names]
     bars = axes.barh(names, values, color='tab:blue')
@@ -212,24 +299,20 @@ def draw(clock: Clock, path: str, title: str, whole: str = 'round') -> None:
     axes.set_xlabel(f'seconds of one {whole}')
     axes.set_title(title, fontsize=9)
     axes.spines[['top', 'right']].set_visible(False)
-    figure.tight_layout()
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a round and show where its time went."""
     args = parse_args(argv)
     try:
-        if not Path(args.config).is_file():
-            raise FileNotFoundError(f'config: there is no file {args.config}')
+        require_file(args.config, 'config')
         cfg = Config.fromfile(args.config)
         if args.cfg_options:
             cfg.merge_from_dict(args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmaction'))
         cfg = shorten(cfg, args.samples)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f'profile_run.py: {error}', file=sys.stderr)
         return 1
     whole = 'round' if has_rounds(cfg) else 'epoch'
