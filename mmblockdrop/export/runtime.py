@@ -124,8 +124,7 @@ def example_inputs(cfg: Config,
     Raises:
         ValueError: The config does not tell the shape.
     """
-    found = tuple(shape or ()) or _features(model_cfg) or _frames(
-        cfg, model_cfg)
+    found = tuple(shape or ()) or input_shape(cfg, model_cfg)
     if found is None:
         raise ValueError(
             'The config does not tell the shape of the inputs: '
@@ -133,6 +132,20 @@ def example_inputs(cfg: Config,
             'and a Resize or CenterCrop of fixed size. Give --shape, for '
             'example --shape 1 1 3 16 224 224')
     return torch.randn(found, generator=torch.Generator().manual_seed(SEED))
+
+
+def input_shape(cfg: Config, model_cfg: dict) -> Optional[Tuple[int, ...]]:
+    """Shape of the inputs for one window.
+
+    Args:
+        cfg: A whole config.
+        model_cfg: Its model.
+
+    Returns:
+        (1, 1, channels, frames, height, width), or (1, channels, grid steps)
+        for features; None if neither test data nor model tell.
+    """
+    return _features(model_cfg) or _frames(cfg, model_cfg)
 
 
 def _features(model: dict) -> Optional[Tuple[int, ...]]:

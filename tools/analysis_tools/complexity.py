@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmblockdrop.compression import BlockStack, merge_lora
+from mmblockdrop.export.runtime import input_shape
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import complexity, latency_ms, markdown_table
 from mmblockdrop.report.complexity import Part
-from mmblockdrop.utils.config import localizer_config, type_name
+from mmblockdrop.utils.config import localizer_config
 from mmblockdrop.utils.messages import require_file
 from mmblockdrop.utils.meta import empty_weights
 
@@ -61,61 +62,32 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def window_shape(cfg: Config) -> Tuple[int, ...]:
-    """Shape of the inputs for one window, from the test data of a config.
+def window_shape(cfg: Config,
+                 given: Optional[Sequence[int]]) -> Tuple[int, ...]:
+    """Shape of the inputs for one window.
 
     Args:
         cfg: A whole config.
+        given: Frames, height and width; None asks the config.
 
     Returns:
-        (1, 1, colours, frames, height, width), or (1, channels, steps) for
-        features.
+        (1, 1, channels, frames, height, width), or (1, channels, grid steps)
+        for features.
 
     Raises:
         ValueError: The config does not tell.
     """
     model = localizer_config(cfg)
-    if not model.get('backbone'):
-        return 1, model.projection.in_channels, model.window_size
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    size = image_size(dataset.get('pipeline') or [])
-    if 'window_size' not in dataset or size is None:
+    if given:
+        channels = (model.get('backbone') or {}).get('in_channels', 3)
+        return 1, 1, channels, *given
+    shape = input_shape(cfg, model)
+    if shape is None:
         raise ValueError(
             'test_dataloader.dataset has no window_size or its pipeline no '
             'Resize or CenterCrop of a fixed size: give --shape FRAMES '
             'HEIGHT WIDTH')
-    frames = dataset['window_size'] * dataset.get('frames_per_step', 1)
-    return 1, 1, colours_of(model), frames, *size
-
-
-def colours_of(model: dict) -> int:
-    """Channels of the frames that a localizer takes; 3 unless it tells.
-
-    Args:
-        model: Config of the localizer.
-    """
-    return (model.get('backbone') or {}).get('in_channels', 3)
-
-
-def image_size(pipeline: Sequence[dict]) -> Optional[Tuple[int, int]]:
-    """Height and width that a test pipeline gives, None if it is unknown.
-
-    Args:
-        pipeline: Configs of transforms.
-    """
-    size = None
-    for step in pipeline:
-        kind = type_name(step)
-        if kind == 'CachedFrames':
-            size = image_size(step['transforms']) or size
-        elif kind == 'Resize' and not step.get('keep_ratio', True):
-            width, height = step['scale']
-            size = (height, width)
-        elif kind in ('CenterCrop', 'SquareCrop', 'ThreeCrop'):
-            crop = step['crop_size']
-            size = (crop, crop) if isinstance(crop, int) else (crop[1],
-                                                               crop[0])
-    return size
+    return shape
 
 
 def row_of(dropped: Sequence[int], remaining: int, parts: Dict[str, Part],
@@ -168,8 +140,7 @@ def run(args: argparse.Namespace) -> str:
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
-    shape = window_shape(cfg) if not args.shape else (
-        1, 1, colours_of(localizer_config(cfg)), *args.shape)
+    shape = window_shape(cfg, args.shape)
     model = build(cfg, args.latency, args.keep_lora)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     inputs = torch.zeros(shape, device=device if args.latency else 'meta')
