@@ -11,7 +11,7 @@ train_dataloader = dict(dataset=published)
 val_dataloader = dict(dataset=dict(**published, subset='validation'))
 test_dataloader = dict(dataset=published)
 train_cfg = dict(score_dataloader=dict(dataset=published))
-# Voting is set and then ignored, since classes are suppressed apart.
-val_evaluator = dict(
-    type='mmblockdrop.PublishedTADMetric', nms=dict(voting_thresh=0.7))
+# The published config sets voting_thresh, which its code ignores where classes
+# are suppressed apart.
+val_evaluator = dict(type='mmblockdrop.PublishedTADMetric')
 test_evaluator = val_evaluator

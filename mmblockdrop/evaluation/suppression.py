@@ -181,8 +181,8 @@ def check_nms(settings: dict) -> None:
     if 'vote_per_class' in settings:
         raise ValueError(
             f'nms.vote_per_class={settings["vote_per_class"]!r} is no longer '
-            "an argument; remove it and use type='mmblockdrop."
-            "PublishedTADMetric' to repeat the published code")
+            'an argument: remove it, and where it was False voting_thresh '
+            'too, which it switched off')
     known = list(inspect.signature(nms_videos).parameters)[1:]
     for key in settings:
         require_choice('key of nms', key, known)

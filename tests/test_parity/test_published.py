@@ -4,9 +4,8 @@ import json
 
 from mmblockdrop.data import UntrimmedVideoDataset
 from mmblockdrop.distillation import BlockAlignment
-from mmblockdrop.evaluation import TADMetric, nms
+from mmblockdrop.evaluation import TADMetric
 from mmblockdrop.localizers import ActionFormerHead
-from mmblockdrop.parity.metrics import published_nms
 from mmblockdrop.registry import DATASETS, METRICS, MODELS
 
 import numpy as np
@@ -52,8 +51,8 @@ def test_former_switches_name_what_replaces_them(registry, cfg, key, value,
 
 
 def test_former_switch_of_suppression_names_what_replaces_it():
-    with pytest.raises(ValueError, match='vote_per_class=False.*'
-                       'mmblockdrop.PublishedTADMetric'):
+    with pytest.raises(
+            ValueError, match='nms.vote_per_class=False.*voting_thresh'):
         TADMetric(nms=dict(vote_per_class=False))
 
 
@@ -112,20 +111,6 @@ def test_boundaries_are_whole_frames_and_tails_can_be_missed(tmp_path):
     assert starts == [[0, 12, 19], [0, 12]]
     np.testing.assert_allclose(ours[0]['gt_segments'], [[1.65, 5.7]])
     np.testing.assert_allclose(theirs[0]['gt_segments'], [[1.5, 5.5]])
-
-
-def test_voting_acts_where_classes_suppress_each_other():
-    settings = dict(type='nms', iou_threshold=0.5, voting_thresh=0.6)
-    segments = np.array([[0., 10], [1, 11], [2, 12]], np.float32)
-    scores = np.array([0.5, 0.25, 0.25], np.float32)
-    given = (segments, scores, np.array([0, 0, 1]))
-    found = nms(*given, **published_nms(settings))
-    np.testing.assert_array_equal(found.segments, segments[[0, 2]])
-    together = dict(settings, class_agnostic=True)
-    assert published_nms(together) == together
-    metric = METRICS.build(
-        dict(type='mmblockdrop.PublishedTADMetric', nms=settings))
-    assert metric.nms == published_nms(settings)
 
 
 def test_detections_are_rounded_before_suppression():
