@@ -64,6 +64,20 @@ def test_one_command_compresses_and_keeps_its_config(baseline, tmp_path):
     assert again['rounds'][0]['dropped'] == record['rounds'][0]['dropped']
 
 
+def test_without_training(baseline, tmp_path):
+    work = tmp_path / 'work'
+    assert compress.main([
+        *baseline, '--drop', '2', '--no-training', '--work-dir',
+        str(work), '--cfg-options', 'log_level=ERROR'
+    ]) == 0
+    record = json.loads((work / 'blockdrop.json').read_text())
+    assert [r['criterion'] for r in record['rounds']] == [
+        'FeatureErrorScorer'] * 2
+    assert all(r['best_epoch'] == 0 and r['repair'] for r in record['rounds'])
+    assert (work / 'round_2.pth').exists() and not list(
+        work.glob('epoch_*.pth'))
+
+
 def written(arguments, baseline, tmp_path) -> Config:
     work = tmp_path / 'dry'
     assert compress.main(

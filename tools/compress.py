@@ -2,6 +2,7 @@
 
     python tools/compress.py CONFIG CHECKPOINT --drop 25%
     python tools/compress.py CONFIG CHECKPOINT --max-macs 75%
+    python tools/compress.py CONFIG CHECKPOINT --drop 50% --no-training
 
 writes a config that inherits from CONFIG into WORK_DIR/config, says where, and
 runs it. The file stays: change it and run it with tools/train.py.
@@ -50,6 +51,11 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--metric', help='metric to go by; default: by type of evaluator')
     parser.add_argument(
         '--epochs', type=int, default=3, help='epochs per round (3)')
+    parser.add_argument(
+        '--no-training',
+        action='store_true',
+        help='repair what is dropped in closed form and train nothing; blocks '
+        'are chosen without labels, by the error of the features')
     parser.add_argument(
         '--lora', type=int, metavar='RANK',
         help='train LoRA of this rank in the blocks, not their weights')
@@ -105,7 +111,8 @@ def loop_arguments(args: argparse.Namespace) -> Dict[str, Any]:
         args: See :func:`parse_args`.
 
     Returns:
-        ``drops``, ``budget``, ``tolerance`` and ``lora`` as far as given.
+        ``drops``, ``budget``, ``tolerance``, ``lora``, ``repair`` and
+        ``scorer`` as far as given.
 
     Raises:
         ValueError: ``--drop`` is neither a number nor a share.
@@ -132,7 +139,10 @@ def loop_arguments(args: argparse.Namespace) -> Dict[str, Any]:
         loop['budget'] = budget
     if args.tolerance is not None:
         loop['tolerance'] = args.tolerance
-    if args.lora:
+    if args.no_training:
+        loop['repair'] = dict(type='mmblockdrop.LinearRepair')
+        loop['scorer'] = dict(type='mmblockdrop.FeatureErrorScorer')
+    elif args.lora:
         loop['lora'] = dict(rank=args.lora)
     return loop
 
@@ -152,7 +162,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             require_file(args.checkpoint, 'checkpoint')
             text = compression_config(args.config, args.checkpoint, target,
                                       loop_arguments(args), args.blocks,
-                                      args.metric, args.epochs)
+                                      args.metric,
+                                      0 if args.no_training else args.epochs)
             write_once(text, target, args.overwrite)
     except (FileNotFoundError, ValueError) as error:
         print(f'compress.py: {error}', file=sys.stderr)

@@ -47,7 +47,7 @@ train_cfg = dict(
     {delete}type='mmblockdrop.DistillationLoop',
     epochs_per_round=epochs_per_round,
     metric={metric!r},
-    scorer=dict(type='mmblockdrop.MetricScorer', metric={metric!r}){loop})
+    scorer={scorer!r}{loop})
 custom_hooks = {hooks}
 # One round, not the whole run.
 param_scheduler = [
@@ -78,7 +78,8 @@ def compression_config(config: str,
         config: Config that trains the localizer.
         checkpoint: The trained localizer.
         target: Where the text will stand.
-        loop: Further arguments of ``DistillationLoop``.
+        loop: Further arguments of ``DistillationLoop``. Its ``scorer``
+            defaults to the metric.
         blocks: Paths of the stack. Defaults to None, what the classes of the
             model declare, or else the longest stack.
         metric: Metric of the evaluator. Defaults to None, the one that belongs
@@ -107,7 +108,10 @@ def compression_config(config: str,
         content = {k: v for k, v in cfg.items() if not callable(v)}
         base = Config(plain_config(content)).pretty_text
     start = '_base_.' if inherits else ''
-    extra = ''.join(f',\n    {k}={v!r}' for k, v in loop.items())
+    scorer = loop.get('scorer') or dict(
+        type='mmblockdrop.MetricScorer', metric=metric)
+    extra = ''.join(f',\n    {k}={v!r}' for k, v in loop.items()
+                    if k != 'scorer')
     if 'score_dataloader' in cfg:
         extra += f',\n    score_dataloader={start}score_dataloader'
     imports = (cfg.get('custom_imports') or {}).get('imports') or []
@@ -120,6 +124,7 @@ def compression_config(config: str,
         base=base,
         imports=imports + ['mmblockdrop'] * ('mmblockdrop' not in imports),
         epochs=epochs,
+        scorer=scorer,
         delete='_delete_=True,\n    ' if inherits else '',
         localizer=f'{start}model',
         checkpoint=os.path.abspath(checkpoint)
