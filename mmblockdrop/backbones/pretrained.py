@@ -1,12 +1,11 @@
-"""Load the weights of a trained encoder, or refuse them by name."""
-import difflib
-from pathlib import Path
+"""Load the weights of a pretrained backbone, all of them or none."""
 from typing import Dict
 
 from mmblockdrop.compression import DroppedBlock
+from mmblockdrop.utils.checkpoint import (compare_states, read_checkpoint,
+                                          state_dict_of)
 
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor, nn
 
 #: Patch projections of the original releases of VideoMAE.
@@ -15,14 +14,14 @@ ORIGINAL = ('patch_embed.proj.weight', 'encoder.patch_embed.proj.weight',
 CONVERTER = 'tools/model_converters/videomae_to_mmblockdrop.py'
 
 
-def load_pretrained(encoder: nn.Module, checkpoint: str) -> None:
-    """Load an encoder's weights from a file of an encoder or recognizer.
+def load_pretrained(backbone: nn.Module, checkpoint: str) -> None:
+    """Load the weights of a backbone, also from the file of a recognizer.
 
-    LoRA may be attached already and keeps what it has. Blocks that are
-    dropped, and what stands beside the encoder, are passed over.
+    LoRA may be attached already and keeps its values. Weights of blocks that
+    are dropped, and of what stands beside the backbone, are passed over.
 
     Args:
-        encoder: A video transformer with mmaction2's names.
+        backbone: A video transformer with mmaction2's names.
         checkpoint: File or URL, of mmaction2 or converted.
 
     Raises:
@@ -34,51 +33,34 @@ def load_pretrained(encoder: nn.Module, checkpoint: str) -> None:
     state = _weights(checkpoint)
     own = {
         name.replace('.base_layer.', '.'): value
-        for name, value in encoder.state_dict().items()
+        for name, value in backbone.state_dict().items()
         if '.lora_' not in name
     }
-    gone = tuple(f'{name}.' for name, module in encoder.named_modules()
-                 if isinstance(module, DroppedBlock))
-    state = {k: v for k, v in state.items() if not k.startswith(gone)}
+    dropped = tuple(f'{name}.' for name, module in backbone.named_modules()
+                    if isinstance(module, DroppedBlock))
+    state = {k: v for k, v in state.items() if not k.startswith(dropped)}
     for name in ('fc_norm.weight', 'fc_norm.bias'):
-        if getattr(encoder, 'return_feat_map', False) and name in own:
+        if getattr(backbone, 'return_feat_map', False) and name in own:
             state.setdefault(name, own[name])  # not used by feature maps
-    problems = dict(
-        missing=sorted(set(own) - set(state)),
-        unexpected=sorted(set(state) - set(own)),
-        reshaped=[
-            f'{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}'
-            for k in sorted(set(own) & set(state))
-            if state[k].shape != own[k].shape
-        ])
-    if any(problems.values()):
-        detail = '; '.join(
-            f'{len(keys)} {kind}: {", ".join(keys[:3])}'
-            f'{", ..." if len(keys) > 3 else ""}'
-            for kind, keys in problems.items() if keys)
+    difference = compare_states(own, state)
+    if difference:
         raise ValueError(
-            f'backbone.pretrained={checkpoint!r} does not fit the backbone of '
-            f'the config: {detail}')
-    encoder.load_state_dict(state, strict=False)
-    print_log(f'Loaded {len(own)} entries of the encoder from {checkpoint}',
+            f'backbone.pretrained={checkpoint!r} does not fit '
+            f'{type(backbone).__name__}: {difference.describe()}')
+    backbone.load_state_dict(state, strict=False)
+    print_log(f'Loaded {len(own)} entries of the backbone from {checkpoint}',
               'current')
 
 
 def _weights(checkpoint: str) -> Dict[str, Tensor]:
+    """State dict of the backbone in a checkpoint."""
     try:
-        content = _load_checkpoint(checkpoint, map_location='cpu')
-    except FileNotFoundError:
-        folder = Path(checkpoint).parent
-        there = [str(path) for path in sorted(folder.glob('*'))]
-        near = difflib.get_close_matches(checkpoint, there, n=1)
-        hint = f'did you mean {near[0]!r}?' if near else (
-            'download the weights, and convert those of the original '
-            f'releases with {CONVERTER}')
-        raise FileNotFoundError(f'backbone.pretrained={checkpoint!r} does '
-                                f'not exist; {hint}') from None
-    state = content.get('state_dict', content.get('model', content))
-    state = state.get('module', state)
-    state = {k.removeprefix('module.'): v for k, v in state.items()}
+        state = state_dict_of(
+            read_checkpoint(checkpoint, 'backbone.pretrained'))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'{error}; weights of the original releases are to be converted '
+            f'with {CONVERTER}') from None
     if any(name in state for name in ORIGINAL):
         raise ValueError(
             f'backbone.pretrained={checkpoint!r} has the names of the '
