@@ -1,7 +1,7 @@
-"""Frames of windows to features of a grid: the only place that knows clips.
+"""From frames of windows to features of a grid: all handling of clips.
 
 A localizer works on windows. Most backbones take clips of a few frames, and
-those of images single frames. :class:`VideoEncoder` stands between the two.
+those of images single frames. :class:`VideoEncoder` joins the two.
 """
 import functools
 import inspect
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 
 
 class ClipCache(Protocol):
-    """What may answer for a backbone, see :attr:`VideoEncoder.clip_cache`."""
+    """Keeps features of clips, see :attr:`VideoEncoder.clip_cache`."""
 
     def encode(self, clips: Tensor, encode: Callable[[Tensor], Tensor],
                independent: Callable[[], bool]) -> Tensor:
@@ -45,26 +45,26 @@ class VideoEncoder:
     holds the backbone itself and hands it over with every call, so parameters
     keep the names ``backbone.*``.
 
-    A backbone class may say by ``clip_independent`` whether the features of a
-    clip are the same whatever is encoded with it. If its ``forward`` has an
-    argument ``clips_per_window``, it is told how many consecutive clips belong
-    to one window. Clips that may depend on each other are never taken apart.
+    A backbone class may declare by ``clip_independent`` whether the features
+    of a clip are the same whatever is encoded with it. If its ``forward`` has
+    an argument ``clips_per_window``, it is given the number of consecutive
+    clips that belong to one window, and always whole windows.
 
     Args:
         num_steps: T, steps of the feature grid of a window.
         clip_frames: Frames of a clip; must divide those of a window.
         clip_chunk: Clips the backbone sees at once where no gradients are
-            computed, None for all. Clips that depend on each other are cut
-            into whole windows instead.
+            computed, None for all. A backbone that declares its clips to
+            depend on each other is given whole windows.
         pooling: How the map of a clip becomes one vector per time: 'mean' over
             space, or 'concat', which keeps the places apart as channels.
         frame_wise: Whether the backbone takes images [N, 3, H, W]; each frame
             is then a clip.
 
     Attributes:
-        clip_cache: None, or what is asked for the features of clips while a
-            batch is computed, such as
-            :class:`~mmblockdrop.inference.clip_cache.ClipMemory`.
+        clip_cache: Keeps features of clips from batch to batch, such as
+            :class:`~mmblockdrop.inference.clip_cache.ClipMemory`. Defaults to
+            None.
 
     Raises:
         ValueError: ``pooling`` is unknown.
@@ -103,32 +103,35 @@ class VideoEncoder:
         """
         clips = split_clips(frames, self.clip_frames)
         per_window = len(clips) // len(frames)
+
+        def encode(part: Tensor) -> Tensor:
+            """Features of all clips, or of some that are independent."""
+            count = per_window if len(part) == len(clips) else 1
+            return self._encode(backbone, part, count)
+
         if self.clip_cache is None:
-            feats = self._encode(backbone, clips, per_window)
+            feats = encode(clips)
         else:
             feats = self.clip_cache.encode(
-                clips, lambda part: self._encode(
-                    backbone, part, per_window
-                    if len(part) == len(clips) else 1),
-                lambda: self.independent(backbone, clips))
+                clips, encode, lambda: self.independent(backbone, clips))
         return resample(join_clips(feats, len(frames)), self.num_steps)
 
     def independent(self, backbone: nn.Module, clips: Tensor) -> bool:
         """Whether the features of a clip depend on that clip alone.
 
-        A backbone that does not say is asked to encode two clips of noise
-        together and apart.
+        A backbone that does not declare it encodes two clips of noise,
+        together and apart, and the features are compared.
 
         Args:
             backbone: The backbone, as it is used.
             clips: Clips of the size it is given, [N, 3, t, H, W].
 
         Returns:
-            False also where it cannot be found out.
+            Also False if the backbone fails on one or two clips.
         """
-        said = says_independent(backbone)
-        if said is not None:
-            return said
+        declared = declared_independence(backbone)
+        if declared is not None:
+            return declared
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(2, *clips.shape[1:], generator=generator)
         noise = noise.to(clips)
@@ -139,25 +142,25 @@ class VideoEncoder:
                     self._encode(backbone, clip, 1) for clip in noise.split(1)
                 ])
                 together = self._encode(backbone, noise, 2)
-        except (AssertionError, RuntimeError, ValueError):
-            return False  # such as a backbone that needs more than one clip
+        except Exception:  # a foreign backbone may need more than one clip
+            return False
         gap = (together - apart).abs().max()
         return bool(gap <= TOLERANCE * together.abs().max())
 
     def _encode(self, backbone: nn.Module, clips: Tensor,
                 per_window: int) -> Tensor:
         """Pooled features [N, C, t'] of clips, a chunk at a time."""
-        told = dict(clips_per_window=per_window) if _is_told(
-            type(backbone).forward) else {}
+        whole = _takes_windows(type(backbone).forward)
+        settings = dict(clips_per_window=per_window) if whole else {}
         parts = [clips]
         if self.clip_chunk and not torch.is_grad_enabled():
             size = self.clip_chunk
-            if told or says_independent(backbone) is False:
+            if whole or declared_independence(backbone) is False:
                 size = max(size // per_window, 1) * per_window
             parts = list(clips.split(size))
         if self.frame_wise:
             parts = [part.squeeze(2) for part in parts]
-        feats = [self._pool(backbone(part, **told)) for part in parts]
+        feats = [self._pool(backbone(part, **settings)) for part in parts]
         return feats[0] if len(feats) == 1 else torch.cat(feats)
 
     def _pool(self, feats: Any) -> Tensor:
@@ -181,26 +184,34 @@ class VideoEncoder:
         return feats.mean((-2, -1))
 
 
-def says_independent(backbone: nn.Module) -> Optional[bool]:
-    """What a backbone says about clips that are encoded together.
+def declared_independence(backbone: nn.Module) -> Optional[bool]:
+    """What a backbone declares about clips that are encoded together.
 
     Args:
         backbone: Any backbone.
 
     Returns:
-        True where a clip has the same features among any others, False where
-        it may not: by its attribute ``clip_independent``, or because it uses
-        the statistics of a batch. None where it does not say.
+        Its attribute ``clip_independent``: True if a clip has the same
+        features among any others, False if it may not. False if it uses the
+        statistics of a batch. None if it declares nothing, also if a subclass
+        has a ``forward`` of its own and does not repeat the declaration.
     """
     for module in backbone.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
                 module.training or module.running_mean is None):
             return False
-    return getattr(backbone, 'clip_independent', None)
+    if 'clip_independent' in vars(backbone):
+        return backbone.clip_independent
+    for base in type(backbone).__mro__:
+        if 'clip_independent' in vars(base):
+            return backbone.clip_independent
+        if 'forward' in vars(base):
+            break
+    return None
 
 
 @functools.lru_cache(maxsize=None)
-def _is_told(forward: Callable) -> bool:
+def _takes_windows(forward: Callable) -> bool:
     """Whether a backbone asks for the number of clips of a window."""
     return 'clips_per_window' in inspect.signature(forward).parameters
 

@@ -6,7 +6,7 @@ from mmblockdrop.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from .base import says_independent
+from .base import declared_independence
 
 
 @MODELS.register_module()
@@ -31,8 +31,8 @@ class FrameEncoder(BaseModule):
 
     @property
     def clip_independent(self) -> Optional[bool]:
-        """See :func:`~.base.says_independent`: as the image encoder is."""
-        return says_independent(self.encoder)
+        """As the image encoder declares."""
+        return declared_independence(self.encoder)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode clips.

@@ -1,7 +1,7 @@
-"""What small data sets need of the video transformer, trained from scratch.
+"""The video transformer for small data sets, trained from scratch.
 
 Convolutions in front of the blocks, attention along clips that are longer
-than the table of positions, and branches that begin weak.
+than the position table, and residual branches with small initial weights.
 """
 import math
 import re
@@ -205,11 +205,11 @@ class ConvStem(nn.Module):
 class ScaleWeights:
     """Multiply weights by a factor, after the initializers listed before it.
 
-    For residual branches that shall begin weaker than the layers inside them:
-    of a transformer the last layer of each branch is called ``attn.proj`` and
-    ``mlp.layers.1``. A branch that begins weak leaves the stream of tokens
-    almost as it is, which helps deep stacks to begin to learn (GPT-2 scales
-    by one over the square root of the number of branches).
+    For the last layers of residual branches, ``attn.proj`` and
+    ``mlp.layers.1`` of a transformer. With small weights there, a block
+    changes its input little at first, which helps deep stacks to start
+    learning (GPT-2 scales by one over the square root of the number of
+    branches).
 
     Args:
         layers: Ends of the dotted names of the layers.
@@ -217,8 +217,8 @@ class ScaleWeights:
 
     Raises:
         ValueError: The factor is not finite, or ``layers`` is empty; when
-            called, an entry of ``layers`` ends no name of a layer with a
-            weight.
+            called, no layer with a weight has a name that ends with an
+            entry of ``layers``.
     """
 
     def __init__(self, layers: Sequence[str], factor: float) -> None:

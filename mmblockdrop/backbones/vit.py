@@ -19,9 +19,9 @@ from .pretrained import load_pretrained
 class ViTAttention(Attention):
     """Multi-head self-attention that calls ``qkv`` as a module.
 
-    mmaction2's attention reads ``self.qkv.weight`` and so passes by
-    whatever wraps ``qkv``. Names of parameters are the same. Where nothing
-    wraps or listens to ``qkv``, its bias is added inside the matrix product.
+    mmaction2's attention reads ``self.qkv.weight`` and so ignores whatever
+    wraps ``qkv``. Names of parameters are the same. If ``qkv`` is a plain
+    layer without hooks, its bias is added inside the matrix product.
     """
 
     @classmethod
@@ -101,8 +101,8 @@ class LoRAViT(VisionTransformer):
         **kwargs: Arguments of ``mmaction.VisionTransformer``.
 
     Raises:
-        ValueError: A number in ``drop_blocks`` does not exist or stands
-            there twice, no layer is called like a LoRA target, or no
+        ValueError: A number in ``drop_blocks`` does not exist or comes
+            twice, no layer is called like a LoRA target, or no
             parameter like any entry of ``trainable``.
     """
     #: Tokens attend within their clip.
@@ -216,7 +216,7 @@ class LoRAViT(VisionTransformer):
 
 
 def _is_bare(layer: nn.Module) -> bool:
-    """Whether a linear layer is nothing more, and nobody listens to it."""
+    """Whether a layer is a plain linear layer without hooks."""
     return type(layer) is nn.Linear and not (
         layer._forward_hooks or layer._forward_pre_hooks
         or layer._backward_hooks or layer._backward_pre_hooks

@@ -1,4 +1,4 @@
-"""Clips that several windows show are encoded once."""
+"""Encode clips that several windows show only once."""
 import hashlib
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
@@ -59,16 +59,16 @@ class ClipMemory:
     """Keeps the features of clips from one batch of windows to the next.
 
     It plugs into a :class:`VideoEncoder` as its ``clip_cache``. Where the
-    features of a clip depend on the clips beside it, nothing is reused: the
-    backbone is asked, or tried once per memory.
+    features of a clip depend on the clips beside it, nothing is reused; see
+    :meth:`VideoEncoder.independent`, which is called once per memory.
 
     Args:
         encoder: Encoder of the localizer, in evaluation mode; None does
             nothing.
 
     Attributes:
-        encoded: Clips the backbone has seen.
-        reused: Clips it was spared.
+        encoded: Number of clips that were encoded.
+        reused: Number of clips whose features were known.
         independent: Whether clips may be reused; None before the first batch.
     """
 
@@ -81,7 +81,7 @@ class ClipMemory:
 
     @contextmanager
     def serving(self, windows: Sequence[List[bytes]]) -> Iterator[None]:
-        """Answer for the backbone while one batch is computed.
+        """Serve the encoder while one batch is computed.
 
         Args:
             windows: :func:`clip_keys` of each window of the batch. Clips of
@@ -165,7 +165,7 @@ class ReuseClipsHook(Hook):
                         runner: Runner,
                         batch_idx: int,
                         data_batch: Any = None) -> None:
-        """Answer for the backbone from here on.
+        """Serve the encoder for this batch.
 
         Args:
             runner: The runner.
@@ -185,7 +185,7 @@ class ReuseClipsHook(Hook):
 
         Args:
             runner: The runner.
-            *args: What mmengine tells of the batch.
+            *args: What mmengine passes for the batch.
             **kwargs: The same.
         """
         self._open.close()
@@ -196,7 +196,7 @@ class ReuseClipsHook(Hook):
 
         Args:
             runner: The runner.
-            *args: What mmengine tells of the epoch.
+            *args: What mmengine passes for the epoch.
             **kwargs: The same.
         """
         memory, self._memory = self._memory, ClipMemory(None)

@@ -300,7 +300,7 @@ class TimelineHook(Hook):
     of one video below its frames: annotated, found by the teacher, found by
     the student. A model without teacher is drawn alone. If the picture
     cannot be made, for instance because the config reads features, the log
-    says why and the run ends as it would.
+    says why and the run ends normally.
 
     Args:
         video: The video. Defaults to None, the first of the validation videos.

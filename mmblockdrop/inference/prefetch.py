@@ -63,7 +63,7 @@ def ahead(items: Iterable[Any], depth: int = 2) -> Iterator[Any]:
 
 
 class WindowBar:
-    """A bar over the windows of a video that takes a while.
+    """Progress bar over the windows of a long video.
 
     Args:
         wanted: Whether it may be shown at all.
@@ -75,7 +75,7 @@ class WindowBar:
         self.video: Any = None
 
     def update(self, batch: Sequence[Any]) -> None:
-        """Note that windows are done.
+        """Count windows that are done.
 
         Args:
             batch: Windows with ``video``, ``index`` and ``count``.

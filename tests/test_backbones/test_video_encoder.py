@@ -2,7 +2,7 @@
 import copy
 
 from mmblockdrop.backbones import FrameEncoder, LoRAViT
-from mmblockdrop.backbones.base import VideoEncoder, says_independent
+from mmblockdrop.backbones.base import VideoEncoder, declared_independence
 
 import pytest
 import torch
@@ -132,6 +132,23 @@ def test_declared_backbones_are_not_tried():
     assert net.calls == []
 
 
+class MixingViT(LoRAViT):
+    """Overrides ``forward`` and inherits what its base declares of its own."""
+
+    def forward(self, x):
+        x = super().forward(x)
+        return x + x.mean(0)
+
+
+def test_a_declaration_is_for_the_forward_beside_it():
+    assert declared_independence(LoRAViT(**VIT)) is True
+    mixing = MixingViT(**VIT).eval()
+    assert declared_independence(mixing) is None
+    assert encoder().independent(mixing, clips_of()) is False
+    mixing.clip_independent = False
+    assert declared_independence(mixing) is False
+
+
 def test_frames_are_as_independent_as_their_encoder_says():
     frames = FrameEncoder(
         dict(
@@ -139,11 +156,11 @@ def test_frames_are_as_independent_as_their_encoder_says():
             depth=18,
             base_channels=2,
             stem_channels=2))
-    assert says_independent(frames.train()) is False, 'batch statistics'
-    assert says_independent(frames.eval()) is None
+    assert declared_independence(frames.train()) is False, 'batch statistics'
+    assert declared_independence(frames.eval()) is None
     assert encoder().independent(frames, clips_of()) is True
     frames.encoder.clip_independent = False
-    assert says_independent(frames) is False
+    assert declared_independence(frames) is False
 
 
 def test_unknown_pooling_is_named():

@@ -218,7 +218,7 @@ class ActionFormerHead(BaseModule):
 
     def targets(self, preds: DensePredictions,
                 data_samples: list) -> Tuple[Tensor, Tensor]:
-        """What the head should have said.
+        """Targets of the head.
 
         Args:
             preds: Predictions per level, for their points.
@@ -386,7 +386,7 @@ def assign_targets(
 
     Returns:
         Multi-hot classes [B, P, K] and distances to start and end
-        [B, P, 2] in strides, float32. The distances mean nothing where no
+        [B, P, 2] in strides, float32. The distances have no meaning where no
         class is set.
 
     Raises:

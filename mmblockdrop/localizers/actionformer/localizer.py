@@ -33,8 +33,8 @@ class ActionFormer(BaseModel):
         neck: Config of a module between pyramid and head, or None.
         clip_frames: Frames per clip; must divide the frames of a window.
         clip_chunk: Clips the encoder sees at once where no gradients are
-            computed, None for all; bounds the memory. Anything that listens
-            to the encoder then hears it several times per batch.
+            computed, None for all; bounds the memory. Forward hooks inside the
+            backbone then run several times per batch.
         pooling: How a clip's map becomes one vector per step: 'mean' over
             space, or 'concat', which keeps the places apart (C * h * w
             channels go to the projection), for small maps.
@@ -129,8 +129,8 @@ class ActionFormer(BaseModel):
 
         Args:
             inputs: As in :meth:`extract_feat`.
-            data_samples: Samples whose ``valid_steps`` tell real steps from
-                padding; without them every step is real.
+            data_samples: Samples with the number of real steps,
+                ``valid_steps``; without them every step is real.
 
         Returns:
             Predictions per level.
@@ -185,7 +185,7 @@ class ActionFormer(BaseModel):
 
         Returns:
             The samples; ``pred_instances`` holds ``segments`` [N, 2] in
-            seconds within the video, ``scores`` [N] in falling order and
+            seconds within the video, ``scores`` [N] in descending order and
             ``labels`` [N].
         """
         segments, scores = self.head.decode(preds)

@@ -1,4 +1,4 @@
-"""Windows as mmaction2's proposal localizers know videos, and back.
+"""Windows in the form in which mmaction2's localizers read videos, and back.
 
 BMN, TEM and TCANet see a whole video of ``duration_second`` seconds and
 ``duration_frame`` frames; ground truth and proposals are shares of it. Here
@@ -66,8 +66,8 @@ class ProposalBridge:
             data_samples: Samples with ground truth.
 
         Returns:
-            Losses. A batch of windows without any action teaches a proposal
-            localizer nothing: its loss is zero.
+            Losses; zero for a batch of windows without any action, where
+            those of the localizer would not be numbers.
         """
         samples = self.read(localizer, data_samples)
         if samples is not data_samples and not any(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class SnippetClassHead(BaseModule):
-    """Says of every step which actions it shows; proposals take the mean.
+    """Classifies every grid step; a proposal takes the mean of its steps.
 
     A proposal of score ``p`` whose steps have the mean probability ``c`` for
     a class becomes a detection of that class with score ``p * c``, for its
