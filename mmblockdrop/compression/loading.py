@@ -6,7 +6,7 @@ from mmblockdrop.utils.checkpoint import (load_strictly, read_checkpoint,
 
 from torch import Tensor, nn
 
-from .lora import add_lora, has_lora, merge_lora
+from .lora import TARGETS, add_lora, has_lora, linear_names, merge_lora
 from .record import replay, upgrade_record
 
 Shortened = Union[str, List[str]]
@@ -106,6 +106,9 @@ def attach_lora(model: nn.Module, stack: Shortened,
                 lora: Dict[str, Any]) -> None:
     """Attach fresh LoRA to the blocks that remain.
 
+    Targets of which no layer remains, as where the attention of every block
+    was removed, are passed over.
+
     Args:
         model: The localizer.
         stack: Dotted path of the blocks, or several.
@@ -115,4 +118,8 @@ def attach_lora(model: nn.Module, stack: Shortened,
         ValueError: See :func:`~mmblockdrop.compression.add_lora`.
     """
     paths = [stack] if isinstance(stack, str) else stack
-    add_lora([model.get_submodule(path) for path in paths], **lora)
+    modules = [model.get_submodule(path) for path in paths]
+    names = linear_names(modules)
+    targets = [t for t in lora.get('targets', TARGETS) if t in names]
+    if targets:
+        add_lora(modules, **dict(lora, targets=targets))

@@ -13,6 +13,8 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 ADAPTER = 'default'
+#: Layers that are adapted unless others are named: those of attention.
+TARGETS = ('qkv', 'proj')
 Modules = Union[nn.Module, Sequence[nn.Module]]
 
 
@@ -20,8 +22,16 @@ def _listed(modules: Modules) -> List[nn.Module]:
     return [modules] if isinstance(modules, nn.Module) else list(modules)
 
 
-def _linear_names(modules: Modules) -> Dict[str, bool]:
-    """Last names of the linear layers, and whether the layer is called."""
+def linear_names(modules: Modules) -> Dict[str, bool]:
+    """Names of the linear layers that LoRA could adapt.
+
+    Args:
+        modules: What holds them.
+
+    Returns:
+        Last part of each name to whether such a layer is called; what reads
+        the weight itself would ignore LoRA.
+    """
     names: Dict[str, bool] = {}
     for module in _listed(modules):
         for path, parent in module.named_modules():
@@ -77,7 +87,7 @@ def _accept_plain_weights(layer: nn.Module) -> None:
 
 def check_lora(modules: Modules,
                rank: int,
-               targets: Sequence[str] = ('qkv', 'proj'),
+               targets: Sequence[str] = TARGETS,
                **kwargs) -> None:
     """Refuse arguments of :func:`add_lora` that cannot work.
 
@@ -94,7 +104,7 @@ def check_lora(modules: Modules,
     """
     if rank < 1:
         raise ValueError(f'lora.rank is {rank}, expected a positive number')
-    names = _linear_names(modules)
+    names = linear_names(modules)
     kinds = ', '.join(sorted({type(m).__name__ for m in _listed(modules)}))
     possible = [name for name, called in names.items() if called]
     if not possible:
@@ -114,7 +124,7 @@ def check_lora(modules: Modules,
 
 
 def check_called(idle: Sequence[str],
-                 targets: Sequence[str] = ('qkv', 'proj'),
+                 targets: Sequence[str] = TARGETS,
                  **kwargs) -> None:
     """Refuse targets of LoRA that a model does not call.
 
@@ -150,7 +160,7 @@ def _ignored(names: Sequence[str], rest: Sequence[str],
 def add_lora(modules: Modules,
              rank: int,
              alpha: Optional[float] = None,
-             targets: Sequence[str] = ('qkv', 'proj'),
+             targets: Sequence[str] = TARGETS,
              dropout: float = 0.) -> int:
     """Attach LoRA to the linear layers called ``targets``, in place.
 
@@ -179,7 +189,7 @@ def add_lora(modules: Modules,
     return sum(
         _add_lora(module, rank, alpha, targets, dropout)
         for module in _listed(modules)
-        if set(targets) & set(_linear_names(module)))
+        if set(targets) & set(linear_names(module)))
 
 
 def _add_lora(module: nn.Module, rank: int, alpha: Optional[float],

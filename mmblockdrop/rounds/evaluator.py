@@ -104,7 +104,7 @@ class ModelEvaluator:
             check_called(structure.idle, **lora)
         if structure.fixed:
             self.runner.logger.info(
-                f'{structure.unit.capitalize()}s that may be dropped: '
+                f'{structure.units.capitalize()} that may be dropped: '
                 f'{structure.candidates()}.{structure.why_fixed}')
         found = [structure.probed]
         broadcast_object_list(found)

@@ -245,7 +245,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         hook.write(self.runner)
         self.runner.logger.info(
             f'Uncompressed: {self.metric} {metrics[self.metric]:.4f}, '
-            f'{len(structure.remaining)} {structure.unit}s')
+            f'{len(structure.remaining)} {structure.units}')
 
     def finish(self) -> None:
         """Settle what the result is, and record why the run ends."""
@@ -286,7 +286,7 @@ class DistillationLoop(EpochBasedTrainLoop):
             self.drops = min(self.drops, most)
         if not 1 <= self.drops <= most:
             raise ValueError(
-                f'train_cfg.drops means {self.drops} {structure.unit}s, but '
+                f'train_cfg.drops means {self.drops} {structure.units}, but '
                 f'the checkpoint has lost {gone} already and only '
                 f'{candidates} may go; one stays.{structure.why_fixed}')
         self.schedule.n_rounds = self.n_rounds

@@ -121,7 +121,7 @@ class Scoring:
         tied = [i for i, score in scores.items() if score == level]
         if set(tied) - set(chosen):
             self.runner.logger.warning(
-                f'The scores cannot tell the {structure.unit}s {tied} apart: '
+                f'The scores cannot tell the {structure.units} {tied} apart: '
                 f'each has {level:.4g} on '
                 f'{len(self.evaluator.score_batches.dataset)} samples, so the '
                 'lowest number goes. Score on more of the training data '
@@ -150,7 +150,7 @@ class Scoring:
         batches = self.evaluator.score_batches
         name = type(self.scorer).__name__
         self.runner.logger.info(
-            f'Scoring {len(candidates)} {structure.unit}s by {name} on '
+            f'Scoring {len(candidates)} {structure.units} by {name} on '
             f'{len(batches)} batches')
         key = [
             history(self.hook.record, len(self.hook.rounds)), candidates,

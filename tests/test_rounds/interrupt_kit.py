@@ -3,7 +3,7 @@
 ``python interrupt_kit.py CHECKPOINT FOLDER POINT ...`` imports the stack
 once. For every point a forked process runs two rounds until the point ends
 it, and another one goes on with ``resume=True``. ``FOLDER/whole`` is the
-uninterrupted run.
+uninterrupted run. The environment variable ``STRUCTURE`` names what is cut.
 """
 import json
 import logging
@@ -156,6 +156,8 @@ POINTS = dict(
 def run(checkpoint, work_dir, point, resume):
     """Run two rounds; what ends them with an error is written down."""
     cfg = sharpen(toy.block_drop(work_dir, checkpoint, resume=resume))
+    cfg.custom_hooks[0].structure = os.environ.get(
+        'STRUCTURE', 'mmblockdrop.BlockStack')
     if point == 'writing_the_only_checkpoint':
         cfg.default_hooks.checkpoint.max_keep_ckpts = 1
     cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.3))
