@@ -89,14 +89,14 @@ def written(arguments, baseline, tmp_path) -> Config:
 @pytest.mark.parametrize('arguments, expected', [
     ([], dict(drops='25%')),
     (['--drop', '30%', '--lora', '4'], dict(drops='30%', lora=dict(rank=4))),
-    (['--max-macs', '75%'], dict(budget=dict(macs='75%'))),
+    (['--max-macs', '75%'], dict(stop=dict(budget=dict(macs='75%')))),
     (['--max-params', '2e6', '--max-latency-ms', '12.5', '--drop', '2'],
-     dict(drops=2, budget=dict(params=2e6, latency_ms=12.5))),
-    (['--tolerance', '0.01'], dict(tolerance=0.01)),
+     dict(drops=2, stop=dict(budget=dict(params=2e6, latency_ms=12.5)))),
+    (['--tolerance', '0.01'], dict(stop=dict(tolerance=0.01))),
 ])
 def test_ends_reach_the_loop(arguments, expected, baseline, tmp_path):
     loop = written(arguments, baseline, tmp_path).train_cfg
-    for key in ('drops', 'budget', 'tolerance', 'lora'):
+    for key in ('drops', 'stop', 'lora'):
         assert loop.get(key) == expected.get(key)
 
 

@@ -111,8 +111,8 @@ def loop_arguments(args: argparse.Namespace) -> Dict[str, Any]:
         args: See :func:`parse_args`.
 
     Returns:
-        ``drops``, ``budget``, ``tolerance``, ``lora``, ``repair`` and
-        ``scorer`` as far as given.
+        ``drops``, ``stop``, ``lora``, ``repair`` and ``scorer`` as far as
+        given.
 
     Raises:
         ValueError: ``--drop`` is neither a number nor a share.
@@ -135,10 +135,13 @@ def loop_arguments(args: argparse.Namespace) -> Dict[str, Any]:
             raise ValueError(f'--drop {drop}: expected a number of blocks, '
                              "or a share such as '25%'")
         loop['drops'] = drop if drop.endswith('%') else int(drop)
+    stop: Dict[str, Any] = {}
     if budget:
-        loop['budget'] = budget
+        stop['budget'] = budget
     if args.tolerance is not None:
-        loop['tolerance'] = args.tolerance
+        stop['tolerance'] = args.tolerance
+    if stop:
+        loop['stop'] = stop
     if args.no_training:
         loop['repair'] = dict(type='mmblockdrop.LinearRepair')
         loop['scorer'] = dict(type='mmblockdrop.FeatureErrorScorer')

@@ -462,19 +462,19 @@ def move(given: Dict[str, Any], groups: Dict[str, Dict[str, Any]],
          key: str) -> None:
     """Move arguments of earlier versions into their groups, and check these.
 
+    They go before what a group says, as a config of a user may inherit the
+    group from one of ours.
+
     Args:
         given: Arguments; those that belong to a group are taken out.
         groups: Group to arguments; changed.
         key: Config key of the arguments.
 
     Raises:
-        ValueError: One is given in both ways, or a group has an unknown key.
+        ValueError: A group has an unknown key; names the nearest.
     """
     for old, (group, name) in MOVED.items():
         if old in given and group in groups:
-            if name in groups[group]:
-                raise ValueError(f'{key}.{old} and {key}.{group}.{name} are '
-                                 'the same: keep the second')
             groups[group][name] = given.pop(old)
     for group, settings in groups.items():
         names = [name for g, name in MOVED.values() if g == group]

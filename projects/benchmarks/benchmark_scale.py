@@ -21,7 +21,7 @@ from mmblockdrop.compression import BlockStack, add_lora
 from mmblockdrop.distillation import TeacherStudentWrapper
 from mmblockdrop.registry import DATASETS, MODELS
 from mmblockdrop.report import complexity, markdown_table
-from mmblockdrop.rounds.schedule import Phase
+from mmblockdrop.rounds.schedule import Phase, Validation
 from mmblockdrop.utils.canvas import canvas, save_figure
 from mmblockdrop.utils.meta import empty_weights
 
@@ -271,9 +271,7 @@ def paper_run(size: str, rounds: int, annotations: Path,
     shape = torch.zeros(1, 1, 3, 768, 160, 160, device='meta')
     full = complexity(model, shape)['total'].macs
     epochs = train.epochs_per_round
-    phase = Phase(epochs, train.get('val_begin', 1),
-                  train.get('val_interval', 1),
-                  train.get('dynamic_intervals') or ())
+    phase = Phase(epochs, Validation(**train.get('validation', {})))
     checks = 1 + sum(phase.due(epoch + 1) for epoch in range(epochs))
     parts = dict(plain=0, shared=0, train=0, validate=0)
     now = full

@@ -2,7 +2,7 @@
 import copy
 
 from mmblockdrop.registry import MODELS
-from mmblockdrop.rounds.schedule import Phase
+from mmblockdrop.rounds.schedule import Phase, Validation
 
 import pytest
 import torch
@@ -79,10 +79,8 @@ def test_parity_of_the_evaluated_epochs(golden):
     for name, cfg in cases.items():
         if name not in recorded:
             continue
-        settings = dict(val_begin=cfg.val_begin, val_interval=cfg.val_interval)
         epochs = cfg.get('epochs', cfg.get('epochs_per_round'))
-        phase = Phase(epochs, dynamic_intervals=cfg.get(
-            'dynamic_intervals', ()), **settings)
+        phase = Phase(epochs, Validation(**cfg.validation))
         due = [e for e in range(1, epochs + 1) if phase.due(e)]
         assert due == [e + 1 for e in recorded[name]['zero_based_epochs']]
 
@@ -136,7 +134,8 @@ def test_averages_and_distillation_of_all_rounds():
         assert average.momentum == pytest.approx(1 - 0.999)
         assert average.update_buffers
         anet = cfg.model.localizer.head.num_classes == 1
-        assert cfg.train_cfg.get('dynamic_teacher', False) == anet
+        assert ('student' in cfg.train_cfg) == anet
+        assert not anet or cfg.train_cfg.student.dynamic_teacher
         cls = cfg.model.alignments.cls.loss
         assert cls.temperature == 3.5
         assert cls.get('activation', 'softmax') == (

@@ -128,16 +128,6 @@ def test_unknown_key_of_a_group(rejected, group, key, near):
     assert repr(key) in message and repr(near) in message
 
 
-@pytest.mark.parametrize('old,group,key,value', [
-    ('val_interval', 'validation', 'interval', 2),
-    ('tolerance', 'stop', 'tolerance', 0.1),
-    ('frozen', 'student', 'frozen', [])])
-def test_argument_that_is_given_twice(rejected, old, group, key, value):
-    message = rejected(ValueError, **{old: value, group: {key: value}})
-    assert f'train_cfg.{old}' in message
-    assert f'train_cfg.{group}.{key}' in message
-
-
 def test_unknown_structure(rejected):
     hook = dict(type='mmblockdrop.BlockDropHook',
                 structure='mmblockdrop.BlockStacks')

@@ -120,8 +120,6 @@ def test_draws_of_a_subset():
     (dict(share=0.5), ['train_cfg.subset', "'share'", "'ratio'"]),
     (dict(validation=dict(start=2)),
      ['train_cfg.subset.validation', "'start'", "'begin'"]),
-    (dict(validation=dict(interval=2), val_interval=3),
-     ['subset.val_interval', 'subset.validation.interval']),
     (dict(ratio=0.), ['subset.ratio=0.0', '(0, 1]']),
     (dict(ratio=1.5), ['subset.ratio=1.5']),
     (dict(epochs=0), ['subset.epochs=0']),

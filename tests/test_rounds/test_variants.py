@@ -6,6 +6,7 @@ from mmblockdrop.scorers import MetricScorer
 import pytest
 import torch
 import toy
+from mmengine.runner import Runner
 from rounds_kit import blocks_in, metric_of, read_record, read_weights, train
 
 pytestmark = pytest.mark.usefixtures('unmeasured')
@@ -150,6 +151,40 @@ def test_epochs_that_are_evaluated(block_drop, tmp_path):
     epochs = read_record(tmp_path)['rounds'][0]['epochs']
     assert list(epochs) == ['0', '3', '4']
     assert runner.epoch == 4
+
+
+def test_arguments_of_earlier_versions(block_drop, tmp_path):
+    """Flat ones mean what they meant, also over a group that is inherited."""
+    flat = dict(
+        val_begin=2, val_interval=3, dynamic_intervals=[(4, 1)],
+        tolerance=0.5, budget=dict(params='50%'), frozen=['neck'],
+        trainable=['norm'], merge_lora='end', dynamic_teacher=True,
+        keep_scores_every=5.,
+        scorer=dict(type='mmblockdrop.LossScorer', cache_mb=64))
+    subset = dict(ratio=0.5, val_begin=3, validation=dict(interval=2))
+    grouped = dict(
+        student=dict(frozen=['neck'], trainable=['norm'], merge_lora='end',
+                     dynamic_teacher=True),
+        validation=dict(begin=2, interval=3, dynamic_intervals=[(4, 1)]),
+        stop=dict(tolerance=0.5, budget=dict(params='50%')),
+        scorer=dict(type='mmblockdrop.LossScorer'))
+    found = []
+    for name, settings in dict(
+            flat=dict(flat, subset=subset),
+            over=dict(flat, subset=subset, validation=dict(interval=9)),
+            grouped=dict(grouped, subset=dict(
+                ratio=0.5, validation=dict(begin=3, interval=2)))).items():
+        cfg = block_drop(tmp_path, **settings)
+        cfg.experiment_name = f'{name}_{tmp_path.name}'
+        loop = Runner.from_cfg(cfg).train_loop
+        student, phases = loop.student, loop.schedule.phases
+        found.append((
+            student.frozen, student.trainable, student.merges_rounds,
+            student.dynamic_teacher, loop.stopping.tolerance,
+            loop.stopping.budget, loop.scoring.cfg,
+            [phase.validation for phase in phases]))
+    assert found[0] == found[1] == found[2]
+    assert found[0][-1][1].begin == 3 and found[0][-1][0].interval == 3
 
 
 def test_lower_can_be_better(block_drop, tmp_path):

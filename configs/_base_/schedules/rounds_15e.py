@@ -15,15 +15,12 @@ rounds = dict(
     epochs_per_round=15,
     metric='tad/mAP',
     scorer=dict(metric='tad/mAP'),
-    val_begin=3,
-    val_interval=3,
-    dynamic_intervals=[(8, 1)],
-    dynamic_teacher=True,
+    validation=dict(begin=3, interval=3, dynamic_intervals=[(8, 1)]),
+    student=dict(dynamic_teacher=True),
     subset=dict(
         ratio=1.,
         rounds='first_half',
         epochs=8,
-        val_begin=4,
-        val_interval=1,
+        validation=dict(begin=4, interval=1),
         param_scheduler=[warmup, dict(**cosine, end=10)]))
 round_schedule = [warmup, dict(**cosine, end=15)]

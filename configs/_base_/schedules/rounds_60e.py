@@ -15,8 +15,7 @@ rounds = dict(
     epochs_per_round=60,
     metric='tad/mAP@0.50',
     scorer=dict(type='mmblockdrop.MetricScorer', metric='tad/mAP@0.50'),
-    val_begin=10,
-    val_interval=5)
+    validation=dict(begin=10, interval=5))
 round_hooks = [
     dict(type='mmblockdrop.BlockDropHook', stack='backbone.blocks'),
     dict(

@@ -1,7 +1,7 @@
 # As rounds_60e.py, published for VideoMAE-L: a cosine over 80 epochs, and
 # every epoch from 40 on is evaluated.
 _base_ = './rounds_60e.py'
-rounds = dict(dynamic_intervals=[(40, 1)])
+rounds = dict(validation=dict(dynamic_intervals=[(40, 1)]))
 round_schedule = [
     dict(
         type='LinearLR',
