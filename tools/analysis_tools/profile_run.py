@@ -35,7 +35,6 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import dataloader
 
-
 PHASES = ('decode', 'score', 'teacher', 'student', 'backward', 'optimizer',
           'evaluate', 'rest')
 
