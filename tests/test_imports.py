@@ -69,6 +69,17 @@ def owner(path: Path) -> Tuple[str, str]:
     return inside.with_suffix('').parts[0], inside.as_posix()
 
 
+def test_the_figure_shows_the_rules():
+    page = ROOT / 'docs' / 'en' / 'advanced_guides' / 'architecture.md'
+    figure = page.read_text().split('```mermaid')[1].split('```')[0]
+    drawn = {}
+    for line in figure.splitlines():
+        if '-->' in line:
+            room, others = line.split('-->')
+            drawn[room.strip()] = {x.strip() for x in others.split('&')}
+    assert drawn == {room: to for room, to in ARROWS.items() if to}
+
+
 def test_every_package_has_a_rule():
     folders = {path.parent.name for path in PACKAGE.glob('*/__init__.py')}
     assert folders <= set(ARROWS)
