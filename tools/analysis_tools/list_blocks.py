@@ -185,7 +185,7 @@ def read_model(args: argparse.Namespace) -> Preset:
 def _shape_of(cfg: Config) -> Sequence[int]:
     from complexity import window_shape
     try:
-        return window_shape(cfg)
+        return window_shape(cfg, None)
     except (AttributeError, KeyError, ValueError) as error:
         raise ValueError('The config does not tell the shape of the input '
                          f'({error}): give --shape') from error
