@@ -38,7 +38,7 @@ def test_class_kl_as_published(golden):
 
 
 @pytest.mark.parity
-def test_one_class_is_refused_where_the_published_loss_is_zero(golden):
+def test_one_class_is_rejected_where_the_published_loss_is_zero(golden):
     for case in golden('kd_losses.pt')['cls_kl']:
         if case['student'].shape[1] > 1:
             continue
