@@ -19,7 +19,8 @@ def make_batches(videos, size=2):
     return Runner.build_dataloader(dict(loader(videos, 0), batch_size=size))
 
 
-def make_context(model, batches, dropped=(), candidates=None, **settings):
+def make_context(model, batches, dropped=(), candidates=None,
+                 structure=BlockStack, **settings):
     """Context of a model that has lost blocks.
 
     Args:
@@ -27,9 +28,10 @@ def make_context(model, batches, dropped=(), candidates=None, **settings):
         batches: Scoring batches.
         dropped: Blocks that are removed from it first.
         candidates: Defaults to all that remain.
+        structure: What is removed.
         **settings: Other fields of the context.
     """
-    stack = BlockStack(getattr(model, 'student', model), 'backbone.blocks')
+    stack = structure(getattr(model, 'student', model), 'backbone.blocks')
     for index in dropped:
         stack.remove(index)
 

@@ -1,7 +1,7 @@
 """Scores of candidates: right, shared, and without a trace."""
 import copy
 
-from mmblockdrop.compression import BlockStack
+from mmblockdrop.compression import BlockStack, HalfBlocks
 from mmblockdrop.registry import MODELS
 from mmblockdrop.scorers import (BlockChangeScorer, LossScorer, MetricScorer,
                                  RandomScorer)
@@ -129,6 +129,26 @@ def test_block_change_is_the_distance_of_output_and_input(model, batches):
         wanted = torch.cat([g.flatten() for g in gaps]).square().mean()
         assert scores[i] == pytest.approx(wanted.item())
     assert scorer.executions == 3 * len(batches)
+
+
+def test_halves_of_blocks(model, batches):
+    attn, mlp = (f'backbone.blocks.2.{x}' for x in ('attn', 'mlp'))
+    context = make_context(model, batches, structure=HalfBlocks)
+    loss = LossScorer()(context)
+    assert list(loss) == context.structure.ids and len(loss) == 2 * toy.DEPTH
+    assert loss == LossScorer(share_prefix=False)(context)
+    # A branch that is removed adds nothing.
+    change = BlockChangeScorer()(context)
+    seen = []
+    context.structure[mlp].register_forward_hook(
+        lambda module, args, out: seen.append(out.double()))
+    evaluate(model, batches)
+    wanted = torch.cat([out.flatten() for out in seen]).square().mean()
+    assert change[mlp] == pytest.approx(wanted.item())
+    assert RandomScorer(3)(context).keys() == loss.keys()
+    assert MetricScorer()(make_context(
+        model, batches, candidates=[attn], structure=HalfBlocks)).keys() == {
+            attn}
 
 
 def test_protected_blocks_are_not_scored(model, batches):
