@@ -134,7 +134,7 @@ def test_wrong_arguments_are_explained(arguments, message, baseline, tmp_path,
         *baseline, *arguments, '--dry-run', '--work-dir', str(tmp_path / 'w')])
     error = capsys.readouterr().err
     assert code == 1
-    assert (message or "Did you mean 'backbone.blocks'?") in error
+    assert (message or "did you mean 'backbone.blocks'?") in error
     assert not (tmp_path / 'w').exists()
 
 

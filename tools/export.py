@@ -2,7 +2,7 @@
 
     python tools/export.py CONFIG CHECKPOINT OUT_DIR [--onnx]
 
-LoRA is merged, dropped blocks are gone and the others renumbered. Where the
+LoRA is merged, removed blocks are absent and the others renumbered. Where the
 architecture is one of mmaction2's, mmaction2 builds and loads the files
 without mmblockdrop.
 """

@@ -6,10 +6,10 @@ zero in the order of the uncompressed model, and keep that number for ever:
 a removed block is replaced in place by one that returns its input, so no
 other parameter changes its name.
 """
-import difflib
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmblockdrop.registry import STRUCTURES
+from mmblockdrop.utils.messages import did_you_mean
 
 from torch import nn
 
@@ -286,9 +286,7 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     try:
         return model.get_submodule(path)
     except AttributeError:
-        near = difflib.get_close_matches(
-            path, find_stacks(model), n=1, cutoff=0.3)
-        hint = f' Did you mean {near[0]!r}?' if near else ''
         raise ValueError(
-            f'stack={path!r} is not a module of {type(model).__name__}.'
-            f'{hint} Its stacks are: {stack_listing(model)}.') from None
+            f'stack={path!r} is not a module of {type(model).__name__}, '
+            f'expected one of its stacks: {stack_listing(model)}'
+            f'{did_you_mean(path, find_stacks(model))}') from None

@@ -70,7 +70,7 @@ def call_values(args: Sequence[Any], kwargs: Dict[str, Any]) -> List[Any]:
 
 def find_bypass(args: Sequence[Any], kwargs: Dict[str, Any],
                   output: Any) -> Bypass:
-    """Find what stands for the output of a block that is gone.
+    """Find what stands for the output of a block that is removed.
 
     A tensor is replaced by the first tensor among the arguments if shape and
     type are the same. Of a tuple, each entry is replaced by an argument like
@@ -107,7 +107,7 @@ def find_bypass(args: Sequence[Any], kwargs: Dict[str, Any],
 
 def take_bypass(bypass: Bypass, args: Sequence[Any],
                 kwargs: Dict[str, Any]) -> Any:
-    """Return what stands for the output of a block that is gone.
+    """Return what stands for the output of a removed block.
 
     Args:
         bypass: See :data:`Bypass`.
@@ -179,7 +179,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _change(value: Any, output: Any) -> str:
-    """Why the first is no stand-in for the second."""
+    """Say why the first cannot stand for the second."""
     before, after = describe(value), describe(output)
     if before == after and isinstance(output, Tensor):
         before, after = str(value.dtype), str(output.dtype)

@@ -5,8 +5,9 @@ A wrapped layer computes ``x W^T + b + s (x A^T) B^T`` with A of shape
 (LoRA, arXiv 2106.09685, equation 3). B starts at zero, so that a fresh
 adapter changes nothing.
 """
-import difflib
 from typing import Dict, List, Optional, Sequence, Union
+
+from mmblockdrop.utils.messages import did_you_mean, listed
 
 import torch
 from mmengine.logging import print_log
@@ -89,7 +90,7 @@ def check_lora(modules: Modules,
                rank: int,
                targets: Sequence[str] = TARGETS,
                **kwargs) -> None:
-    """Refuse arguments of :func:`add_lora` that cannot work.
+    """Check arguments of :func:`add_lora`.
 
     Args:
         modules: What would be adapted.
@@ -103,7 +104,7 @@ def check_lora(modules: Modules,
             linear layers.
     """
     if rank < 1:
-        raise ValueError(f'lora.rank is {rank}, expected a positive number')
+        raise ValueError(f'lora.rank={rank}: expected a positive number')
     names = linear_names(modules)
     kinds = ', '.join(sorted({type(m).__name__ for m in _listed(modules)}))
     possible = [name for name, called in names.items() if called]
@@ -114,10 +115,9 @@ def check_lora(modules: Modules,
             'lora=None')
     missing = [t for t in targets if t not in names]
     if missing:
-        near = difflib.get_close_matches(missing[0], possible, 1, 0.)[0]
-        raise ValueError(f'lora.targets names {missing}, but the linear '
-                         f'layers of {kinds} are called {possible}; the '
-                         f'nearest is {near!r}')
+        raise ValueError(
+            f'lora.targets names {missing}: expected linear layers of '
+            f'{kinds}, {listed(possible)}{did_you_mean(missing[0], possible)}')
     ignored = [t for t in targets if not names[t]]
     if ignored:
         raise ValueError(_ignored(ignored, possible))
@@ -126,7 +126,7 @@ def check_lora(modules: Modules,
 def check_called(idle: Sequence[str],
                  targets: Sequence[str] = TARGETS,
                  **kwargs) -> None:
-    """Refuse targets of LoRA that a model does not call.
+    """Check that a model calls the targets of LoRA.
 
     mmaction2's ``VisionTransformer``, for one, multiplies with
     ``qkv.weight``; LoRA on ``qkv`` would be trained and change nothing.

@@ -25,12 +25,12 @@ AnyId = TypeVar('AnyId', bound=Id)
 
 
 class SharedPrefix:
-    """Runs a model with one block missing after another, on one batch.
+    """Runs a model with one part missing after another, on one batch.
 
-    Used as ``with SharedPrefix(stack) as prefix: for index in
-    prefix.candidates(indices): model(batch)``. Inside the loop the model
-    lacks block ``index``, as in :meth:`Structure.without`, and is in
-    evaluation mode and without gradients.
+    Used as ``with SharedPrefix(structure) as prefix: for part in
+    prefix.candidates(parts): model(batch)``, in evaluation mode and without
+    gradients. Inside the loop the model lacks ``part``, as in
+    :meth:`Structure.without`. What follows says block for any part.
 
     A block is executed again wherever its inputs are not those it had for
     the first candidate, or where they or its output have been written to
@@ -38,33 +38,33 @@ class SharedPrefix:
     by side, and take masks, sizes or lists. What a block hands on by other
     ways than its return value, such as an attribute of the model, is not
     seen. The same holds for modules that run before the first block, unless
-    somebody listens inside them.
+    a hook is registered inside them.
 
     Args:
-        stack: The blocks of the model.
+        structure: The parts of the model.
 
     Attributes:
         executions: Number of block executions so far.
     """
 
-    def __init__(self, stack: Structure) -> None:
-        self.stack = stack
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
         self.executions = 0
-        self._place = {index: i for i, index in enumerate(stack.order)}
+        self._place = {index: i for i, index in enumerate(structure.order)}
         self._missing: Optional[Id] = None
         self._first = False
         self._began = False
         self._front: Set[str] = set()
         self._wrapped: List[Tuple[nn.Module, Any]] = []
-        self._skipped = ExitStack()
+        self._removed = ExitStack()
         self._known: Dict[Tuple[Key, int], '_Run'] = {}
         self._calls: Dict[Key, int] = {}
 
     def __enter__(self) -> 'SharedPrefix':
-        for index in self.stack.remaining:
-            block = self.stack[index]
+        for index in self.structure.remaining:
+            block = self.structure[index]
             self._wrap(block, partial(self._run, index, block.forward))
-        for name, module in _beside(self.stack).items():
+        for name, module in _beside(self.structure).items():
             self._wrap(module, partial(self._run_beside, name, module,
                                        module.forward))
         return self
@@ -74,7 +74,7 @@ class SharedPrefix:
         module.forward = forward
 
     def __exit__(self, *exc) -> None:
-        self._skipped.close()
+        self._removed.close()
         for module, own in self._wrapped:
             del module.forward
             if own is not None:  # as mmengine's activation checkpointing sets
@@ -82,25 +82,25 @@ class SharedPrefix:
         self._wrapped.clear()
         self._known.clear()
 
-    def candidates(self, indices: Iterable[AnyId]) -> Iterator[AnyId]:
+    def candidates(self, parts: Iterable[AnyId]) -> Iterator[AnyId]:
         """Walk the candidates of one batch, from the last to the first.
 
         Args:
-            indices: Original numbers of the candidates.
+            parts: Ids of the candidates.
 
         Yields:
-            The block that is missing until the next step.
+            The part that is missing until the next step.
         """
         self._known.clear()
         self._front.clear()
         self._first, self._began = True, False
         for index in sorted(
-                indices, key=lambda i: self._place[i], reverse=True):
+                parts, key=lambda i: self._place[i], reverse=True):
             self._missing = index
             self._calls = {}
-            self._skipped.enter_context(self.stack.without(index))
+            self._removed.enter_context(self.structure.without(index))
             yield index
-            self._skipped.close()
+            self._removed.close()
             self._first = False
         self._missing = None
         self._known.clear()
@@ -133,7 +133,7 @@ class SharedPrefix:
         call = self._count(name)
         if self._first and not self._began:
             self._front.add(name)
-        if name not in self._front or _is_heard(module):
+        if name not in self._front or _has_hooks_inside(module):
             return forward(*args, **kwargs)
         known = self._known.get((name, call))
         if known is not None and known.serves(args, kwargs):
@@ -153,24 +153,25 @@ class SharedPrefix:
             self._known[key] = _Run(given, list(kwargs), output, returned)
 
 
-def _beside(stack: Structure) -> Dict[str, nn.Module]:
-    """Outermost modules of the model that hold no block of the stack."""
-    parts = set(stack.names.values())
+def _beside(structure: Structure) -> Dict[str, nn.Module]:
+    """Outermost modules of the model that hold no part."""
+    parts = set(structure.names.values())
     above = {
         '.'.join(name.split('.')[:i])
         for name in parts for i in range(name.count('.') + 1)
     }
     found = {}
     for path in above:
-        for name, child in stack.model.get_submodule(path).named_children():
+        above_it = structure.model.get_submodule(path)
+        for name, child in above_it.named_children():
             whole = f'{path}.{name}'.lstrip('.')
             if whole not in above and whole not in parts:
                 found[whole] = child
     return found
 
 
-def _is_heard(module: nn.Module) -> bool:
-    """Whether somebody listens inside a module, where it would not run."""
+def _has_hooks_inside(module: nn.Module) -> bool:
+    """Whether a hook inside a module would be missed if it did not run."""
     return any(m._forward_hooks or m._forward_pre_hooks
                for m in module.modules() if m is not module)
 

@@ -8,6 +8,7 @@ import copy
 from typing import Any, Dict, List, Sequence, Union
 
 from mmblockdrop.registry import STRUCTURES
+from mmblockdrop.utils.messages import require_choice
 
 from torch import nn
 
@@ -109,8 +110,9 @@ def structure_class(name: str, key: str = 'kind of the record') -> Any:
     """
     found = STRUCTURES.get(name)
     if found is None:
-        raise ValueError(f'{key}={name!r}: expected one of '
-                         f'{sorted(STRUCTURES.module_dict)}.')
+        require_choice(key, name, [
+            f'mmblockdrop.{kind}' for kind in sorted(STRUCTURES.module_dict)
+        ])
     return found
 
 

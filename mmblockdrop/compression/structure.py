@@ -277,8 +277,8 @@ class Structure(ABC):
     def replay(cls, model: nn.Module, record: Dict[str, Any]) -> 'Structure':
         """Remove from a fresh model what a record says was removed.
 
-        Parts that are gone already are left as they are, so replaying twice
-        does no harm.
+        Parts that are removed already stay removed, so replaying twice does no
+        harm.
 
         Args:
             model: The uncompressed localizer.

@@ -1,6 +1,6 @@
 """A compressed model as files that stand for themselves.
 
-The dropped blocks are gone, the others are numbered anew, and the config
+Removed blocks are absent, the others are renumbered, and the config
 builds the shorter model. Where the architecture is one of mmaction2's, the
 files need nothing of this project.
 """

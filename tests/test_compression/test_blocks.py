@@ -1,4 +1,4 @@
-"""Skip, drop and replay."""
+"""Without a block for a while, without it for good, and replay."""
 from mmblockdrop.compression import BlockStack, SharedPrefix, replay
 
 import pytest
@@ -39,20 +39,20 @@ class Net(nn.Module):
 X = torch.arange(6.).reshape(2, 3)
 
 
-def test_skip_equals_drop_and_is_undone():
+def test_without_equals_remove_and_is_undone():
     net = Net()
     stack = BlockStack(net, 'encoder.blocks')
     full = net(X)
     with stack.without(2):
-        skipped = net(X)
+        shorter = net(X)
     assert torch.equal(net(X), full)
-    assert not torch.equal(skipped, full)
+    assert not torch.equal(shorter, full)
     stack.remove(2)
-    assert torch.equal(net(X), skipped)
+    assert torch.equal(net(X), shorter)
     assert stack.remaining == [0, 1, 3, 4]
 
 
-def test_skip_is_undone_after_an_error():
+def test_without_is_undone_after_an_error():
     net = Net()
     with pytest.raises(RuntimeError):
         with BlockStack(net, 'encoder.blocks').without(1):
@@ -71,7 +71,7 @@ def test_several_paths_make_one_stack():
 def test_wrong_path_lists_the_stacks():
     with pytest.raises(ValueError) as error:
         BlockStack(Net(), 'encoder.block')
-    assert "Did you mean 'encoder.blocks'" in str(error.value)
+    assert "did you mean 'encoder.blocks'" in str(error.value)
     assert 'tail (2 blocks)' in str(error.value)
 
 
@@ -95,11 +95,11 @@ def test_replay_is_idempotent_and_checks_depth():
         replay(Net(4), record)
 
 
-@pytest.mark.parametrize('gone', [[], [1], [4, 2]])
-def test_shared_prefix_is_exact_and_cheap(gone):
+@pytest.mark.parametrize('removed', [[], [1], [4, 2]])
+def test_shared_prefix_is_exact_and_cheap(removed):
     net = Net().eval()
     stack = BlockStack(net, 'encoder.blocks')
-    for index in gone:
+    for index in removed:
         stack.remove(index)
     plain = {}
     for index in stack.remaining:

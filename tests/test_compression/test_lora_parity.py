@@ -93,7 +93,7 @@ def test_every_block_is_merged(recorded):
         assert untouched
 
 
-def test_broken_lora_is_refused_and_nothing_changes(recorded):
+def test_broken_lora_is_rejected_and_nothing_changes(recorded):
     case = recorded['cases']['block2_broken']
     sound = recorded['cases']['full']['input']['state_dict']
     before = case['input']['state_dict']

@@ -16,15 +16,16 @@ def blocks_of(name):
 
 
 @pytest.mark.parametrize('name,names,near', [
-    ('mmaction.SwinTransformer3D', "['fc1', 'fc2', 'proj', 'qkv']", 'qkv'),
-    ('mmaction.MViT', "['fc1', 'fc2', 'proj', 'qkv']", 'qkv'),
-    ('mmaction.TimeSformer', "['0', '1', 'temporal_fc']", '1'),
+    ('mmaction.SwinTransformer3D', "'fc1', 'fc2', 'proj', 'qkv'", 'qkv'),
+    ('mmaction.MViT', "'fc1', 'fc2', 'proj', 'qkv'", 'qkv'),
+    ('mmaction.TimeSformer', "'0', '1', 'temporal_fc'", None),
 ])
 def test_error_lists_the_linear_layers(name, names, near):
     _, _, _, blocks = blocks_of(name)
     with pytest.raises(ValueError) as error:
         check_lora(blocks, 2, ['qvk'])
     assert names in str(error.value)
+    assert ('did you mean' in str(error.value)) == (near is not None)
 
 
 def test_convnets_have_no_target():

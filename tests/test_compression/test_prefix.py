@@ -176,18 +176,18 @@ class Encoder(Net):
         return torch.cat(outs)
 
 
-@pytest.mark.parametrize('heard,stem', [(False, 2), (True, 8)])
-def test_what_stands_in_front_runs_once(heard, stem):
+@pytest.mark.parametrize('hooked,stem', [(False, 2), (True, 8)])
+def test_what_stands_in_front_runs_once(hooked, stem):
     net, other = Encoder().eval(), Encoder().eval()
     stack = BlockStack(net, 'blocks')
     seen = []
-    if heard:  # somebody needs what happens inside the stem
+    if hooked:  # somebody needs what happens inside the stem
         net.stem.fc.register_forward_hook(lambda *_: seen.append(1))
     x = torch.randn(5, 3)
     with torch.no_grad(), SharedPrefix(stack) as prefix:
         found = {i: net(x) for i in prefix.candidates(stack.remaining)}
     assert (net.stem.runs, net.norm.runs) == (stem, 8)
-    assert len(seen) == (8 if heard else 0)
+    assert len(seen) == (8 if hooked else 0)
     for index, output in found.items():
         with torch.no_grad(), BlockStack(other, 'blocks').without(index):
             assert torch.equal(output, other(x))

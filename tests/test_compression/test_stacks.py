@@ -46,7 +46,7 @@ def test_wrong_path_lists_the_stacks_with_their_lengths():
     with pytest.raises(ValueError) as error:
         BlockStack(Net(), 'encoder.layers')
     message = str(error.value)
-    assert "Did you mean 'encoder.blocks'?" in message
+    assert "did you mean 'encoder.blocks'?" in message
     assert 'encoder.blocks (6 blocks)' in message
     assert 'named (2 blocks)' in message
     assert 'encoder.blocks.*.experts (2 blocks, 6 times)' in message

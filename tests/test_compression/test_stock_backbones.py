@@ -70,7 +70,7 @@ def test_the_shared_prefix_is_exact(probed):
         len(order) - 1 - place for place in places if place != first)
 
 
-def test_fixed_blocks_are_refused(probed):
+def test_fixed_blocks_cannot_be_removed(probed):
     name, _, _, stack = probed
     for index in ZOO[name].fixed:
         assert stack.fixed[index].startswith('turns [')

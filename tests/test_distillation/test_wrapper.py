@@ -299,7 +299,7 @@ def test_teacher_is_asked_for(trained):
 
 @pytest.mark.parametrize('alignment,word', [
     (dict(type='mmblockdrop.BlockAlignment', stack='backbone.block'),
-     "Did you mean 'backbone.blocks'"),
+     "did you mean 'backbone.blocks'"),
     (dict(type='mmblockdrop.BlockAlignment', submodule='atn'),
      "Did you mean 'backbone.blocks.0.attn"),
     (dict(type='mmblockdrop.ModuleAlignment', module='nek'),

@@ -107,7 +107,7 @@ def test_presets_of_a_class_are_written_out():
     assert found['arch']['embed_dims'] == 192
 
 
-def test_block_that_depends_on_its_number_is_refused():
+def test_block_that_depends_on_its_number_is_rejected():
     """Every other block of Swin shifts its windows."""
     model = compressed(SWIN, 'layers.2.blocks', [1], LARGER)
     with pytest.raises(ExportError) as caught:
@@ -117,7 +117,7 @@ def test_block_that_depends_on_its_number_is_refused():
     assert 'train_cfg.protect' in str(caught.value)
 
 
-def test_length_that_is_no_argument_is_refused():
+def test_length_that_is_no_argument_is_rejected():
     cfg = dict(
         type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4)
     model = compressed(cfg, 'layer3', [1], (1, 3, 32, 32))
@@ -125,7 +125,7 @@ def test_length_that_is_no_argument_is_refused():
         renumber(model, cfg, torch.randn(1, 3, 32, 32))
 
 
-def test_single_module_is_refused():
+def test_single_module_is_rejected():
 
     @MODELS.register_module(force=True)
     class TwoNamedBlocks(nn.Module):

@@ -1,4 +1,4 @@
-"""Which blocks of a model can be dropped, found out by running it once.
+"""List the blocks of a model that can be removed, by running it once.
 
     python tools/analysis_tools/list_blocks.py CONFIG
     python tools/analysis_tools/list_blocks.py --backbone MViT
@@ -11,10 +11,11 @@ Nothing is computed: models of any size run on the meta device.
 """
 import argparse
 import sys
-from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from mmblockdrop.compression import BlockStack, find_stacks
+from mmblockdrop.compression.spec import find_place
+from mmblockdrop.export.runtime import input_shape
 from mmblockdrop.registry import MODELS
 from mmblockdrop.report import markdown_table
 from mmblockdrop.utils.config import localizer_config
@@ -171,8 +172,12 @@ def read_model(args: argparse.Namespace) -> Preset:
         cfg = Config.fromfile(args.config)
         cfg.merge_from_dict(args.options)
         init_default_scope(cfg.get('default_scope', 'mmaction'))
-        shape = args.shape or _shape_of(cfg)
-        return Preset('', localizer_config(cfg), shape, args.stack or [])
+        model = localizer_config(cfg)
+        shape = args.shape or input_shape(cfg, model)
+        if shape is None:
+            raise ValueError('The config does not tell the shape of the '
+                             'input: give --shape, as 1 1 3 16 224 224')
+        return Preset('', model, shape, args.stack or [])
     known = PRESETS.get(args.backbone)
     cfg = dict(known.cfg if known else dict(type=args.backbone))
     cfg.update(args.options)
@@ -180,15 +185,6 @@ def read_model(args: argparse.Namespace) -> Preset:
         raise ValueError(f'--backbone {args.backbone} is not in the table: '
                          'give --shape, as 1 3 16 224 224')
     return Preset('', cfg, args.shape or known.shape, args.stack or [])
-
-
-def _shape_of(cfg: Config) -> Sequence[int]:
-    from complexity import window_shape
-    try:
-        return window_shape(cfg, None)
-    except (AttributeError, KeyError, ValueError) as error:
-        raise ValueError('The config does not tell the shape of the input '
-                         f'({error}): give --shape') from error
 
 
 def probe(preset: Preset) -> List[BlockStack]:
@@ -228,13 +224,16 @@ def rows_of(stacks: Sequence[BlockStack]) -> List[Dict[str, str]]:
     Returns:
         Text by column.
     """
+    places = [find_place(stack.model, stack.names[0]) for stack in stacks]
     return [{
         'stack': f'`{stack.path}`',
         'blocks': str(len(stack)),
         'may go': str(len(stack.candidates())),
         'fixed': '; '.join(f'{i} {why}' for i, why in stack.fixed.items())
-        or '-'
-    } for stack in stacks]
+        or '-',
+        'halves': ', '.join(
+            h.branch for h in (place.spec.halves if place else ())) or '-'
+    } for stack, place in zip(stacks, places)]
 
 
 def table_row(name: str, preset: Preset) -> Dict[str, str]:
@@ -268,9 +267,9 @@ def table_row(name: str, preset: Preset) -> Dict[str, str]:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Print the table."""
     args = parse_args(argv)
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
     init_default_scope('mmaction')
-    MMLogger.get_current_instance().setLevel('ERROR')  # UniFormerV2 chats
+    # UniFormerV2 logs every block that it builds.
+    MMLogger.get_current_instance().setLevel('ERROR')
     try:
         if args.table:
             rows = [table_row(*item) for item in PRESETS.items()]
