@@ -84,6 +84,7 @@ def outside(installed, *command) -> subprocess.CompletedProcess:
                 env=dict(os.environ, PYTHONPATH=str(installed)))
 
 
+@pytest.mark.slow
 def test_quickstart_is_in_the_wheel(installed):
     """Its configs lie there, and it needs no file of the repository."""
     package = Path(mmblockdrop.__file__).parent
@@ -96,6 +97,7 @@ def test_quickstart_is_in_the_wheel(installed):
     assert 'absent' in done.stdout and 'Traceback' not in done.stdout
 
 
+@pytest.mark.slow
 def test_mim_runs_localize(installed):
     done = outside(installed, '-m', 'mim', 'run', 'mmblockdrop', 'localize',
                    'video.mp4', '--config', 'absent.py', '--checkpoint', 'c')

@@ -168,6 +168,7 @@ def test_folders_that_lack_something(tmp_path):
         write(tmp_path, tmp_path)
 
 
+@pytest.mark.slow
 def test_actions_that_cannot_be_meant_are_left_out(own, derived, tmp_path):
     content = json.loads((own / 'annotations.json').read_text())
     entry = next(iter(content['database'].values()))
