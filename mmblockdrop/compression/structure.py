@@ -288,8 +288,8 @@ class Structure(ABC):
             The structure of the model.
 
         Raises:
-            ValueError: The model has more or fewer parts than the one that
-                the record was made from.
+            ValueError: The model has other parts than the one that the record
+                was made from.
         """
         structure = cls(model, record['stack'], record.get('probe'))
         if len(structure) != record['depth']:
@@ -297,7 +297,9 @@ class Structure(ABC):
                 f'The checkpoint was compressed from a model with '
                 f'{record["depth"]} {cls.units} in {record["stack"]!r}; this '
                 f'config builds {len(structure)}.')
-        for part in removed_ids(record):
+        removed = removed_ids(record)
+        structure.check_known(removed, 'The record of the run')
+        for part in removed:
             if part in structure.remaining:
                 structure.remove(part)
         return structure
