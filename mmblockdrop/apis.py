@@ -7,7 +7,7 @@
 import copy
 import logging
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Union
 
 from mmblockdrop.compression import load_localizer, merge_lora
 from mmblockdrop.evaluation.activitynet import write_detections
@@ -25,7 +25,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 __all__ = [
-    'detections_table', 'draw_localization', 'init_localizer',
+    'draw_localization', 'init_localizer', 'localization_text',
     'localize_to_files', 'localize_video', 'of_classes', 'read_actions'
 ]
 
@@ -98,8 +98,8 @@ def localize_to_files(video: PathLike,
         **settings: See :func:`mmblockdrop.inference.localize.localize_videos`.
 
     Returns:
-        What :func:`localize_video` returns, ``best_score``, the highest one
-        before ``score_thr``, and ``files``, the two that were written.
+        What :func:`localize_video` returns; ``score_thr``; ``best_score``, the
+        highest of all; and ``files``, the two that were written.
 
     Raises:
         FileNotFoundError: One of the files does not exist.
@@ -129,7 +129,7 @@ def localize_to_files(video: PathLike,
         duration=found['duration'])
     draw_localization(found, files[1], teacher, truth,
                       'localized' if teacher is None else 'compressed')
-    return dict(found, files=files)
+    return dict(found, files=files, score_thr=score_thr)
 
 
 def _above(found: Dict[str, Any], score_thr: float) -> Dict[str, Any]:
@@ -140,15 +140,19 @@ def _above(found: Dict[str, Any], score_thr: float) -> Dict[str, Any]:
     return dict(found, best_score=max(found['scores'], default=0.), **kept)
 
 
-def detections_table(detections: Sequence[Dict[str, Any]]) -> str:
+def localization_text(found: Dict[str, Any]) -> str:
     """Lay out detections in order of time.
 
     Args:
-        detections: ``segment`` in seconds, ``label``, ``score``.
+        found: What :func:`localize_to_files` returned.
 
     Returns:
-        A headline, and one line for each.
+        A headline and one line for each; or that there are none.
     """
+    detections = found['detections']
+    if not detections:
+        return (f'No segment reaches a score of {found["score_thr"]}; the '
+                f'best scores {found["best_score"]:.3f}.')
     width = max([5, *(len(d['label']) for d in detections)])
     lines = [f'{"start (s)":>9} {"end (s)":>9}  {"label":<{width}}  score']
     for d in sorted(detections, key=lambda d: d['segment']):

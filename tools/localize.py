@@ -11,7 +11,7 @@ import sys
 from typing import Optional, Sequence
 
 import mmblockdrop  # noqa: F401  (first: it patches the stack)
-from mmblockdrop.apis import detections_table, localize_to_files
+from mmblockdrop.apis import localization_text, localize_to_files
 from mmblockdrop.inference.localize import PRECISIONS
 
 
@@ -61,11 +61,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except (OSError, ValueError) as error:
         print(f'localize.py: {error}', file=sys.stderr)
         return 1
-    if found['detections']:
-        print(detections_table(found['detections']))
-    else:
-        print(f'No segment reaches --score-thr {args.score_thr}; the best '
-              f'scores {found["best_score"]:.3f}.')
+    print(localization_text(found))
     print('Written:', *found['files'])
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional, Union
 
 import mmblockdrop
-from mmblockdrop.apis import detections_table, localize_to_files
+from mmblockdrop.apis import localization_text, localize_to_files
 from mmblockdrop.data.annotations import load_database
 from mmblockdrop.data.prepare.synthetic import (DemoSpec, is_finished,
                                                 make_dataset)
@@ -180,7 +180,7 @@ def localize(video: Path, cfg: Config, compressed: Path, full: Path,
     """Localize a video and print what was found."""
     found = localize_to_files(
         video, cfg, compressed, out_dir, full, ann_file=ann_file)
-    print(detections_table(found['detections']))
+    print(localization_text(found))
 
 
 def run_has_finished(report: Path) -> bool:

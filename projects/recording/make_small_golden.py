@@ -126,9 +126,9 @@ def record_rounds(configs: Dict[str, Any], state: Dict[str, torch.Tensor],
     """Every selection step of a file."""
     post = configs['post_processing']
     return {
-        '_'.join(map(str, gone)) or 'none': selection.record_round(
-            configs, state, given, gone, post)
-        for gone in drops
+        '_'.join(map(str, dropped)) or 'none': selection.record_round(
+            configs, state, given, dropped, post)
+        for dropped in drops
     }
 
 

@@ -117,7 +117,7 @@ def record_round(configs: dict, state: Dict[str, Tensor], given: Given,
         configs: ``student`` and ``teacher``.
         state: Weights of the detector.
         given: Clips and annotation.
-        drops: Blocks that are gone before the step.
+        drops: Blocks that were dropped before the step.
         post: Published post-processing.
 
     Returns:
@@ -127,9 +127,9 @@ def record_round(configs: dict, state: Dict[str, Tensor], given: Given,
     from opentad.evaluations import build_evaluator
     model = build(configs['student'], drops)
     load(model, state)
-    left = [i for i in range(depth(configs)) if i not in drops]
+    remaining = [i for i in range(depth(configs)) if i not in drops]
     forwards: List[int] = []
-    for i in left:
+    for i in remaining:
         model.backbone.model.backbone.blocks[i].register_forward_hook(
             lambda *args: forwards.append(1))
     seen: List[Tuple[dict, dict]] = []
@@ -152,14 +152,14 @@ def record_round(configs: dict, state: Dict[str, Tensor], given: Given,
             world_size=1)
     return dict(
         drop_idx=list(drops),
-        candidates=left,
+        candidates=remaining,
         metrics=[{k: float(v)
                   for k, v in metrics.items()} for _, metrics in seen],
         chosen=chosen,
         drop_idx_after_call=list(model.backbone.model.backbone.drop_idx),
         block_forwards=len(forwards),
         results=[rows_of(found, given['classes']) for found, _ in seen],
-        losses=losses(configs, state, given, drops, left))
+        losses=losses(configs, state, given, drops, remaining))
 
 
 def depth(configs: dict) -> int:
@@ -199,7 +199,7 @@ def rows_of(found: Dict[str, list], classes: List[str]) -> Dict[str, Tensor]:
 
 
 def losses(configs: dict, state: Dict[str, Tensor], given: Given,
-           drops: Sequence[int], left: Sequence[int]) -> List[dict]:
+           drops: Sequence[int], remaining: Sequence[int]) -> List[dict]:
     """Mean over batches of every loss, for each candidate."""
     plain = {k[7:]: v for k, v in state.items()}
     merged = {k: v for k, v in plain.items() if 'lora' not in k}
@@ -210,7 +210,7 @@ def losses(configs: dict, state: Dict[str, Tensor], given: Given,
     batches = loader(given)
     hints = [record_teacher(teacher, batch) for batch in batches]
     found = []
-    for index in left:
+    for index in remaining:
         model.backbone.model.backbone.drop_idx = [*drops, index]
         with torch.no_grad():
             values = [

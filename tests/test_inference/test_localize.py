@@ -5,7 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from mmblockdrop.apis import init_localizer, localize_video, of_classes
+from mmblockdrop.apis import (init_localizer, localization_text, localize_video,
+                              of_classes)
 from mmblockdrop.compression import add_lora, replay
 from mmblockdrop.inference.localize import metric_of, without_cache
 
@@ -282,3 +283,9 @@ def test_demo_prints_and_writes(config, tmp_path, video, monkeypatch, capsys):
         runpy.run_path(str(ROOT / 'demo/localize.py'), run_name='__main__')
     assert end.value.code == 1
     assert "video='absent.mp4' does not exist" in capsys.readouterr().err
+
+
+def test_no_detection_is_said_with_the_best_score():
+    text = localization_text(
+        dict(detections=[], score_thr=0.3, best_score=0.125))
+    assert '0.3' in text and '0.125' in text

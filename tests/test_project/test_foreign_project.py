@@ -68,8 +68,9 @@ def test_foreign_localizer_gets_shorter(project):
     assert record['metric'] == 'steps/accuracy'
     dropped, = record['rounds'][0]['dropped']
     state = torch.load(work / 'round_1.pth', weights_only=False)['state_dict']
-    left = {k.split('.')[2] for k in state if k.startswith('backbone.blocks')}
-    assert left == {'0', '1', '2', '3'} - {str(dropped)}
+    remaining = {k.split('.')[2] for k in state
+                 if k.startswith('backbone.blocks')}
+    assert remaining == {'0', '1', '2', '3'} - {str(dropped)}
 
 
 def test_project_is_untouched(project):
