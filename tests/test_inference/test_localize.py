@@ -5,8 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from mmblockdrop.apis import (init_localizer, localization_text, localize_video,
-                              of_classes)
+from mmblockdrop.apis import (init_localizer, localization_text,
+                              localize_video, of_classes)
 from mmblockdrop.compression import add_lora, replay
 from mmblockdrop.inference.localize import metric_of, without_cache
 
