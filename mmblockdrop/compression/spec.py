@@ -236,160 +236,95 @@ def _changes_shape(block: nn.Module) -> Optional[str]:
     return None
 
 
+def _module(path: str, loss: dict, **options: Any) -> dict:
+    """Config that aligns the output of a module."""
+    return dict(
+        type='mmblockdrop.ModuleAlignment', module=path, **options, loss=loss)
+
+
+def _layers(*names: str) -> Tuple[Stack, ...]:
+    """Single layers, which no argument counts."""
+    return tuple(map(Stack, names))
+
+
 AGREE = dict(type='mmblockdrop.BinaryKLLoss')
 VIT = BlockSpec(
     stacks=(Stack('blocks', 'depth'), ),
     halves=(Half('attn', ('norm1', 'gamma_1')),
             Half('mlp', ('norm2', 'gamma_2'))),
-    writes={
-        'attn.proj': 'gamma_1',
-        'mlp.layers.1': 'gamma_2'
-    })
-RESNET3D = BlockSpec(
-    stacks=tuple(
-        Stack(f'layer{i + 1}', f'stage_blocks.{i}', (f'inflate.{i}', ))
-        for i in range(4)),
-    why_fixed=_changes_shape)
-RESNET = BlockSpec(
-    stacks=(Stack('layer{}'), ), why_fixed=_changes_shape)
+    writes={'attn.proj': 'gamma_1', 'mlp.layers.1': 'gamma_2'})
+RESNET = BlockSpec(stacks=_layers('layer{}'), why_fixed=_changes_shape)
 _SPECS: Dict[str, BlockSpec] = {
-    'mmaction.VisionTransformer':
-    VIT,
-    'mmaction.TimeSformer':
-    BlockSpec(
+    'mmaction.VisionTransformer': VIT,
+    'mmaction.TimeSformer': BlockSpec(
         stacks=(Stack('transformer_layers.layers',
                       'num_transformer_layers'), ),
-        halves=(Half('attentions.0', identity=0),
-                Half('attentions.1', identity=0), Half('ffns.0', identity=0)),
-        writes={
-            'attentions.0.temporal_fc': None,
-            'attentions.1.attn.out_proj': None,
-            'ffns.0.layers.1': None
-        }),
-    'mmaction.MViT':
-    BlockSpec(
-        stacks=(Stack(
-            'blocks', 'arch.num_layers', numbers=('arch.downscale_indices', )),
-                ),
-        writes={
-            'attn.proj': None,
-            'mlp.fc2': None
-        }),
-    'mmaction.SwinTransformer3D':
-    BlockSpec(
+        halves=tuple(Half(branch, identity=0) for branch in
+                     ('attentions.0', 'attentions.1', 'ffns.0')),
+        writes={'attentions.0.temporal_fc': None,
+                'attentions.1.attn.out_proj': None, 'ffns.0.layers.1': None}),
+    'mmaction.MViT': BlockSpec(
+        stacks=(Stack('blocks', 'arch.num_layers',
+                      numbers=('arch.downscale_indices', )), ),
+        writes={'attn.proj': None, 'mlp.fc2': None}),
+    'mmaction.SwinTransformer3D': BlockSpec(
         stacks=(Stack('layers.{}.blocks', 'arch.depths.{}'), ),
         halves=(Half('attn', ('norm1', )), Half('mlp', ('norm2', ))),
-        writes={
-            'attn.proj': None,
-            'mlp.fc2': None
-        }),
-    'mmaction.UniFormer':
-    BlockSpec(
+        writes={'attn.proj': None, 'mlp.fc2': None}),
+    'mmaction.UniFormer': BlockSpec(
         stacks=tuple(Stack(f'blocks{i + 1}', f'depth.{i}') for i in range(4)),
-        writes={
-            'conv2': None,
-            'attn.proj': 'gamma_1',
-            'mlp.fc2': 'gamma_2'
-        }),
-    'mmaction.UniFormerV2':
-    BlockSpec(
-        stacks=(Stack(
-            'transformer.resblocks', 'layers', numbers=('return_list', )),
-                Stack(
-                    'transformer.dec',
-                    'n_layers',
-                    per_block=('return_list', 'mlp_dropout'),
-                    shortened=False)),
-        writes={
-            'attn.out_proj': None,
-            'mlp.c_proj': None
-        }),
-    'mmaction.ResNet3d':
-    RESNET3D,
-    'mmaction.ResNet3dSlowFast':
-    BlockSpec(
-        stacks=(Stack('slow_path.layer{}'), Stack('fast_path.layer{}')),
-        why_fixed=_changes_shape),
-    'mmaction.X3D':
-    RESNET,
-    'mmpretrain.VisionTransformer':
-    BlockSpec(
-        stacks=(Stack(
-            'layers',
-            'arch.num_layers',
-            per_block=('layer_cfgs', ),
-            numbers=('out_indices', )), ),
-        halves=(Half('attn', ('ln1', )), Half('ffn', ('ln2', ),
-                                              identity='identity')),
-        writes={
-            'attn.proj': 'attn.gamma1.weight',
-            'ffn.layers.1': 'ffn.gamma2.weight',
-            'ffn.w3': 'ffn.gamma2.weight'
-        }),
-    'mmpretrain.SwinTransformer':
-    BlockSpec(
+        writes={'conv2': None, 'attn.proj': 'gamma_1', 'mlp.fc2': 'gamma_2'}),
+    'mmaction.UniFormerV2': BlockSpec(
+        stacks=(Stack('transformer.resblocks', 'layers',
+                      numbers=('return_list', )),
+                Stack('transformer.dec', 'n_layers',
+                      per_block=('return_list', 'mlp_dropout'),
+                      shortened=False)),
+        writes={'attn.out_proj': None, 'mlp.c_proj': None}),
+    'mmaction.ResNet3d': replace(RESNET, stacks=tuple(
+        Stack(f'layer{i + 1}', f'stage_blocks.{i}', (f'inflate.{i}', ))
+        for i in range(4))),
+    'mmaction.ResNet3dSlowFast': replace(
+        RESNET, stacks=_layers('slow_path.layer{}', 'fast_path.layer{}')),
+    'mmaction.X3D': RESNET,
+    'mmpretrain.VisionTransformer': BlockSpec(
+        stacks=(Stack('layers', 'arch.num_layers', ('layer_cfgs', ),
+                      ('out_indices', )), ),
+        halves=(Half('attn', ('ln1', )),
+                Half('ffn', ('ln2', ), identity='identity')),
+        writes={'attn.proj': 'attn.gamma1.weight',
+                'ffn.layers.1': 'ffn.gamma2.weight',
+                'ffn.w3': 'ffn.gamma2.weight'}),
+    'mmpretrain.SwinTransformer': BlockSpec(
         stacks=(Stack('stages.{}.blocks', 'arch.depths.{}'), ),
-        halves=(Half('attn', ('norm1', )), Half('ffn', ('norm2', ),
-                                                identity='identity')),
-        writes={
-            'attn.w_msa.proj': None,
-            'ffn.layers.1': None
-        }),
-    'mmpretrain.ConvNeXt':
-    BlockSpec(
+        halves=(Half('attn', ('norm1', )),
+                Half('ffn', ('norm2', ), identity='identity')),
+        writes={'attn.w_msa.proj': None, 'ffn.layers.1': None}),
+    'mmpretrain.ConvNeXt': BlockSpec(
         stacks=(Stack('stages.{}', 'arch.depths.{}'), ),
         writes={'pointwise_conv2': 'gamma'}),
-    'mmpretrain.ResNet':
-    RESNET,
+    'mmpretrain.ResNet': RESNET,
     # Localizers have single layers that may go, and known predictions.
-    'mmaction.BMN':
-    BlockSpec(
-        stacks=tuple(
-            Stack(layer) for layer in ('x_1d_b.2', 'x_1d_s.0', 'x_1d_e.0',
-                                       'x_1d_p.0', 'x_2d_p.2', 'x_2d_p.4')),
+    'mmaction.BMN': BlockSpec(
+        stacks=_layers('x_1d_b.2', 'x_1d_s.0', 'x_1d_e.0', 'x_1d_p.0',
+                       'x_2d_p.2', 'x_2d_p.4'),
         alignments=dict(
-            confidence=dict(
-                type='mmblockdrop.ModuleAlignment',
-                module='x_2d_p',
-                mask='bm_mask',
-                loss=AGREE),
-            start=dict(
-                type='mmblockdrop.ModuleAlignment',
-                module='x_1d_s',
-                loss=AGREE),
-            end=dict(
-                type='mmblockdrop.ModuleAlignment',
-                module='x_1d_e',
-                loss=AGREE))),
-    'mmaction.TEM':
-    BlockSpec(
-        stacks=(Stack('conv1'), Stack('conv2')),
+            confidence=_module('x_2d_p', AGREE, mask='bm_mask'),
+            start=_module('x_1d_s', AGREE),
+            end=_module('x_1d_e', AGREE))),
+    'mmaction.TEM': BlockSpec(
+        stacks=_layers('conv1', 'conv2'),
         alignments=dict(
-            curves=dict(
-                type='mmblockdrop.ModuleAlignment',
-                module='conv3',
-                loss=dict(AGREE, logits=True, scale=0.01)))),
-    'mmaction.TCANet':
-    BlockSpec(
-        stacks=(Stack('x_1d_b_f.2'), Stack('lgtes')),
+            curves=_module('conv3', dict(AGREE, logits=True, scale=0.01)))),
+    'mmaction.TCANet': BlockSpec(
+        stacks=_layers('x_1d_b_f.2', 'lgtes'),
         alignments=dict(
-            iou=dict(
-                type='mmblockdrop.ModuleAlignment',
-                module='tbr1',
-                index=0,
-                loss=AGREE),
-            segments=dict(
-                type='mmblockdrop.ModuleAlignment',
-                module='tbr1',
-                index=1,
-                loss=dict(type='mmblockdrop.GIoULoss'))),
+            iou=_module('tbr1', AGREE, index=0),
+            segments=_module('tbr1', dict(type='mmblockdrop.GIoULoss'),
+                             index=1)),
         teacher_mode='loss'),
-    'mmaction.BaseRecognizer':
-    BlockSpec(
+    'mmaction.BaseRecognizer': BlockSpec(
         alignments=dict(
-            cls=dict(
-                type='mmblockdrop.ModuleAlignment',
-                module='cls_head',
-                loss=dict(type='mmblockdrop.ClassKLLoss'))),
+            cls=_module('cls_head', dict(type='mmblockdrop.ClassKLLoss'))),
         teacher_mode='loss'),
 }
