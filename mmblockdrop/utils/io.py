@@ -118,7 +118,7 @@ def read_json(path: PathLike, key: str) -> Any:
         ValueError: It is larger than 2 GiB, not UTF-8, not JSON, or nested
             too deeply.
     """
-    text = _read_text(path, key, MAX_JSON)
+    text = read_text(path, key, MAX_JSON)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -144,15 +144,29 @@ def read_lines(path: PathLike, key: str) -> List[str]:
         IsADirectoryError: It is a folder.
         ValueError: It is larger than 16 MiB or not text.
     """
-    text = _read_text(path, key, MAX_TEXT)
+    text = read_text(path, key)
     if '\0' in text:
         raise ValueError(f'{key}={str(path)!r} is not text: it holds zero '
                          'bytes')
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _read_text(path: PathLike, key: str, limit: int) -> str:
-    """Read UTF-8 text of a bounded size."""
+def read_text(path: PathLike, key: str, limit: int = MAX_TEXT) -> str:
+    """Read a text file.
+
+    Args:
+        path: The file.
+        key: Config key or argument that gave it, for errors.
+        limit: Bytes that are read at most.
+
+    Returns:
+        Its content, without a byte order mark.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        IsADirectoryError: It is a folder.
+        ValueError: It is larger or not UTF-8.
+    """
     require_file(path, key)
     size = os.path.getsize(path)
     if size > limit:
