@@ -28,7 +28,7 @@ def test_only_what_is_named_is_trained():
         assert not any(part in name for name in trained)
 
 
-def test_names_of_nothing_are_refused():
+def test_names_of_nothing_are_rejected():
     with pytest.raises(ValueError, match=r"trainable=\['lorra_'\].*'qkv'"):
         LoRAViT(**SIZES, trainable=['lorra_'])
 

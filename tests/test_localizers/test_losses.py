@@ -76,6 +76,6 @@ def test_nothing_to_compare_is_zero_and_connected():
         torch.tensor([[0., 1.]]), torch.tensor([[1., 2.]])) == 3.75
 
 
-def test_unknown_reduction_is_refused():
+def test_unknown_reduction_is_rejected():
     with pytest.raises(ValueError, match="reduction='max'"):
         DIoULoss(reduction='max')(torch.zeros(1, 2), torch.ones(1, 2))
