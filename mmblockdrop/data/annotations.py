@@ -9,6 +9,7 @@ import logging
 import math
 import os.path as osp
 import random
+import sys
 from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence,
                     Tuple, Union)
 
@@ -91,7 +92,7 @@ def entry_defects(entry: Any) -> List[str]:
     for key in ('duration', 'fps', 'frame'):
         value = entry.get(key)
         if value is not None and (not isinstance(value, (int, float))
-                                  or not math.isfinite(value)):
+                                  or not abs(value) <= sys.float_info.max):
             defects.append(f'has {key}={value!r:.60}, expected a number')
     actions = entry.get('annotations', ())
     if not isinstance(actions, (list, tuple)):

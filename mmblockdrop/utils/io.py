@@ -121,7 +121,7 @@ def read_json(path: PathLike, key: str) -> Any:
     text = read_text(path, key, MAX_JSON)
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # or a number of too many digits
         raise ValueError(
             f'{key}={str(path)!r} is not JSON: {error}') from error
     except RecursionError:

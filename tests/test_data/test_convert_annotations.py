@@ -1,9 +1,12 @@
 """Annotations of other programs to ours and back."""
+import copy
 import json
+import random
 
 from mmblockdrop.data.annotations import load_database
 from mmblockdrop.data.prepare.annotation_formats import Options
 from mmblockdrop.data.prepare.convert_annotations import convert, split_videos
+from mmblockdrop.quickstart.own_videos import read_database
 
 import convert_annotations as program
 import pytest
@@ -215,7 +218,7 @@ def test_folder_of_files_measured_and_split(tmp_path, capsys):
     assert program.main([
         str(tmp_path / 'labels'), str(target), '--video', '{}', '--videos',
         str(tmp_path / 'videos'), '--split', '0.6,0.2,0.2']) == 0
-    database = load_database(str(target))
+    database = read_database(tmp_path)  # as the quickstart does
     assert {entry['subset'] for entry in database.values()} == {
         'training', 'validation', 'test'}
     assert database['v3']['duration'] == pytest.approx(2.7)
@@ -274,6 +277,10 @@ LAUGHS = ('<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]>'
         BORIS['observations']['one'], events=[[1, '', 'jump', '', '']]))),
      ("observation 'one'", 'event 0', 'STOP')),
     ('a.tsv', BORIS_AGGREGATED.replace('Stop (s)', 'S'), ("'Stop (s)'", )),
+    ('a.tsv', BORIS_AGGREGATED.replace('a.mp4\t3.0\t25.0\tx\tblink\tPOINT',
+                                       'b.mp4\t3.0\t25.0\tx\tblink\tSTATE'),
+     ('row 3', 'b.mp4', '.boris')),
+    ('a.csv', BORIS_AGGREGATED.replace('C:\\d\\a.mp4', 'NA'), ('--video', )),
     ('x_val.txt', 'a 1\n', ('line 1', "'a 1'")),
     ('a.json', [dict(id=7, data=dict(video='a.mp4'), annotations=[dict(
         result=[dict(id='r', type='labels', value=dict(
@@ -311,3 +318,45 @@ def test_bad_arguments(tmp_path, capsys):
         convert(good, tmp_path / 'o.xlsx')
     with pytest.raises(FileNotFoundError, match='b.csv'):
         convert(tmp_path / 'b.csv', tmp_path / 'o.json')
+
+
+def places(content, place=()):
+    """Places of all values in JSON."""
+    yield place
+    for key in content if isinstance(content, dict) else range(
+            len(content) if isinstance(content, list) else 0):
+        yield from places(content[key], (*place, key))
+
+
+def spoil(content, draw):
+    """Change a few characters, or one value of JSON."""
+    if isinstance(content, str):
+        for _ in range(draw.randint(1, 4)):
+            at = draw.randrange(len(content))
+            content = content[:at] + draw.choice('"<>&,;\t\n\0-x') + content[
+                at + draw.choice((0, 1, 20)):]
+        return content
+    odd = draw.choice([None, True, -1, 1e400, 10**400, '', 'nan', [], {},
+                       [[1, 2]], {'a': 1}])
+    *above, last = draw.choice([*places(content)][1:])
+    content = inside = copy.deepcopy(content)
+    for key in above:
+        inside = inside[key]
+    inside[last] = odd
+    return content
+
+
+@pytest.mark.parametrize('name, content, options', [
+    ('a.json', VIA, None), ('a.eaf', ELAN, None), ('a.boris', BORIS, None),
+    ('a.tsv', BORIS_EVENTS, None), ('a.json', LABEL_STUDIO, FRAMES),
+    ('a.xml', CVAT, FRAMES),
+    ('a.json', CVAT_BACKUP, Options(video='a', fps=10)),
+    ('jump_val.txt', THUMOS, None), ('a.json', MMACTION, None)])
+def test_spoiled_files_convert_or_are_named(tmp_path, name, content, options):
+    draw = random.Random(0)
+    for count in range(40):
+        path = write(tmp_path, name, spoil(content, draw))
+        try:
+            convert(path, tmp_path / f'{count}.json', options)
+        except ValueError as error:
+            assert str(path) in str(error)

@@ -74,7 +74,7 @@ class Annotations:
         Raises:
             ValueError: There is no name, or two files share it.
         """
-        name = video_name(source)
+        name = video_name(source) if isinstance(source, str) else ''
         if not name:
             raise ValueError(f'{where}: video {source!r}, expected a name')
         if self.sources.setdefault(name, source) != source:
@@ -250,7 +250,23 @@ def number(value: Any, what: str, where: str) -> float:
     return result
 
 
-def member(record: Any, key: str, kind: type, where: str) -> Any:
+def mapping(value: Any, where: str) -> dict:
+    """A JSON mapping.
+
+    Args:
+        value: What was found.
+        where: Place in the file, for errors.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f'{where}: {value!r:.60}, expected a mapping')
+    return value
+
+
+def member(record: Any, key: str, kind: type, where: str,
+           default: Any = None) -> Any:
     """A member of a JSON mapping.
 
     Args:
@@ -258,16 +274,18 @@ def member(record: Any, key: str, kind: type, where: str) -> Any:
         key: Name of the member.
         kind: Its type.
         where: Place in the file, for errors.
+        default: What stands for a member that is missing or null.
 
     Raises:
-        ValueError: It is missing or of another type.
+        ValueError: It is missing without a default, or of another type.
     """
-    value = record.get(key) if isinstance(record, dict) else None
+    value = mapping(record, where).get(key)
+    if value is None and default is not None:
+        return default
     if not isinstance(value, kind):
         words = {dict: 'a mapping', list: 'a list', str: 'text'}[kind]
-        keys = record if isinstance(record, dict) else ()
         raise ValueError(f'{where}: {key!r} is {value!r:.60}, expected '
-                         f'{words}{did_you_mean(key, set(keys) - {key})}')
+                         f'{words}{did_you_mean(key, set(record) - {key})}')
     return value
 
 

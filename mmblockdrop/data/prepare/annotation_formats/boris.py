@@ -5,7 +5,7 @@ from typing import Dict, Iterable, Iterator, List
 
 from mmblockdrop.utils.messages import listed
 
-from .base import AnnotationFile, member, number, register
+from .base import AnnotationFile, mapping, member, number, register
 
 
 def is_boris_table(rows: List[List[str]]) -> bool:
@@ -39,24 +39,30 @@ def _pairs(events: Iterable[tuple]) -> Iterator[tuple]:
     content, dict) and 'behaviors_conf' in content)
 def read_boris(file: AnnotationFile) -> None:
     """State events of a project of BORIS, of the first player."""
-    states = {
-        member(behavior, 'code', str, file.where('behaviors_conf', key))
-        for key, behavior in member(
-            file.content, 'behaviors_conf', dict, file.where()).items()
-        if str(behavior.get('type')).lower().startswith('state')}
+    states = set()
+    for key, behavior in member(
+            file.content, 'behaviors_conf', dict, file.where()).items():
+        where = file.where('behaviors_conf', key)
+        kind = member(behavior, 'type', str, where)
+        if kind.lower().startswith('state'):
+            states.add(member(behavior, 'code', str, where))
     for name, record in member(
             file.content, 'observations', dict, file.where()).items():
         where = file.where(f'observation {name!r}')
-        if record.get('type') != 'MEDIA':
+        if mapping(record, where).get('type') != 'MEDIA':
             file.found.left_out['observations without video'] += 1
             continue
         if record.get('media_creation_date_as_offset'):
             raise ValueError(f'{where}: its times count from the creation of '
                              'the file; expected times of the media')
         paths = member(member(record, 'file', dict, where), '1', list, where)
-        info = record.get('media_info') or {}
-        lengths = [info.get('length', {}).get(path, math.inf)
-                   for path in paths]
+        info = member(record, 'media_info', dict, where, {})
+        known, rates = (member(info, key, dict, where, {})
+                        for key in ('length', 'fps'))
+        for path in paths:
+            file.found.entry(path, where)
+        lengths = [number(known[path], 'length', where)
+                   if path in known else math.inf for path in paths]
         if not paths or math.inf in lengths[:-1]:
             raise ValueError(f'{where}: player 1 has the files '
                              f'{listed(paths)}; expected media_info with the '
@@ -64,9 +70,9 @@ def read_boris(file: AnnotationFile) -> None:
         for path, length in zip(paths, lengths):
             entry = file.found.entry(path, where)
             if length < math.inf:
-                entry['duration'] = number(length, 'length', where)
-            if info.get('fps', {}).get(path):
-                entry['fps'] = number(info['fps'][path], 'fps', where)
+                entry['duration'] = length
+            if rates.get(path):
+                entry['fps'] = number(rates[path], 'fps', where)
         offset = number(record.get('time offset', 0), 'time offset', where)
         events = []
         for count, event in enumerate(member(record, 'events', list, where)):
@@ -74,11 +80,11 @@ def read_boris(file: AnnotationFile) -> None:
             if not isinstance(event, list) or len(event) < 4:
                 raise ValueError(f'{place}: {event!r:.60}, expected [time, '
                                  'subject, behavior, modifier, ...]')
-            if event[2] not in states:
+            if str(event[2]) not in states:
                 file.found.left_out['point events'] += 1
                 continue
             events.append((number(event[0], 'time', place) - offset,
-                           (event[1], str(event[3])), event[2], place))
+                           (str(event[1]), str(event[3])), event[2], place))
         for _, start, end, label, place in _pairs(events):
             left = 0
             while left + 1 < len(paths) and start >= lengths[left]:
@@ -115,17 +121,19 @@ def read_boris_table(file: AnnotationFile) -> None:
         if not row:
             continue
         where = file.where(f'row {count}')
-        cells = {**above, **dict(zip(headings, row))}
+        cells = {**dict.fromkeys(headings, ''), **above,
+                 **dict(zip(headings, row))}
         if cells.get(status, '').upper() not in ('STATE', 'START', 'STOP'):
             file.found.left_out['point events'] += 1
             continue
-        seen = cells.get('Observation id')
-        video = videos.setdefault(seen, cells[media])
-        if video != cells[media]:
+        seen, video = cells.get('Observation id'), cells[media]
+        if video in ('', 'NA', 'Not found'):
+            video = file.named(f'row {count} names no video')
+        if videos.setdefault(seen, video) != video:
             raise ValueError(
-                f'{where}: observation {seen!r} has the videos {video!r} and '
-                f'{cells[media]!r}, whose times follow each other; convert '
-                'the .boris project')
+                f'{where}: observation {seen!r} has the videos '
+                f'{videos[seen]!r} and {video!r}, whose times follow each '
+                'other; convert the .boris project')
         entry = file.found.entry(video, where)
         for name, key in (('FPS', 'fps'), ('Media duration (s)', 'duration')):
             if re.fullmatch(r'\d+(\.\d*)?', cells.get(name, '')):

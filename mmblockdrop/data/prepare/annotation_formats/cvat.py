@@ -2,7 +2,7 @@
 import re
 from typing import Any, Dict, Iterable, Iterator, List, Tuple
 
-from .base import AnnotationFile, member, number, register
+from .base import AnnotationFile, mapping, member, number, register
 
 
 def _visible(shapes: Iterable[Tuple[float, bool]], step: int
@@ -82,12 +82,12 @@ def read_cvat_json(file: AnnotationFile) -> None:
         for track in member(job, 'tracks', list, where):
             label = member(track, 'label', str, f'{where}: track')
             shapes = [
-                (number(shape.get('frame'), 'frame', where),
+                (number(mapping(shape, where).get('frame'), 'frame', where),
                  bool(shape.get('outside')))
                 for shape in member(track, 'shapes', list, where)]
             for begin, after in _visible(shapes, 1):
                 _add_frames(file, video, begin, after, label, where)
-        tags = [(number(tag.get('frame'), 'frame', where),
+        tags = [(number(mapping(tag, where).get('frame'), 'frame', where),
                  member(tag, 'label', str, f'{where}: tag'))
                 for tag in member(job, 'tags', list, where)]
         for begin, after, label in _tag_runs(tags, 1):

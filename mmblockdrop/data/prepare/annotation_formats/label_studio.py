@@ -4,7 +4,7 @@ import re
 from mmblockdrop.utils.messages import listed
 from mmblockdrop.utils.video import VIDEO_SUFFIXES
 
-from .base import AnnotationFile, member, number, register
+from .base import AnnotationFile, mapping, member, number, register
 
 
 @register('label-studio', '.json', matches=lambda content: isinstance(
@@ -32,15 +32,17 @@ def read_label_studio(file: AnnotationFile) -> None:
                 if isinstance(a, dict) and not a.get('was_cancelled')]
         file.found.left_out['second annotations of a task'] += len(done[1:])
         for result in member(done[0], 'result', list, where) if done else ():
-            place = f'{where}: result {result.get("id")!r}'
+            place = f'{where}: result {mapping(result, where).get("id")!r}'
             value = member(result, 'value', dict, place)
-            labels = value.get(result.get('type'), value.get('labels'))
-            ranges = value.get('ranges', [value] if 'start' in value else [])
+            labels = value.get(str(result.get('type')), value.get('labels'))
+            ranges = member(value, 'ranges', list, place,
+                            [value] if 'start' in value else [])
             if not isinstance(labels, list) or not ranges:
                 file.found.left_out['results without start'] += 1
                 continue
             for span in ranges:
-                start, end = (number(span.get(what), what, place)
+                start, end = (number(mapping(span, place).get(what), what,
+                                     place)
                               for what in ('start', 'end'))
                 if 'ranges' in value:
                     fps = file.rate(video, place)

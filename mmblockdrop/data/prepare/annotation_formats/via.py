@@ -31,7 +31,8 @@ def read_via(file: AnnotationFile) -> None:
             if name is None or value == '' or (
                     file.options.tiers and name not in file.options.tiers):
                 continue
-            options = attributes[attribute].get('options') or {}
+            options = member(attributes[attribute], 'options', dict, where,
+                             {})
             for choice in (str(value).split(',') if attributes[attribute].get(
                     'type') == 2 else [str(value)]):
                 file.found.add(video, *times, options.get(choice, choice),
