@@ -143,6 +143,9 @@ def actions(path):
      dict(a=[([0.5, 1.2], 'jump')])),
     ('a.csv', 'labelId,timestamp,endTimestamp\njump,0.5,1.25\n',
      Options(video='{}'), dict(a=[JUMP])),
+    ('a.csv', 'file,start,end,label\nd/50%25?.MP4,1,2,x\n'
+     'http://h/b%20c.mp4?k=1,1,2,x\nC:\\d\\e.avi,1,2,x\n', None,
+     {name: [([1, 2], 'x')] for name in ('50%25?', 'b c', 'e')}),
     ('a.tsv', 'x\ty\tz\njump\t0.5\t1.25\n',
      Options(video='v', columns=dict(label='x', start='y', end='z')),
      dict(v=[JUMP])),
@@ -261,7 +264,7 @@ LAUGHS = ('<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]>'
     ('a.csv', '', ('a.csv', "'start'")),
     ('a.docx', 'x', ("'.docx'", "'.csv'")),
     ('a.jsn', '{}', ("did you mean '.json'", )),
-    ('a.json', '{"databse": 1}', ("'activitynet'", "'databse'")),
+    ('a.json', '{"data_base": 1}', ("'activitynet'", "'data_base'")),
     ('a.json', dict(VIA, view={}), ("metadata '1_x'", "'1'")),
     ('a.json', dict(VIA, metadata={'k': dict(
         vid='1', z=[2, 1], av={'1': '1'})}), ("metadata 'k'", 'end 1')),

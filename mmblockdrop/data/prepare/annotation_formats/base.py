@@ -295,8 +295,11 @@ def video_name(source: str) -> str:
     Args:
         source: Path of any system, address, or name.
     """
-    path = unquote(source.strip())
-    path = path.split('?d=')[-1] if '?d=' in path else path.split('?')[0]
+    path = source.strip()
+    if '?d=' in path:  # a local file of Label Studio
+        path = unquote(path.split('?d=')[-1])
+    elif '://' in path:
+        path = unquote(path.split('?')[0])
     name = re.split(r'[/\\]', path)[-1]
     stem, dot, suffix = name.rpartition('.')
     return stem if dot and f'.{suffix.lower()}' in VIDEO_SUFFIXES else name
