@@ -112,5 +112,5 @@ $PIP check
 # Import once what every program imports, so that it is compiled from now on.
 with_progress 'first import' "$VENV/bin/python" -W ignore -c '
 import mmblockdrop, mmaction.models, mmaction.datasets, mmengine.runner
-import decord, matplotlib.pyplot, peft, pytest, torch.distributed.run'
+import av, decord, matplotlib.pyplot, peft, pytest, torch.distributed.run'
 echo "$STAMP" >"$VENV/installed"

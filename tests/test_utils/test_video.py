@@ -1,5 +1,7 @@
 """The one door to video files."""
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 from mmblockdrop.utils.video import (FrameArray, UnreadableVideoError, Video,
@@ -80,7 +82,7 @@ def test_files_are_found_whatever_their_suffix(tmp_path):
     assert find_media(folder, 'c') is None
 
 
-def test_nothing_else_imports_the_decoder():
+def test_nothing_else_imports_the_decoders():
     files = [
         path for folder in ('mmblockdrop', 'tools', 'projects', 'demo')
         for path in (ROOT / folder).rglob('*.py')
@@ -89,8 +91,16 @@ def test_nothing_else_imports_the_decoder():
     found = [
         str(path) for path in files for node in ast.walk(
             ast.parse(path.read_text()))
-        if 'decord' in str(getattr(node, 'module', '')).split('.')
+        if isinstance(node, ast.ImportFrom) and not node.level
+        and str(node.module).split('.')[0] in ('av', 'decord')
         or isinstance(node, ast.Import) and any(
-            alias.name.split('.')[0] == 'decord' for alias in node.names)
+            alias.name.split('.')[0] in ('av', 'decord')
+            for alias in node.names)
     ] if files else ['no files']
     assert not found
+
+
+def test_decoders_are_imported_when_a_video_is_opened():
+    code = ('import sys, mmblockdrop.utils.video as v; '
+            'assert not {"av", "decord"} & {*sys.modules}')
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)

@@ -17,10 +17,10 @@ from .parallel import for_each
 
 #: Kinds of problems, worst first. A run goes well in spite of warnings.
 ERRORS = ('missing file', 'unreadable file', 'wrong frame rate',
-          'wrong duration', 'variable frame rate', 'bad entry',
-          'unknown label', 'bad segment')
-WARNINGS = ('wrong frame count', 'segment beyond the end',
-            'segment of zero length', 'several files', 'file not annotated')
+          'wrong duration', 'bad entry', 'unknown label', 'bad segment')
+WARNINGS = ('wrong frame count', 'variable frame rate', 'slow to read',
+            'segment beyond the end', 'segment of zero length',
+            'several files', 'file not annotated')
 
 #: Frames and seconds by which timing may differ for reasons of counting.
 FRAMES, SECONDS = 2, 0.5
@@ -52,10 +52,14 @@ class Found(NamedTuple):
         fps: Frames per second, on average.
         drift: Largest distance in seconds between the time of a frame and its
             number over ``fps``.
+        hidden: Frames that the file holds and does not show.
+        counted: Whether time stamps do not tell where its frames are.
     """
     frames: int
     fps: float
     drift: float
+    hidden: int = 0
+    counted: bool = False
 
 
 def inspect_video(filename: str, decode: bool = True) -> Found:
@@ -75,11 +79,14 @@ def inspect_video(filename: str, decode: bool = True) -> Found:
     frames, fps = len(video), video.fps
     if not fps > 0:
         raise UnreadableVideoError(filename, f'{fps} frames per second')
-    times = video.times()
     if decode:
         video.read(sorted({0, frames - 1}))
-    drift = np.abs(times - times[0] - np.arange(frames) / fps).max()
-    return Found(frames, fps, float(drift))
+    timing = video.timing
+    if timing is None:
+        drift = np.abs(video.times() - np.arange(frames) / fps).max()
+        return Found(frames, fps, float(drift))
+    return Found(frames, fps, timing.drift, timing.hidden,
+                 timing.index is not None and timing.index.stamps is None)
 
 
 def check_entry(name: str,
@@ -153,13 +160,20 @@ def _timing(name: str, entry: Mapping[str, Any], found: Found,
     if frames and abs(found.frames - frames) > FRAMES:
         problems.append(
             Problem('wrong frame count', name, f'the file has {found.frames} '
-                    f'frames, the annotation says {frames}'))
+                    f'frames, the annotation says {frames}' +
+                    (f'; {found.hidden} more are hidden by an edit list'
+                     if found.hidden else '')))
     if found.drift > SECONDS:
         problems.append(
             Problem('variable frame rate', name, 'frames are up to '
                     f'{found.drift:.2f} s away from their number over '
-                    f'{found.fps:.3f}; re-encode the video at a constant '
-                    'rate'))
+                    f'{found.fps:.3f}; read at that constant rate, '
+                    'some repeat and some are skipped'))
+    if found.counted:
+        problems.append(
+            Problem('slow to read', name, 'its time stamps do not tell where '
+                    'a frame is, so that each is decoded from the beginning; '
+                    'tools/data/resize_videos.py writes it anew'))
     return problems
 
 

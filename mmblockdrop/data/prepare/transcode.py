@@ -2,12 +2,15 @@
 
 A key frame every few frames bounds what a decoder has to read before it can
 show the first frame of a window; small frames are cheap to decode and need
-no large resize. The time axis stays as it is, at a constant frame rate.
+no large resize. The time axis stays as it is, at a constant frame rate. Where
+the time stamps of a file are not even, ffmpeg gets the decoded frames that
+training would see, not the file.
 """
 import os
 import os.path as osp
 import shutil
 import subprocess
+import tempfile
 import uuid
 from typing import List, NamedTuple, Optional, Tuple
 
@@ -97,17 +100,47 @@ def transcode(source: str, target: str, recipe: Recipe) -> int:
     fps = recipe.fps or video.fps
     height, width = video[0].shape[:2]
     expected = max(1, round(len(video) / video.fps * fps))
-    del video
+    piped = video.timing is not None and bool(video.timing.reason)
     size = target_size(width, height, recipe)
     os.makedirs(osp.dirname(osp.abspath(target)), exist_ok=True)
     with whole_file(target, f'.{uuid.uuid4().hex[:8]}.part.mp4') as temporary:
         command = ffmpeg_command(source, str(temporary), size, fps, recipe)
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
+        if piped:
+            place = command.index('-i')
+            command[place:place + 2] = [
+                '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s',
+                f'{width}x{height}', '-r', f'{video.fps:.6f}', '-i', 'pipe:0'
+            ]
+        status, said = _run(command, video if piped else None)
+        if status:
             raise RuntimeError(f'ffmpeg failed on {source!r}: '
-                               f'{said[-1] if said else done.returncode}')
+                               f'{said[-1] if said else status}')
         return _verify(str(temporary), source, size, expected)
+
+
+def _run(command: List[str],
+         video: Optional[Video]) -> Tuple[int, List[str]]:
+    """Exit status and messages of a program that may ask for frames."""
+    with tempfile.TemporaryFile('w+') as said:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL if video is None else subprocess.PIPE,
+            stdout=said,
+            stderr=said)
+        try:
+            if video is not None:
+                with process.stdin as pipe:
+                    for index in range(len(video)):
+                        pipe.write(video[index].tobytes())
+        except BrokenPipeError:
+            pass  # it says why
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            status = process.wait()
+        said.seek(0)
+        return status, said.read().strip().splitlines()
 
 
 def _verify(path: str, source: str, size: Tuple[int, int],
@@ -126,8 +159,7 @@ def _verify(path: str, source: str, size: Tuple[int, int],
     if found != (size[1], size[0], 3):
         raise RuntimeError(
             f'{source!r}: frames of {size[0]} x {size[1]} pixels are read '
-            f'back as {found}; decord misreads some videos that are narrower '
-            'than 64 pixels')
+            f'back as {found}')
     return written
 
 
