@@ -1,4 +1,4 @@
-"""The quickstart: its six steps, and configs for someone's own videos."""
+"""The quickstart: its six steps, and configs for a folder of videos."""
 import json
 import os
 from pathlib import Path

@@ -38,7 +38,7 @@ def set_aside_unless_same(work: Path, configs: Sequence[Path],
         for path in old:
             path.rename(aside / path.name)
         print(f'Changed since the last call: {", ".join(changed)}. Its '
-              f'results are in {aside} now, everything is made anew.',
+              f'results are in {aside} now, everything is computed again.',
               flush=True)
     write_json(expected, work / RECORD)
 

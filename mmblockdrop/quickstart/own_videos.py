@@ -1,4 +1,4 @@
-"""Derive the configs of the quickstart for someone's own videos."""
+"""Derive the configs of the quickstart for a folder of videos."""
 from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.config import Config
 
 ANNOTATIONS, VIDEOS = 'annotations.json', 'videos'
-TUBELET = 2  # frames of one step, as the backbone's tubelet_size
+TUBELET = 2  # frames of one grid step, as the backbone's tubelet_size
 CLIP_STEPS = 8
 #: Windows of an epoch, as many as the demonstration has videos.
 EPOCH = 200
@@ -105,8 +105,8 @@ def _fit(cfg: Config, data: Path, database: Dict[str, Any]) -> None:
     cfg.model.head.num_convs = 2
     cfg.model.head.strides = [2**i for i in range(levels)]
     print(f'{len(database)} videos, {len(labels)} classes, {fps:.1f} frames '
-          f'per second; a step is {stride / fps:.2f} s, a window {window} '
-          f'steps, {levels} levels')
+          f'per second; a grid step is {stride / fps:.2f} s, a window '
+          f'{window} steps, {levels} levels')
 
 
 def read_database(data: Path) -> Dict[str, Any]:
