@@ -12,6 +12,7 @@ from mmblockdrop.data.prepare.transcode import (Recipe, find_ffmpeg,
 from mmblockdrop.utils.video import Video
 
 import check_data
+import cv2
 import decord
 import numpy as np
 import pytest
@@ -318,6 +319,24 @@ def test_size_and_rate(tmp_path, ffmpeg):
     assert Video(new)[11].shape == (16, 16, 3)
     with pytest.raises(ValueError, match='gop=0'):
         transcode(str(tmp_path / 'a.mp4'), str(new), recipe._replace(gop=0))
+
+
+@pytest.mark.parametrize('suffix, piped', [('.mp4', False), ('.avi', True)])
+def test_ffmpeg_gets_frames_where_a_file_lies(tmp_path, ffmpeg, suffix,
+                                              piped):
+    said = ffmpeg()
+    source = tmp_path / f'a{suffix}'
+    writer = cv2.VideoWriter(
+        str(source), cv2.VideoWriter_fourcc(*'mp4v'), 10., (96, 64))
+    for level in range(0, 240, 10):
+        writer.write(np.full((64, 96, 3), level, np.uint8))
+    writer.release()
+    new = tmp_path / 'out' / 'a.mp4'
+    assert transcode(str(source), str(new), Recipe(short_side=None)) == 24
+    assert (f'-i {source}' in said.read_text()) != piped
+    assert ('-s 96x64 -r 10.000000 -i pipe:0' in said.read_text()) == piped
+    levels = Video(new).read(range(24)).mean((1, 2, 3))
+    np.testing.assert_allclose(levels, np.arange(0, 240, 10), atol=8)
 
 
 def test_an_interrupted_call_is_continued(tmp_path, capsys, ffmpeg):
