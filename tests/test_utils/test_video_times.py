@@ -6,8 +6,7 @@ from fractions import Fraction
 
 from mmblockdrop.data.prepare.check import check_folder, inspect_video
 from mmblockdrop.utils import video as door
-from mmblockdrop.utils.video import (UnreadableVideoError, Video,
-                                     probe_video)
+from mmblockdrop.utils.video import UnreadableVideoError, Video, probe_video
 
 import decord
 import numpy as np
