@@ -1,9 +1,9 @@
 """Encode clips that several windows show only once."""
 import hashlib
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import (TYPE_CHECKING, Any, Callable, Dict, Iterator, List,
+                    Optional, Sequence)
 
-from mmblockdrop.backbones.base import VideoEncoder
 from mmblockdrop.registry import HOOKS
 
 import torch
@@ -12,8 +12,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from mmblockdrop.backbones.base import VideoEncoder
 
-def encoder_of(model: nn.Module) -> Optional[VideoEncoder]:
+
+def encoder_of(model: nn.Module) -> 'Optional[VideoEncoder]':
     """The video encoder of a localizer.
 
     Args:
@@ -22,6 +25,8 @@ def encoder_of(model: nn.Module) -> Optional[VideoEncoder]:
     Returns:
         Its attribute ``encoder``; None where there is none, or no backbone.
     """
+    # Late: the backbones import mmaction2, which takes half a second.
+    from mmblockdrop.backbones.base import VideoEncoder
     encoder = getattr(model, 'encoder', None)
     if isinstance(encoder, VideoEncoder) and getattr(model, 'backbone',
                                                      None) is not None:
@@ -72,7 +77,7 @@ class ClipMemory:
         independent: Whether clips may be reused; None before the first batch.
     """
 
-    def __init__(self, encoder: Optional[VideoEncoder]) -> None:
+    def __init__(self, encoder: 'Optional[VideoEncoder]') -> None:
         self.encoder = encoder
         self.encoded = self.reused = 0
         self.independent: Optional[bool] = None
