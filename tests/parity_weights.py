@@ -13,7 +13,7 @@ LORA = ('qkv', 'proj')
 
 
 def our_name(name: str, lora: bool) -> str:
-    """Name of a published parameter in a localizer of ours.
+    """Name of a published parameter in our localizer.
 
     Args:
         name: Published name.

@@ -34,7 +34,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         metavar='PATH',
         help='the stack to shorten, such as backbone.blocks; default: the '
         'longest, with those of the same kind beside it')
-    ends = parser.add_argument_group('when to stop (25%% if none is given)')
+    ends = parser.add_argument_group('when to stop (25 % if none is given)')
     ends.add_argument(
         '--drop', help='number of blocks to drop, or a share such as 25%%')
     ends.add_argument(

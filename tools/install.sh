@@ -95,7 +95,7 @@ if [ -e "$VENV" ] && [ ! -e "$LOG" ]; then
     echo "$VENV exists, but this script did not make it: move it away" >&2
     exit 1
 fi
-rm -rf "$VENV"  # half an installation is not worth mending
+rm -rf "$VENV"  # half an installation cannot be repaired
 "$BASE" -m venv "$VENV"
 : >"$LOG"
 PIP="$VENV/bin/python -m pip --disable-pip-version-check --no-input"

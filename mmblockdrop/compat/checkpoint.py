@@ -4,7 +4,7 @@ Defect: since torch 2.6 ``torch.load`` rejects everything that is not weights.
 The checkpoints of mmengine 0.10.7 hold the logger's ``HistoryBuffer``, numpy
 arrays and scalars, so ``Runner.resume`` fails. Before torch 2.6, and with
 mmengine 0.11.0rc0, a checkpoint may run any code instead. To allow numpy's
-functions by name, as torch advises, is no protection: a file can then lay an
+functions by name, as torch advises, does not protect: a file can then lay an
 array of objects over its own bytes, which ends the process or worse.
 
 Patch: mmengine's checkpoint module reads files by :func:`load_file`. It checks

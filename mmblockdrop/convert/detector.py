@@ -31,7 +31,7 @@ LORA = re.compile(r'attn\.lora_(\w+)\.([AB])$')
 
 
 def detector_name(name: str, lora: Sequence[str] = ()) -> str:
-    """Name of a published parameter in a localizer of ours.
+    """Name of a published parameter in our localizer.
 
     Args:
         name: Published name.
@@ -169,7 +169,7 @@ def convert_detector(
         weights: Optional[str] = None,
         merge_lora: bool = False,
         alpha: float = 1.) -> Tuple[Dict[str, Any], ConversionReport]:
-    """Convert a published detector into a checkpoint of ours.
+    """Convert a published detector into one of mmblockdrop.
 
     Blocks of which the file holds no key count as dropped, and the result
     says so in its record. LoRA stays attached unless ``merge_lora``.

@@ -1,4 +1,4 @@
-"""Encoders of ours for mmaction2's ``Recognizer3D``."""
+"""Our encoders for mmaction2's ``Recognizer3D``."""
 import math
 import re
 from typing import Any, Dict, Optional, Tuple
@@ -22,7 +22,7 @@ def encoder_for_mmaction(
     needs them.
 
     Args:
-        content: Checkpoint of ours, of a localizer or an encoder.
+        content: Checkpoint of mmblockdrop, of a localizer or an encoder.
         source: File, for the report.
         lora_scale: ``alpha / rank`` of attached LoRA. Defaults to that of the
             record, or else to 1.

@@ -24,7 +24,7 @@ class TeacherStudentWrapper(BaseModel):
     ``loss`` is the task loss of the student plus one loss per alignment;
     ``predict`` and ``tensor`` are the student alone. The state dict is the
     student's, with the names of the plain localizer, so every checkpoint
-    loads into the plain config. The teacher is no submodule: optimizer,
+    loads into the plain config. The teacher is not a submodule: optimizer,
     DDP, EMA and checkpoints do not see it.
 
     Args:

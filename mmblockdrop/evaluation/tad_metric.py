@@ -349,7 +349,7 @@ def label_numbers(labels: Any, names: Optional[Sequence[str]]) -> np.ndarray:
     unknown = sorted(set(labels) - set(names or ()))
     if unknown:
         raise ValueError(f'TADMetric: the annotations name {unknown[:3]}, '
-                         f'which are no classes of the data set: {names}')
+                         f'which are not classes of the data set: {names}')
     return np.array([list(names or ()).index(x) for x in labels], np.int64)
 
 

@@ -15,7 +15,7 @@ from .renumber import removed_halves, renumber
 from .runtime import ExportError, difference
 
 OURS = 'mmblockdrop'
-#: Arguments of ours that mmaction2's ``VisionTransformer`` lacks.
+#: Our arguments that mmaction2's ``VisionTransformer`` lacks.
 EXTRA = ('drop_blocks', 'lora', 'stem', 'shifted_windows', 'with_cp')
 #: Parts of a config that test a model.
 TESTING = ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader',

@@ -141,7 +141,7 @@ def windows_of(paths: Sequence[str], args: argparse.Namespace,
 
 
 def plain_windows(paths: Sequence[str], args: argparse.Namespace) -> int:
-    """As many windows by mmaction2's own sampling, none of ours.
+    """As many windows by mmaction2's own sampling, not ours.
 
     Args:
         paths: The videos.

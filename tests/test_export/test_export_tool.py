@@ -74,7 +74,7 @@ def test_report_says_what_needs_us(toy_export):
 
 @pytest.mark.slow
 def test_mmaction_loads_the_files_without_mmblockdrop(toy_export, tmp_path):
-    """A recognizer, a BMN, and the encoder of a localizer of ours."""
+    """A recognizer, a BMN, and the encoder of our localizer."""
     folder, paths = toy_export
     lora_vit = copy.deepcopy(export_kit.RECOGNIZER)
     lora_vit['backbone'].update(

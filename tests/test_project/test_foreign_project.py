@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = Path(__file__).resolve().parent / 'foreign'
 LINES = (FOREIGN / 'configs' / 'my_shorter_localizer.py').read_text()
 
-#: The project's own program: a plain Runner, nothing of ours.
+#: The project's own program: a plain Runner.
 RUN = '''
 import sys
 from mmengine.config import Config

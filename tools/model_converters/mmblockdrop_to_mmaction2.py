@@ -26,7 +26,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Convert, or only report.
 
     Raises:
-        ValueError: The file holds no encoder of ours, or not all of it.
+        ValueError: The file holds no whole encoder of mmblockdrop.
     """
     args = parse_args(argv)
     from mmblockdrop.convert import (encoder_for_mmaction, read_checkpoint,
