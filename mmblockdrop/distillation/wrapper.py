@@ -1,5 +1,6 @@
 """The student and its frozen teacher, as one model."""
 import copy
+import logging
 from typing import Any, Dict, List, Optional, Set, Union
 
 from mmblockdrop.compression import load_localizer
@@ -7,6 +8,7 @@ from mmblockdrop.registry import MODELS
 from mmblockdrop.utils.messages import reject_unknown, require_choice
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
@@ -45,7 +47,7 @@ class TeacherStudentWrapper(BaseModel):
     Raises:
         FileNotFoundError: ``checkpoint`` does not exist.
         ValueError: The checkpoint does not fit the localizer; the error
-            lists the keys. Or an argument that was removed is given.
+            lists the keys. Or an argument is unknown.
     """
 
     def __init__(self,
@@ -56,11 +58,12 @@ class TeacherStudentWrapper(BaseModel):
                  data_preprocessor: Optional[dict] = None,
                  teacher_mode: str = 'tensor',
                  **removed: Any) -> None:
-        if 'together' in removed:
-            raise ValueError(
-                f'model.together={removed["together"]!r} was removed: the '
-                'teacher always runs first, and its features are let go '
-                'while the student runs. Delete the key.')
+        if removed.pop('together', False):
+            print_log(
+                'model.together=True was removed and has no effect: losses '
+                'are the same without it.',
+                logger='current',
+                level=logging.WARNING)
         reject_unknown(type(self), removed, 'model')
         require_choice('model.teacher_mode', teacher_mode, TEACHER_MODES)
         student = not_in_place(MODELS.build(copy.deepcopy(localizer)))

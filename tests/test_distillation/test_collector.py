@@ -181,9 +181,17 @@ def test_the_teacher_runs_first(trained):
 
 
 @pytest.mark.parametrize('value', [True, False])
-def test_walking_together_was_removed(trained, value):
-    with pytest.raises(ValueError, match=f'together={value} was removed'):
-        build(trained, together=value)
+def test_configs_that_walked_together_still_run(trained, value):
+    torch.manual_seed(0)
+    old = build(trained, together=value)
+    new = build(trained)
+    losses = []
+    for model in (old, new):
+        model.eval()
+        data = model.data_preprocessor(toy.batch(), False)
+        losses.append(model(**data, mode='loss'))
+    torch.testing.assert_close(*losses, rtol=0, atol=0)
+    assert any(name.startswith('loss_align_') for name in losses[0])
 
 
 class InParts(nn.Module):
