@@ -110,7 +110,7 @@ def test_relative_imports_are_resolved(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     file = folder / 'a.py'
     file.write_text('from ..rounds import loop\nfrom . import b\n'
-                    'def f():\n    import mmblockdrop.distillation.recorder\n')
+                    'def f():\n    import mmblockdrop.distillation.losses\n')
     monkeypatch.setattr(sys.modules[__name__], 'ROOT', tmp_path)
     monkeypatch.setattr(sys.modules[__name__], 'PACKAGE', folder.parent)
     assert siblings(file) == {'rounds', 'distillation'}

@@ -11,12 +11,14 @@ with x and h of the student as it is, and y the stream of the uncompressed
 teacher behind the gap. No parameter is added, so repair costs nothing when
 the model is used. Related: ReplaceMe (arXiv 2505.02819) for language models.
 """
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple,
-                    Optional, Sequence, Tuple)
+                    Optional, Sequence, Set, Tuple)
 
 from mmblockdrop.registry import REPAIRS
+from mmblockdrop.structures.time_grid import valid_share
+from mmblockdrop.utils.recorder import INPUT, record
 
 import torch
 from mmengine.dist import all_reduce
@@ -34,7 +36,6 @@ TOLERANCE = 1e-3
 STRETCHES = 10
 
 Run = Callable[[nn.Module, Any], Any]
-Recorded = Dict[Tuple[str, str], Tensor]
 
 
 class Writer(NamedTuple):
@@ -45,10 +46,12 @@ class Writer(NamedTuple):
         layer: ``nn.Linear``, or a convolution of kernel 1.
         scale: What its output is multiplied by on its way into the stream,
             such as LayerScale, [C].
+        axis: Axis of the channels in the stream.
     """
     name: str
     layer: nn.Module
     scale: Tensor
+    axis: int
 
 
 @REPAIRS.register_module()
@@ -99,8 +102,9 @@ class LinearRepair:
             ``layer`` and ``why_not``.
         """
         merge_lora(student)
-        modes = student.training, teacher.training
-        student.eval(), teacher.eval()
+        was_training = student.training
+        student.eval()
+        teacher.eval()
         try:
             with torch.no_grad():
                 return [
@@ -109,100 +113,103 @@ class LinearRepair:
                                                      self.refit)
                 ]
         finally:
-            student.train(modes[0]), teacher.train(modes[1])
+            student.train(was_training)
 
     def _fit(self, student: nn.Module, teacher: nn.Module, block: str,
              target: str, batches: Iterable[Any], run: Run) -> Dict[str, Any]:
         """Fit the writing layer of a block to the teacher's stream."""
-        writer: Optional[Writer] = None
+        sums: Optional[Sums] = None
         for number, batch in enumerate(batches):
-            if writer is None:
+            if sums is None:
                 writer = find_writer(student, block,
                                      partial(run, student, batch))
                 if writer is None:
                     return dict(layer=block, why_not='no layer of it writes '
                                 'linearly into the residual stream')
                 sums = Sums(writer, block, target)
-            sums.add(
-                record(student, sums.wanted, partial(run, student, batch)),
-                record(teacher, {target: 'output'},
-                       partial(run, teacher, batch)), batch, number)
-        if writer is None:
+            with record(student, sums.wanted) as ours:
+                run(student, batch)
+            with record(teacher, [target]) as theirs:
+                run(teacher, batch)
+            sums.add(ours, theirs, batch, number)
+        if sums is None:
             return dict(layer=block, why_not='there are no batches')
-        return sums.apply(self.ridges)
+        change, entry = sums.solve(self.ridges)
+        sums.apply(change)
+        return entry
 
-    def sums_of(self, student: nn.Module, teacher: nn.Module,
+    def changes(self, student: nn.Module, teacher: nn.Module,
                 structure: Structure, candidates: Sequence[Id],
-                batches: Sequence[Any], run: Run) -> Dict[Id, 'Sums']:
-        """Gather what it takes to repair each of several candidates.
+                batches: Iterable[Any], run: Run) -> Dict[Id, 'Change']:
+        """Find the repair of each of several candidates.
 
         One pass of the teacher over a batch serves all candidates, and so does
         one of the student where the layer to fit stands before the block of
-        the candidate.
+        the candidate. Only that layer is fitted.
 
         Args:
-            student: The localizer; it is left as it is.
-            teacher: The uncompressed localizer.
+            student: The localizer, in evaluation mode; it is left as it is.
+            teacher: The uncompressed localizer, likewise.
             structure: Structure of the student.
             candidates: Ids of parts, none of which is removed.
-            batches: Calibration data.
+            batches: Calibration data; walked through once.
             run: Runs a localizer on a batch.
 
         Returns:
-            Candidate to sums; those that cannot be repaired are left out.
+            Candidate to change; those that cannot be repaired are left out.
         """
         sums: Dict[Id, Sums] = {}
-        alone = set()
-        for candidate in candidates:
-            with structure.without(candidate):
-                (block, target), *_ = repair_plan(structure, [candidate],
-                                                  False) or [('', '')]
-                writer = block and find_writer(
-                    student, block, partial(run, student, batches[0]))
-            if writer:
-                sums[candidate] = Sums(writer, block, target)
-                order = list(
-                    dict.fromkeys(map(structure.block_of, structure.order)))
-                if order.index(block) >= order.index(
-                        structure.block_of(candidate)):
-                    alone.add(candidate)
-        together = {
-            path: what
-            for candidate in sums.keys() - alone
-            for path, what in sums[candidate].wanted.items()
-        }
-        targets = {s.target: 'output' for s in sums.values()}
+        alone: Set[Id] = set()
         for number, batch in enumerate(batches):
-            theirs = record(teacher, targets, partial(run, teacher, batch))
-            ours = record(student, together, partial(run, student, batch))
+            if not number:
+                sums, alone = _sums_of_candidates(student, structure,
+                                                  candidates,
+                                                  partial(run, student, batch))
+            with record(teacher, {s.target for s in sums.values()}) as theirs:
+                run(teacher, batch)
+            together = {
+                path
+                for candidate in sums.keys() - alone
+                for path in sums[candidate].wanted
+            }
+            with record(student, together) as ours:
+                run(student, batch)
             for candidate, found in sums.items():
                 if candidate in alone:
-                    with structure.without(candidate):
-                        own = record(student, found.wanted,
-                                     partial(run, student, batch))
+                    with structure.without(candidate), record(
+                            student, found.wanted) as own:
+                        run(student, batch)
                     found.add(own, theirs, batch, number)
                 else:
                     found.add(ours, theirs, batch, number)
-        return sums
+        return {
+            candidate: Change(found, found.solve(self.ridges)[0])
+            for candidate, found in sums.items()
+        }
 
-    @contextmanager
-    def tried(self, sums: Optional['Sums']) -> Iterator[None]:
-        """Repair inside a ``with`` statement, then put the weights back.
 
-        Args:
-            sums: What :meth:`sums_of` gave; None changes nothing.
-        """
-        if sums is None:
-            yield
-            return
-        layer = sums.writer.layer
-        before = {n: p.clone() for n, p in layer.named_parameters()}
-        sums.apply(self.ridges)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                layer.get_parameter(name).copy_(value)
+def _sums_of_candidates(
+        student: nn.Module, structure: Structure, candidates: Sequence[Id],
+        run: Callable[[], Any]) -> Tuple[Dict[Id, 'Sums'], Set[Id]]:
+    """Empty sums, and the candidates without which the student must run."""
+    sums: Dict[Id, Sums] = {}
+    alone = set()
+    order = blocks_of(structure)
+    for candidate in candidates:
+        with structure.without(candidate):
+            plan = repair_plan(structure, [candidate], refit=False)
+            writer = find_writer(student, plan[0][0], run) if plan else None
+        if writer is not None:
+            sums[candidate] = Sums(writer, *plan[0])
+            own = structure.block_of(candidate)
+            if order.index(plan[0][0]) >= order.index(own):
+                alone.add(candidate)
+    return sums, alone
+
+
+def blocks_of(structure: Structure) -> List[str]:
+    """Dotted paths of the blocks that hold the parts, in running order."""
+    return list(dict.fromkeys(map(structure.block_of, structure.order)))
 
 
 def repair_plan(structure: Structure, removed: Sequence[Id],
@@ -219,7 +226,7 @@ def repair_plan(structure: Structure, removed: Sequence[Id],
         that of the teacher's block whose output it is fitted to: the last of
         the gap behind it, or itself where there is none.
     """
-    blocks = list(dict.fromkeys(map(structure.block_of, structure.order)))
+    blocks = blocks_of(structure)
     there = [
         i for i, name in enumerate(blocks)
         if not isinstance(structure.model.get_submodule(name), DroppedBlock)
@@ -230,41 +237,6 @@ def repair_plan(structure: Structure, removed: Sequence[Id],
     chosen = front + behind if refit else front or behind[:1]
     ends = dict(zip(there, [*there[1:], len(blocks)]))
     return [(blocks[i], blocks[ends[i] - 1]) for i in chosen]
-
-
-def record(model: nn.Module, wanted: Dict[str, str],
-           run: Callable[[], Any]) -> Recorded:
-    """Record what modules are given or return while a model runs.
-
-    Args:
-        model: Any model.
-        wanted: Dotted path of a module to 'input' or 'output'.
-        run: Runs the model once.
-
-    Returns:
-        Path and what was asked for, to the tensor. Where a module runs
-        several times, as on chunks of clips, its tensors are joined along the
-        first dimension.
-    """
-    parts: Dict[Tuple[str, str], List[Tensor]] = {}
-    with ExitStack() as stack:
-        for path, what in wanted.items():
-
-            def keep(_: nn.Module, args: Any, kwargs: Any, output: Any,
-                     key: Tuple[str, str] = (path, what)) -> None:
-                value = output if key[1] == 'output' else [
-                    *args, *kwargs.values()
-                ]
-                parts.setdefault(key, []).append(block_tensor(value).detach())
-
-            handle = model.get_submodule(path).register_forward_hook(
-                keep, with_kwargs=True)
-            stack.callback(handle.remove)
-        run()
-    return {
-        key: found[0] if len(found) == 1 else torch.cat(found)
-        for key, found in parts.items()
-    }
 
 
 def find_writer(model: nn.Module, block: str,
@@ -304,9 +276,9 @@ def find_writer(model: nn.Module, block: str,
         except AttributeError:  # it left with its half of the block
             continue
         if _is_linear(layer) and calls:
-            scale = _scale(module, layer, *calls[0])
-            if scale is not None:
-                return Writer(name, layer, scale)
+            found = _scale(module, layer, *calls[0])
+            if found is not None:
+                return Writer(name, layer, *found)
     return None
 
 
@@ -319,76 +291,48 @@ def _is_linear(layer: nn.Module) -> bool:
 
 
 def _scale(block: nn.Module, layer: nn.Module, args: tuple,
-           kwargs: dict) -> Optional[Tensor]:
-    """Factor by which a layer's output enters a block's output, [C]."""
+           kwargs: dict) -> Optional[Tuple[Tensor, int]]:
+    """Factor [C] of a layer's output in a block's output, and their axis."""
     width = layer.weight.shape[0]
     noise = torch.randn(width, generator=torch.Generator().manual_seed(0))
     noise = noise.to(layer.weight)
 
-    def output(added: Optional[Tensor]) -> Tensor:
-        if added is None:
-            return block_tensor(block(*args, **kwargs))
-        axes = (1, ) * 0 if isinstance(layer, nn.Linear) else (1, ) * (
-            len(layer.kernel_size))
+    def output(added: Tensor) -> Tensor:
+        shape = (-1, *[1] * (layer.weight.dim() - 2))
         handle = layer.register_forward_hook(
-            lambda _, __, out: out + added.reshape(-1, *axes))
+            lambda _, __, out: out + added.reshape(shape))
         try:
             return block_tensor(block(*args, **kwargs))
         finally:
             handle.remove()
 
-    plain = output(None)
-    ones, drawn = (output(x) - plain for x in (torch.ones_like(noise), noise))
-    axis = _channel_axis(plain, width, layer)
-    if axis is None:
-        return None
-    ones, drawn = (x.movedim(axis, -1).reshape(-1, width)
-                   for x in (ones, drawn))
-    scale = ones.mean(0)
+    plain = output(torch.zeros_like(noise))
     size = plain.abs().max().clamp(min=1)
-    same = (ones - scale).abs().max() <= TOLERANCE * size
-    linear = (drawn - scale * noise).abs().max() <= TOLERANCE * size
-    return scale if same and linear and (scale != 0).all() else None
+    changes = [output(x) - plain for x in (torch.ones_like(noise), noise)]
+    for axis in (-1, 1):
+        if plain.dim() < 2 or plain.shape[axis] != width:
+            continue
+        ones, drawn = (x.movedim(axis, -1).reshape(-1, width) for x in changes)
+        scale = ones.mean(0)
+        gap = max((ones - scale).abs().max(),
+                  (drawn - scale * noise).abs().max())
+        if gap <= TOLERANCE * size and (scale != 0).all():
+            return scale, axis
+    return None
 
 
-def _channel_axis(stream: Tensor, width: int,
-                  layer: nn.Module) -> Optional[int]:
-    """Axis of the channels of a stream; the last, or that of convolutions."""
-    axes = [-1, 1] if isinstance(layer, nn.Linear) else [1]
-    return next((a for a in axes
-                 if stream.dim() > 1 and stream.shape[a] == width), None)
-
-
-def rows(values: Tensor, writer: Writer,
-         like: Optional[Tensor] = None) -> Tensor:
+def tokens_of(values: Any, axis: int) -> Tensor:
     """Lay features out as tokens.
 
     Args:
-        values: The stream, or what the writing layer was given.
-        writer: The layer.
-        like: Tokens of the stream, if ``values`` is what the layer was given.
+        values: What a module was given or returned.
+        axis: Axis of the channels.
 
     Returns:
         [tokens, C], float64.
-
-    Raises:
-        ValueError: The layer was given another number of tokens than the
-            stream has.
     """
-    layer = writer.layer
-    if like is None:
-        axis = _channel_axis(values, layer.weight.shape[0], layer)
-        if axis is None:
-            raise ValueError(f'{writer.name} writes {layer.weight.shape[0]} '
-                             f'channels, the stream has the shape '
-                             f'{list(values.shape)}')
-    else:
-        axis = -1 if isinstance(layer, nn.Linear) else 1
-    tokens = values.movedim(axis, -1).flatten(0, -2).double()
-    if like is not None and len(tokens) != len(like):
-        raise ValueError(f'{writer.name} is given {len(tokens)} tokens, the '
-                         f'stream has {len(like)}')
-    return tokens
+    return block_tensor(values).detach().movedim(axis, -1).flatten(
+        0, -2).double()
 
 
 def held_out(tokens: int, batch: Any,
@@ -412,8 +356,7 @@ def held_out(tokens: int, batch: Any,
     for index in range(windows):
         share = 1.
         if samples and windows == len(samples):
-            size = samples[index].get('window_size', 1)
-            share = samples[index].get('valid_steps', size) / size
+            share = valid_share(samples[index])
         stretch = (place * STRETCHES).long()
         real.append(place < share)
         held.append(real[-1]
@@ -430,12 +373,12 @@ class Sums:
         target: That of the teacher's block whose output it is fitted to.
 
     Attributes:
-        wanted: What :func:`record` must record of the student.
+        wanted: What must be recorded of the student.
     """
 
     def __init__(self, writer: Writer, block: str, target: str) -> None:
         self.writer, self.block, self.target = writer, block, target
-        self.wanted = {block: 'output', writer.name: 'input'}
+        self.wanted = [block, f'{writer.name}{INPUT}']
         weight = writer.layer.weight
         self.has_bias = writer.layer.bias is not None
         outputs, inputs = weight.shape[0], weight.shape[1] + self.has_bias
@@ -446,8 +389,8 @@ class Sums:
             for shape in ((inputs, inputs), (inputs, outputs),
                           (3 + outputs, )))
 
-    def add(self, student: Recorded, teacher: Recorded, batch: Any,
-            number: int) -> None:
+    def add(self, student: Dict[str, Any], teacher: Dict[str, Any],
+            batch: Any, number: int) -> None:
         """Add the tokens of a batch.
 
         Args:
@@ -455,10 +398,19 @@ class Sums:
             teacher: What was recorded of the teacher.
             batch: The batch.
             number: Its number.
+
+        Raises:
+            ValueError: The layer is given another number of tokens than the
+                stream has.
         """
-        stream = rows(student[self.block, 'output'], self.writer)
-        hidden = rows(student[self.writer.name, 'input'], self.writer, stream)
-        wanted = rows(teacher[self.target, 'output'], self.writer)
+        writer = self.writer
+        stream = tokens_of(student[self.block], writer.axis)
+        wanted = tokens_of(teacher[self.target], writer.axis)
+        hidden = tokens_of(student[self.wanted[1]], -1 if isinstance(
+            writer.layer, nn.Linear) else 1)
+        if len(hidden) != len(stream):
+            raise ValueError(f'{writer.name} is given {len(hidden)} tokens, '
+                             f'the stream has {len(stream)}')
         missing = wanted - stream
         if self.has_bias:
             hidden = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], 1)
@@ -477,14 +429,18 @@ class Sums:
                 y.sum(0)
             ])
 
-    def apply(self, ridges: Sequence[float]) -> Dict[str, Any]:
-        """Solve, and change the layer if that lowers the held-out error.
+    def solve(
+            self, ridges: Sequence[float]
+    ) -> Tuple[Optional[Tensor], Dict[str, Any]]:
+        """Find the change of the layer that lowers the held-out error most.
 
         Args:
             ridges: Strengths to choose from.
 
         Returns:
-            Entry of the record, see :meth:`LinearRepair.__call__`.
+            The change of its output matrix, [d, C], or [d + 1, C] with bias;
+            None if none lowers the error. And the entry of the record, see
+            :meth:`LinearRepair.__call__`.
         """
         for sums in (self.square, self.cross, self.other):
             all_reduce(sums)
@@ -493,15 +449,13 @@ class Sums:
                             max(count, 1)).item()
         best, change, ridge = error, None, None
         for candidate in ridges:
-            solution = self._solve(candidate)
+            solution = self._solution(candidate)
             rest = error - 2 * (solution * self.cross[1]).sum() + (
                 solution * (self.square[1] @ solution)).sum()
             found = max(rest.item(), 0.)
             if found < best:  # not so where it is NaN
                 best, change, ridge = found, solution, candidate
-        if change is not None:
-            self._change(change)
-        return dict(
+        return change, dict(
             layer=self.writer.name,
             tokens=int(self.other[:, 0].sum()),
             ridge=ridge,
@@ -509,8 +463,8 @@ class Sums:
             error_after=best / max(spread, 1e-30),
             kept=change is not None)
 
-    def _solve(self, ridge: float) -> Tensor:
-        """Change of the layer's output matrix, [d, C] or [d + 1, C]."""
+    def _solution(self, ridge: float) -> Tensor:
+        """Ridge regression on the tokens that are not held out."""
         square = self.square[0].clone()
         width = len(square) - self.has_bias
         diagonal = square.diagonal()
@@ -519,12 +473,41 @@ class Sums:
             diagonal[width:] += 1e-9 * diagonal[width:].clamp(min=1.)
         return torch.linalg.solve(square, self.cross[0])
 
-    def _change(self, solution: Tensor) -> None:
-        """Add a solution to the layer, its scale taken off."""
+    def apply(self, change: Optional[Tensor]) -> None:
+        """Change the layer.
+
+        Args:
+            change: What :meth:`solve` gave.
+        """
+        if change is None:
+            return
         layer = self.writer.layer
-        solution = solution / self.writer.scale.double()
-        width = len(solution) - self.has_bias
-        weight = solution[:width].T.reshape(layer.weight.shape)
+        change = change / self.writer.scale.double()
+        width = len(change) - self.has_bias
+        weight = change[:width].T.reshape(layer.weight.shape)
         layer.weight += weight.to(layer.weight)
         if self.has_bias:
-            layer.bias += solution[width].to(layer.bias)
+            layer.bias += change[width].to(layer.bias)
+
+
+class Change(NamedTuple):
+    """A repair that can be tried.
+
+    Attributes:
+        sums: What it was found from.
+        change: See :meth:`Sums.solve`.
+    """
+    sums: Sums
+    change: Optional[Tensor]
+
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """Repair inside a ``with`` statement, then put the weights back."""
+        parameters = list(self.sums.writer.layer.parameters())
+        before = [p.clone() for p in parameters]
+        self.sums.apply(self.change)
+        try:
+            yield
+        finally:
+            for parameter, value in zip(parameters, before):
+                parameter.copy_(value)

@@ -1,9 +1,10 @@
 """The student and its teacher: what is recorded, compared and learned."""
+from mmblockdrop.utils.recorder import record
+
 from .alignments import (Alignment, BlockAlignment, ClassAlignment,
                          FeatureAlignment, ModuleAlignment, SegmentAlignment)
 from .losses import (BinaryKLLoss, ClassDKDLoss, ClassKLLoss, FeatureMSELoss,
                      TokenRelationLoss)
-from .recorder import record
 from .wrapper import TeacherStudentWrapper
 
 __all__ = [

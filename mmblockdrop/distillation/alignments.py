@@ -7,11 +7,12 @@ Features of padding are left out: a window that reaches beyond its video
 repeats the last frame, and the samples say by ``valid_steps`` how many of
 their ``window_size`` grid steps are real.
 """
-import difflib
 from typing import Any, Dict, List, Optional, Tuple
 
 from mmblockdrop.compression import BlockStack, StackPath, block_tensor
 from mmblockdrop.registry import MODELS, replaced_by
+from mmblockdrop.structures.time_grid import valid_share
+from mmblockdrop.utils.messages import did_you_mean
 
 import torch
 from mmengine.model import BaseModule
@@ -237,10 +238,7 @@ class ModuleAlignment(FeatureAlignment):
         """Elements that count, of student and teacher."""
         if self.mask == VALID_STEPS:
             length = s.shape[-1]
-            sizes = [x.get('window_size', length) for x in data_samples]
-            share = [
-                x.get(VALID_STEPS, n) / n for x, n in zip(data_samples, sizes)
-            ]
+            share = [valid_share(x, length) for x in data_samples]
             limit = torch.tensor(share, device=s.device)[:, None]
             mask = torch.arange(length, device=s.device) / length < limit
             mask = mask.view(len(share), *[1] * (s.dim() - 2), -1)
@@ -436,9 +434,7 @@ def find_tensor(model: nn.Module, path: str) -> Tensor:
         return tensors[path]
     tensors.update(model.named_parameters())
     if path not in tensors:
-        near = difflib.get_close_matches(path, tensors, n=1, cutoff=0.3)
-        hint = f' Did you mean {near[0]!r}?' if near else ''
         raise ValueError(
             f'mask={path!r} of an alignment is neither {VALID_STEPS!r} nor a '
-            f'tensor of {type(model).__name__}.{hint}')
+            f'tensor of {type(model).__name__}{did_you_mean(path, tensors)}')
     return tensors[path]

@@ -5,12 +5,13 @@ from typing import Any
 from typing import Counter as Count
 from typing import Dict, Iterator, List, Set
 
+from mmblockdrop.utils.recorder import joined
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from .alignments import FeatureAlignment, Recording, mean
-from .recorder import joined
 
 
 class AlignmentCollector:

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Set, Union
 from mmblockdrop.compression import load_localizer
 from mmblockdrop.registry import MODELS
 from mmblockdrop.utils.messages import reject_unknown, require_choice
+from mmblockdrop.utils.recorder import not_in_place, on_output, record
 
 import torch
 from mmengine.logging import print_log
@@ -13,7 +14,6 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from .collector import AlignmentCollector
-from .recorder import not_in_place, on_output, record
 
 #: Modes that the teacher can run in.
 TEACHER_MODES = ('tensor', 'loss')

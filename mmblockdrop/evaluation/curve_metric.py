@@ -2,6 +2,7 @@
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmblockdrop.registry import METRICS
+from mmblockdrop.structures.time_grid import valid_share
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -64,8 +65,9 @@ class CurveMetric(BaseMetric):
             elif 'curves' in prediction:
                 curves = prediction['curves'][:, :3]
                 size = prediction.get('window_size', len(curves))
-                share = prediction.get('valid_steps', size) / size
-                valid = int(np.ceil(share * len(curves)))
+                valid = int(
+                    np.ceil(
+                        valid_share(prediction, len(curves)) * len(curves)))
                 boxes = prediction['gt_instances']['segments'] / size
             else:
                 raise ValueError(

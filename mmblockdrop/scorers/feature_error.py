@@ -1,10 +1,10 @@
 """Score by what a candidate does to the encoder's features, after repair."""
-from typing import Any, List
+from contextlib import ExitStack
+from typing import Any
 
-from mmblockdrop.compression import LinearRepair
-from mmblockdrop.compression.record import Id
-from mmblockdrop.compression.repair import record
+from mmblockdrop.compression import LinearRepair, block_tensor
 from mmblockdrop.registry import REPAIRS, SCORERS
+from mmblockdrop.utils.recorder import record
 
 import torch
 
@@ -22,7 +22,8 @@ class FeatureErrorScorer(Scorer):
     form (:class:`~mmblockdrop.compression.repair.LinearRepair`); the score is
     the squared error of the encoder's features on batches that were held out,
     as a share of the variance of the teacher's. The smallest goes. No label
-    and no detector is needed.
+    and no detector is needed. Every batch is read once; an interrupted scoring
+    begins again.
 
     Args:
         repair: Repair of a candidate. Its ``refit`` is not used: only the
@@ -37,7 +38,7 @@ class FeatureErrorScorer(Scorer):
     def __init__(self,
                  repair: dict = dict(type='mmblockdrop.LinearRepair')) -> None:
         self.repair: LinearRepair = REPAIRS.build(
-            dict(repair, refit=False, _scope_='mmblockdrop'))
+            dict(repair, _scope_='mmblockdrop'))
 
     def __call__(self, context: ScoringContext) -> Scores:
         """See :meth:`Scorer.__call__`."""
@@ -49,38 +50,41 @@ class FeatureErrorScorer(Scorer):
                 f'found {type(model).__name__}')
         student, teacher = structure.model, model.uncompressed()
         encoder = encoder_path(structure.block_of(structure.order[0]))
-        read: List[Any] = list(context.batches_after(0, repeats=False))
-        batches = [b for b in read if b is not None]
-        kept = batches[HELD_OUT - 1::HELD_OUT] or batches[-1:]
-        fitted = [b for b in batches if not any(b is k for k in kept)] or kept
+        places = range(len(context.batches))
+        held = places[HELD_OUT - 1::HELD_OUT] or places[-1:]
+        fitted = [i for i in places if i not in held] or list(held)
 
-        def run(localizer: torch.nn.Module, batch: Any) -> Any:
-            return localizer(
-                **model.data_preprocessor(batch, False), mode='tensor')
+        def run(localizer: torch.nn.Module, batch: Any) -> None:
+            localizer(**model.data_preprocessor(batch, False), mode='tensor')
 
         def features(localizer: torch.nn.Module, batch: Any) -> torch.Tensor:
-            found = record(localizer, {encoder: 'output'},
-                           lambda: run(localizer, batch))
-            return found[encoder, 'output'].double()
+            with record(localizer, [encoder]) as found:
+                run(localizer, batch)
+            return block_tensor(found[encoder]).double()
+
+        def batches_at(places: Any) -> Any:
+            read = context.batches_after(0, list(places), repeats=False)
+            return (batch for batch in read if batch is not None)
 
         results = CandidateResults(context.candidates)
         student.eval()
         with torch.no_grad():
-            wanted = [features(teacher, batch) for batch in kept]
-            sums = self.repair.sums_of(student, teacher, structure,
-                                       context.candidates, fitted, run)
-            for candidate in context.candidates:
-                with structure.without(candidate), self.repair.tried(
-                        sums.get(candidate)):
-                    for batch, target in zip(kept, wanted):
-                        gap = features(student, batch) - target
-                        spread = target - target.mean()
-                        results.add(candidate,
-                                    gap.square().sum().item(),
-                                    spread.square().sum().item())
-                results.executions += len(kept) * (
-                    len(structure.remaining) - 1)
-        results.executions += len(fitted) * len(structure.remaining)
+            changes = self.repair.changes(student, teacher, structure,
+                                          context.candidates,
+                                          batches_at(fitted), run)
+            for batch in batches_at(held):
+                wanted = features(teacher, batch)
+                spread = (wanted - wanted.mean()).square().sum().item()
+                for candidate in context.candidates:
+                    with ExitStack() as stack:
+                        stack.enter_context(structure.without(candidate))
+                        if candidate in changes:
+                            stack.enter_context(changes[candidate].tried())
+                        gap = features(student, batch) - wanted
+                    results.add(candidate, gap.square().sum().item(), spread)
+        remaining = len(structure.remaining)
+        results.executions = len(fitted) * remaining + len(held) * len(
+            context.candidates) * (remaining - 1)
         self.executions = results.executions
         return results.means(context.candidates)
 

@@ -109,3 +109,18 @@ def whole_video(total_frames: int, duration: float,
         snippet_stride=total_frames / window_size,
         window_start_frame=0,
         offset_frames=0)
+
+
+def valid_share(meta: Mapping[str, Any], length: int = 1) -> float:
+    """Share of a window that shows real video; the rest is padding.
+
+    Args:
+        meta: A sample or its metainfo; ``valid_steps`` of ``window_size`` grid
+            steps are real.
+        length: Steps of the window where ``meta`` does not say.
+
+    Returns:
+        The share, 1 where ``meta`` does not know ``valid_steps``.
+    """
+    size = meta.get('window_size', length)
+    return meta.get('valid_steps', size) / size

@@ -1,8 +1,8 @@
 """Alignment of maps and curves of probabilities."""
 from mmblockdrop.distillation import (BinaryKLLoss, ModuleAlignment,
                                       TeacherStudentWrapper)
-from mmblockdrop.distillation.recorder import not_in_place
 from mmblockdrop.registry import MODELS
+from mmblockdrop.utils.recorder import not_in_place
 
 import pytest
 import torch

@@ -301,11 +301,11 @@ def test_teacher_is_asked_for(trained):
     (dict(type='mmblockdrop.BlockAlignment', stack='backbone.block'),
      "did you mean 'backbone.blocks'"),
     (dict(type='mmblockdrop.BlockAlignment', submodule='atn'),
-     "Did you mean 'backbone.blocks.0.attn"),
+     "did you mean 'backbone.blocks.0.attn"),
     (dict(type='mmblockdrop.ModuleAlignment', module='nek'),
-     "Did you mean 'neck'"),
+     "did you mean 'neck'"),
     (dict(type='mmblockdrop.ClassAlignment', head='heads'),
-     "Did you mean 'head'"),
+     "did you mean 'head'"),
 ])
 def test_wrong_paths_are_found_before_training(trained, alignment, word):
     with pytest.raises(ValueError, match=word):

@@ -231,7 +231,7 @@ def test_wrong_alignment(rejected):
         cfg.model.alignments = dict(
             x=dict(type='mmblockdrop.ModuleAlignment', module='neks'))
 
-    assert "Did you mean 'neck'" in rejected(ValueError, wrong)
+    assert "did you mean 'neck'" in rejected(ValueError, wrong)
 
 
 def test_missing_checkpoint(rejected, trained):

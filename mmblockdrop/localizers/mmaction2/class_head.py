@@ -2,7 +2,7 @@
 from typing import Dict, Optional, Tuple
 
 from mmblockdrop.registry import MODELS
-from mmblockdrop.structures.time_grid import seconds_to_steps
+from mmblockdrop.structures.time_grid import seconds_to_steps, valid_share
 
 import torch
 import torch.nn.functional as F
@@ -174,8 +174,7 @@ def valid_mask(feats: Tensor, data_samples: list) -> Tensor:
         bool ``[B, T]``.
     """
     length = feats.size(-1)
-    sizes = [x.get('window_size', length) for x in data_samples]
-    share = [x.get('valid_steps', n) / n for x, n in zip(data_samples, sizes)]
+    share = [valid_share(x, length) for x in data_samples]
     start = torch.arange(length, device=feats.device) / length
     return start < torch.tensor(share, device=feats.device)[:, None]
 

@@ -76,6 +76,6 @@ def test_unknown_path_names_the_nearest():
         with record(net, ['stem', 'block.1']):
             pass
     assert "module='block.1'" in str(error.value)
-    assert "Did you mean 'blocks.1'" in str(error.value)
-    assert "['stem', 'blocks']" in str(error.value)
+    assert "did you mean 'blocks.1'" in str(error.value)
+    assert "'stem', 'blocks'" in str(error.value)
     assert not net.stem._forward_hooks

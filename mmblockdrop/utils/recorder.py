@@ -1,10 +1,11 @@
 """Record what modules return while a model runs."""
-import difflib
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+
+from .messages import did_you_mean, listed
 
 #: Behind a path: record what goes into the module.
 INPUT = ':input'
@@ -124,11 +125,9 @@ def _module(model: nn.Module, path: str) -> nn.Module:
     try:
         return model.get_submodule(path.removesuffix(INPUT))
     except AttributeError:
+        children = [name for name, _ in model.named_children()]
         names = [name for name, _ in model.named_modules() if name]
-        near = difflib.get_close_matches(path, names, n=1, cutoff=0.3)
-        hint = f' Did you mean {near[0]!r}?' if near else ''
-        children = [name for name in names if '.' not in name]
         raise ValueError(
             f'module={path!r} of an alignment is not in '
-            f'{type(model).__name__}.{hint} It starts with one of '
-            f'{children}.') from None
+            f'{type(model).__name__}: expected a module inside '
+            f'{listed(children)}{did_you_mean(path, names)}') from None
