@@ -13,7 +13,7 @@ import pytest
 from tiny_videos import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
-DOOR = 'mmblockdrop/utils/video.py'
+DOOR = ('mmblockdrop/utils/video.py', 'mmblockdrop/utils/time_stamps.py')
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_nothing_else_imports_the_decoders():
     files = [
         path for folder in ('mmblockdrop', 'tools', 'projects', 'demo')
         for path in (ROOT / folder).rglob('*.py')
-        if path.relative_to(ROOT).as_posix() != DOOR
+        if path.relative_to(ROOT).as_posix() not in DOOR
     ]
     found = [
         str(path) for path in files for node in ast.walk(
