@@ -1,15 +1,27 @@
-"""Compare ways of dropping blocks, with the same training for each.
+"""Compare ways of dropping blocks, with and without training.
 
     python projects/grid_words/compare_methods.py [--seeds 0 1 2] [--jobs 2]
-        [--encoder patches|stem]
+        [--blocks 6 4 3 2] [--encoder patches|stem]
 
-For every seed: the full model; progressive drops with alignment (ours) and
-with ground truth only; all blocks at once with alignment; random blocks,
-progressively with alignment; and shallow models from scratch, which train as
-many epochs longer as the others spend on alignment. Candidates are scored on
-training videos, the best epoch is chosen on the validation part, the test
-part is only read for the table. Finished runs are reused, interrupted ones
-are resumed. Run it in the root of the repository.
+For every seed, the full model, and from it without training:
+
+- cut: one block after the other, chosen by mAP, nothing else;
+- repaired: chosen by the error of the features, without labels, and repaired
+  in closed form after every drop;
+- repaired-by-map: the same, chosen by mAP.
+
+With the same training for each, two epochs for every dropped block:
+
+- aligned: one a round, chosen by mAP, aligned with the teacher (the paper);
+- repaired-aligned: as repaired, aligned after every repair;
+- gt-only: as aligned, but ground truth alone;
+- random: as aligned, but random blocks;
+- at-once: all blocks in one round;
+- shallow: from scratch, for as many epochs longer.
+
+Candidates are scored on training videos, the best epoch is chosen on the
+validation part, the test part is only read for the table. Finished runs are
+reused, interrupted ones are resumed. Run it in the root of the repository.
 """
 import argparse
 import json
@@ -27,6 +39,18 @@ from mmblockdrop.utils.io import whole_file
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 CONFIGS = 'projects/grid_words/configs'
 METRICS = ('tad/mAP@0.50', 'tad/mAP')
+#: Repair in closed form, and the choice without labels that goes with it.
+REPAIR = 'train_cfg.repair.type=mmblockdrop.LinearRepair'
+BY_FEATURES = 'train_cfg.scorer.type=mmblockdrop.FeatureErrorScorer'
+NO_TRAINING = 'train_cfg.epochs_per_round=0'
+#: What each method uses labels for.
+LABELS = {
+    'full': 'training', 'cut': 'choice', 'repaired': 'none',
+    'repaired-by-map': 'choice', 'aligned': 'choice, training',
+    'repaired-aligned': 'training', 'gt-only': 'choice, training',
+    'random': 'training', 'at-once': 'choice, training',
+    'shallow': 'training'
+}
 #: Configs of the full model, of block drop, and of ground truth only.
 ENCODERS = {
     'patches': [
@@ -68,7 +92,7 @@ class Method:
 
 
 def methods(configs: Sequence[str], depth: int, epochs: int,
-            per_round: int) -> List[Method]:
+            per_round: int, blocks: Sequence[int]) -> List[Method]:
     """Rows of the table.
 
     Args:
@@ -76,17 +100,22 @@ def methods(configs: Sequence[str], depth: int, epochs: int,
         depth: Blocks of the full model.
         epochs: Epochs of the full model.
         per_round: Epochs of alignment per dropped block.
+        blocks: Remaining blocks, in descending order.
 
     Returns:
         In the order of the table.
     """
     baseline, block_drop, gt_only = configs
-    quarter, half = depth // 4, depth // 2
     rows = [Method('full', depth, baseline, scratch=True)]
-    for drops in (quarter, half):
-        remaining = depth - drops
+    for remaining in blocks:
+        drops = depth - remaining
         for name, config, options in (
-            ('ours', block_drop, []), ('gt-only', gt_only, []),
+            ('cut', block_drop, [NO_TRAINING]),
+            ('repaired', block_drop, [NO_TRAINING, REPAIR, BY_FEATURES]),
+            ('repaired-by-map', block_drop, [NO_TRAINING, REPAIR]),
+            ('aligned', block_drop, []),
+            ('repaired-aligned', block_drop, [REPAIR, BY_FEATURES]),
+            ('gt-only', gt_only, []),
             ('random', block_drop,
              ['train_cfg.scorer.type=mmblockdrop.RandomScorer'])):
             rows.append(
@@ -94,7 +123,7 @@ def methods(configs: Sequence[str], depth: int, epochs: int,
                     name,
                     remaining,
                     config,
-                    options,
+                    [*options, f'train_cfg.drops={depth - min(blocks)}'],
                     round=drops,
                     run=name))
         rows.append(
@@ -194,9 +223,37 @@ def outcome(method: Method, root: Path, seed: int, full: Path,
     ], tested / 'test.log')
     metrics = json.loads(
         sorted(tested.glob('*/*.json'))[-1].read_text().splitlines()[-1])
+    metrics['seconds'] = seconds_of_work(method, folder)
     with whole_file(result) as partial:
         partial.write_text(json.dumps(metrics))
     return metrics
+
+
+def seconds_of_work(method: Method, folder: Path) -> float:
+    """Time that a method took, without the training of the full model.
+
+    Args:
+        method: The method.
+        folder: Its work directory.
+
+    Returns:
+        Seconds: of choosing, repairing and training up to its round, as the
+        record says; of a model from scratch those of the training steps.
+    """
+    if not method.scratch:
+        record = json.loads((folder / 'blockdrop.json').read_text())
+        return sum(
+            sum(entry['seconds'].values())
+            for entry in record['rounds'][:method.round])
+    total = 0.
+    for path in folder.glob('*/vis_data/scalars.json'):
+        steps = 0
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            if 'iter' in entry and 'time' in entry and 'loss' in entry:
+                total += entry['time'] * (entry['iter'] - steps)
+                steps = entry['iter']
+    return total
 
 
 def compare(rows: Sequence[Method], root: Path, seeds: Sequence[int],
@@ -252,8 +309,9 @@ def table(rows: Sequence[Method],
         Markdown.
     """
     lines = [
-        '| method | blocks | test mAP@0.5 | test mAP@0.3:0.7 | seeds |',
-        '| --- | --- | --- | --- | --- |'
+        '| method | blocks | test mAP@0.5 | test mAP@0.3:0.7 | seconds '
+        '| labels for | seeds |',
+        '| --- | --- | --- | --- | --- | --- | --- |'
     ]
     for method in rows:
         key = f'{method.name}-{method.blocks}'
@@ -267,8 +325,11 @@ def table(rows: Sequence[Method],
             if len(values) > 1:
                 cell += f' ± {statistics.stdev(values):.1f}'
             cells.append(cell)
+        times = [m['seconds'] for m in done if 'seconds' in m]
+        cells.append(f'{statistics.median(times):.0f}' if times else '')
         lines.append(f'| {method.name} | {method.blocks} | '
-                     f'{" | ".join(cells)} | {len(done)} |')
+                     f'{" | ".join(cells)} | {LABELS[method.name]} '
+                     f'| {len(done)} |')
     return '\n'.join(lines)
 
 
@@ -301,6 +362,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument(
+        '--blocks',
+        type=int,
+        nargs='+',
+        default=[6, 4, 3, 2],
+        help='remaining blocks')
+    parser.add_argument(
         '--jobs', type=int, default=2, help='runs side by side')
     parser.add_argument(
         '--encoder',
@@ -323,8 +390,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     epochs = Config.fromfile(configs[0]).train_cfg.max_epochs
     drop = Config.fromfile(configs[1])
     per_round = drop.train_cfg.epochs_per_round
-    rows = methods(configs, drop.model.localizer.backbone.depth, epochs,
-                   per_round)
+    depth = drop.model.localizer.backbone.depth
+    if not all(0 < remaining < depth for remaining in args.blocks):
+        parser.error(f'--blocks {" ".join(map(str, args.blocks))}: expected '
+                     f'numbers from 1 to {depth - 1}')
+    rows = methods(configs, depth, epochs, per_round,
+                   sorted(set(args.blocks), reverse=True))
     names = list(dict.fromkeys(m.name for m in rows))
     chosen = args.methods or names
     if set(chosen) - set(names):
