@@ -8,11 +8,16 @@ is interpolated, recall is exact, all in float64.
 Every function works on flat arrays over all videos. Pairs of a detection and
 an instance are found once, and the greedy assignment runs in lock-step over
 all videos, classes and thresholds.
-"""
-from typing import NamedTuple, Optional, Sequence
 
-from mmblockdrop.structures.segments import (Instances, by_score, count_within,
-                                             overlaps, video_class_keys)
+The assignment of a video does not depend on the other videos. So for the
+bootstrap over videos (B. Efron, "Bootstrap methods", Annals of Statistics 7,
+1979) detections are matched once, and a resample only weights them.
+"""
+from typing import Callable, NamedTuple, Optional, Sequence, Tuple
+
+from mmblockdrop.structures.segments import (CHUNK, Instances, by_score,
+                                             count_within, overlaps,
+                                             video_class_keys)
 
 import numpy as np
 
@@ -30,6 +35,68 @@ class APTable(NamedTuple):
     classes: np.ndarray
     num_gt: np.ndarray
     num_det: np.ndarray
+
+
+class Matches(NamedTuple):
+    """Detections of annotated classes, and which of them are hits.
+
+    Detections are ordered by class and descending score.
+
+    Attributes:
+        hit: Whether a detection is a hit at a threshold, bool, shape (T, D).
+        spared: Whether it is not counted as false, bool, shape (D, ).
+        det_videos: Number of its video, shape (D, ).
+        det_ends: Where the detections of a class end, shape (K, ).
+        classes: Labels that have annotations, shape (K, ).
+        gt_videos: Number of the video of an annotation, shape (N, ).
+        gt_classes: Index in ``classes`` of its label, shape (N, ).
+        num_videos: Videos that were evaluated.
+    """
+    hit: np.ndarray
+    spared: np.ndarray
+    det_videos: np.ndarray
+    det_ends: np.ndarray
+    classes: np.ndarray
+    gt_videos: np.ndarray
+    gt_classes: np.ndarray
+    num_videos: int
+
+
+def match_detections(gt: Instances,
+                     det: Instances,
+                     tiou_thresholds: Sequence[float],
+                     ignored: Optional[Instances] = None,
+                     num_videos: Optional[int] = None) -> Matches:
+    """Find the hits among the detections of all videos.
+
+    Args:
+        gt: Annotations, see :func:`average_precision`.
+        det: Detections.
+        tiou_thresholds: Temporal IoU thresholds, shape (T, ).
+        ignored: See :func:`average_precision`.
+        num_videos: Videos that were evaluated, numbered from 0. Defaults to
+            those up to the last that has an annotation or a detection.
+
+    Returns:
+        The matches.
+    """
+    if num_videos is None:
+        num_videos = 1 + max(
+            gt.videos.max(initial=-1), det.videos.max(initial=-1))
+    thresholds = np.asarray(tiou_thresholds, np.float64)
+    classes, gt_classes = np.unique(gt.labels, return_inverse=True)
+    det = det.select(np.isin(det.labels, classes))
+    det = det.select(by_score(det))
+    hit = _assign(gt, det, thresholds)
+    spared = np.zeros(len(det.labels), bool)
+    if ignored is not None and len(ignored.labels):
+        index, _, _ = overlaps(ignored.videos, ignored.segments, det.videos,
+                               det.segments, 0.)
+        spared[index] = True
+    order = np.argsort(det.labels, kind='stable')
+    return Matches(hit[:, order], spared[order], det.videos[order],
+                   np.searchsorted(det.labels[order], classes, 'right'),
+                   classes, gt.videos, gt_classes, int(num_videos))
 
 
 def average_precision(
@@ -54,31 +121,29 @@ def average_precision(
     Returns:
         Average precision by threshold and class.
     """
-    thresholds = np.asarray(tiou_thresholds, np.float64)
-    classes, num_gt = np.unique(gt.labels, return_counts=True)
-    det = det.select(np.isin(det.labels, classes))
-    det = det.select(by_score(det))
-    hit = _assign(gt, det, thresholds)
-    spared = np.zeros(len(det.labels), bool)
-    if ignored is not None and len(ignored.labels):
-        index, _, _ = overlaps(ignored.videos, ignored.segments, det.videos,
-                               det.segments, 0.)
-        spared[index] = True
+    return matched_precision(
+        match_detections(gt, det, tiou_thresholds, ignored))
 
-    ap = np.zeros((len(thresholds), len(classes)))
-    num_det = np.zeros(len(classes), np.int64)
-    # Class by class, by descending score within each.
-    order = np.argsort(det.labels, kind='stable')
-    hit, spared = hit[:, order], spared[order]
-    ends = np.searchsorted(det.labels[order], classes, 'right')
-    start = 0
-    for k, end in enumerate(ends):
-        num_det[k] = end - start
-        if end > start:
-            ap[:, k] = _interpolated(hit[:, start:end], spared[start:end],
-                                     num_gt[k])
-        start = end
-    return APTable(ap, classes, num_gt, num_det)
+
+def matched_precision(matches: Matches) -> APTable:
+    """Average precision of matched detections; see :func:`average_precision`.
+
+    Args:
+        matches: The matches.
+
+    Returns:
+        Average precision by threshold and class.
+    """
+    count = len(matches.classes)
+    num_gt = np.bincount(matches.gt_classes, minlength=count)
+    num_det = np.diff(matches.det_ends, prepend=0)
+    ap = np.zeros((len(matches.hit), count))
+    for k, (end, size) in enumerate(zip(matches.det_ends, num_det)):
+        if size:
+            part = slice(end - size, end)
+            ap[:, k] = _interpolated(matches.hit[:, part],
+                                     matches.spared[part], num_gt[k])
+    return APTable(ap, matches.classes, num_gt, num_det)
 
 
 def _assign(gt: Instances, det: Instances,
@@ -127,3 +192,154 @@ def _interpolated(hit: np.ndarray, spared: np.ndarray,
     precision = true / np.maximum(counted, 1)
     precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
     return (precision * hit).sum(1) / num_gt
+
+
+# ---------------------------------------------------------------- bootstrap
+def metric_interval(matches: Matches,
+                    resamples: int = 1000,
+                    seed: int = 0) -> Tuple[float, float]:
+    """95 % interval of mAP, mean over thresholds, by bootstrap over videos.
+
+    Args:
+        matches: See :func:`match_detections`.
+        resamples: Resamples of the videos.
+        seed: Seed of the resamples; the same videos with the same seed are
+            resampled alike, whatever the detections.
+
+    Returns:
+        See :func:`percentile_interval`.
+    """
+    value = matched_precision(matches).ap.mean()
+    found = resampled_map(matches, resamples, seed).mean(1)
+    return percentile_interval(found, float(value))
+
+
+def percentile_interval(resampled: np.ndarray,
+                        value: float,
+                        level: float = 0.95) -> Tuple[float, float]:
+    """Interval from what resamples give.
+
+    A resample holds some videos twice, which moves average precision a little,
+    whatever the model. The percentiles are moved back, so that the median of
+    the resamples lies at the value itself.
+
+    Args:
+        resampled: Metric of the resamples, between 0 and 1, shape (B, ); NaN
+            where a resample gives none.
+        value: The metric of all videos.
+        level: Share of the resamples inside the interval.
+
+    Returns:
+        Its low and high end; NaN where no resample gives a value.
+    """
+    resampled = resampled[~np.isnan(resampled)]
+    if not len(resampled):
+        return float('nan'), float('nan')
+    ends = (1 - level) / 2, 0.5, (1 + level) / 2
+    low, median, high = np.quantile(resampled, ends)
+    low, high = np.clip([low + value - median, high + value - median], 0, 1)
+    return float(low), float(high)
+
+
+def resampled_map(matches: Matches,
+                  resamples: int = 1000,
+                  seed: int = 0) -> np.ndarray:
+    """Mean average precision of resamples of the videos.
+
+    A resample draws as many videos as there are, with replacement. Its mean is
+    over the classes that it has annotations of.
+
+    Args:
+        matches: See :func:`match_detections`.
+        resamples: Number of resamples, B.
+        seed: See :func:`metric_interval`.
+
+    Returns:
+        Shape (B, T); NaN for resamples without annotation, and all NaN of
+        fewer than two videos.
+    """
+    # Precision is read at hits alone: between two hits it falls, so the best
+    # at a higher recall is at a hit as well.
+    threshold, position = np.nonzero(matches.hit)
+    count, thresholds = len(matches.classes), len(matches.hit)
+    ends = matches.det_ends
+    of_class = np.searchsorted(ends, position, 'right')
+    group = threshold * count + of_class  # one per threshold and class, rising
+    group_ends = np.searchsorted(
+        group, np.arange(thresholds * count), 'right')
+    first_hit = np.searchsorted(group, group)
+    first_det = np.append(0, ends)[of_class]
+    by_class = np.argsort(matches.gt_classes, kind='stable')
+    gt_ends = np.bincount(matches.gt_classes, minlength=count).cumsum()
+
+    def weighted(weights: np.ndarray) -> np.ndarray:
+        hits = weights[matches.det_videos[position]]
+        true = _sums_before(hits)
+        true = true[1:] - true[first_hit]
+        drawn = weights[matches.det_videos]
+        drawn[matches.spared] = 0
+        counted = _sums_before(drawn)
+        counted = counted[position + 1] - counted[first_det]
+        if matches.spared.any():  # hits among them count all the same
+            extra = _sums_before(hits * matches.spared[position, None])
+            counted += extra[1:] - extra[first_hit]
+        precision = true / np.maximum(counted, 1)
+        # The best from here to the end of the group. Two more for every group
+        # before the last keep the groups apart.
+        steps = 2. * (thresholds * count - group[:, None])
+        precision = np.maximum.accumulate(
+            (precision + steps)[::-1])[::-1] - steps
+        area = _totals(precision * hits, group_ends)
+        num_gt = _totals(weights[matches.gt_videos[by_class]], gt_ends)
+        ap = area.reshape(thresholds, count, -1) / np.maximum(num_gt, 1)
+        with np.errstate(invalid='ignore'):
+            return (ap.sum(1) / (num_gt > 0).sum(0)).T
+
+    size = len(matches.det_videos) + len(position)
+    return resample_videos(weighted, matches.num_videos, size, resamples,
+                           seed)
+
+
+def resample_videos(metric: Callable[[np.ndarray], np.ndarray],
+                    num_videos: int,
+                    size: int,
+                    resamples: int = 1000,
+                    seed: int = 0) -> np.ndarray:
+    """Evaluate resamples of videos, several at once.
+
+    Args:
+        metric: Takes how often each video was drawn, int64 [num_videos, b],
+            and returns [b, ...].
+        num_videos: Videos to draw from; as many are drawn.
+        size: Numbers that the metric computes with per resample, to bound its
+            memory.
+        resamples: Number of resamples, B.
+        seed: See :func:`metric_interval`.
+
+    Returns:
+        Shape (B, ...); all NaN of fewer than two videos.
+    """
+    draw = np.random.default_rng(seed)
+    many = max(1, CHUNK // max(size, num_videos))
+    found = []
+    for start in range(0, resamples, many):
+        rows = min(many, resamples - start)
+        drawn = draw.integers(0, num_videos, (rows, num_videos))
+        drawn += num_videos * np.arange(rows)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=drawn.size)
+        found.append(
+            metric(np.ascontiguousarray(weights.reshape(rows, -1).T)))
+    values = np.concatenate(found)
+    return values if num_videos > 1 else np.full(values.shape, np.nan)
+
+
+def _sums_before(values: np.ndarray) -> np.ndarray:
+    """Sums of the first 0, 1, ... N of N rows, shape (N + 1, b)."""
+    sums = np.zeros((len(values) + 1, values.shape[1]), values.dtype)
+    np.cumsum(values, 0, out=sums[1:])
+    return sums
+
+
+def _totals(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Sums of groups of neighbouring rows that end at ``ends``."""
+    return np.diff(_sums_before(values)[ends], axis=0, prepend=0)

@@ -24,9 +24,27 @@ def average_recall(gt: Instances, det: Instances,
     Returns:
         Average recall at 1, 2, ... proposals, shape (max_proposals, ).
     """
+    return annotation_recall(gt, det, tiou_thresholds, max_proposals).mean(0)
+
+
+def annotation_recall(gt: Instances, det: Instances,
+                      tiou_thresholds: Sequence[float],
+                      max_proposals: int) -> np.ndarray:
+    """Share of the thresholds at which each annotation is found.
+
+    Args:
+        gt: Annotations.
+        det: Detections.
+        tiou_thresholds: See :func:`average_recall`.
+        max_proposals: See :func:`average_recall`.
+
+    Returns:
+        Of 1, 2, ... proposals per video on average, shape (N, max_proposals);
+        one row of zeros without annotations.
+    """
     det = det.select(by_score(det))
     if not len(gt.labels) or not len(det.labels):
-        return np.zeros(max_proposals)
+        return np.zeros((max(1, len(gt.labels)), max_proposals))
     found, counts = np.unique(det.videos, return_counts=True)
     num_videos = len(np.union1d(found, gt.videos))
     share = max_proposals * num_videos / len(det.videos)
@@ -36,7 +54,7 @@ def average_recall(gt: Instances, det: Instances,
     known = np.isin(gt.videos, found)
     mine[known] = counts[np.searchsorted(found, gt.videos[known])]
     kept = np.minimum(np.floor(mine[:, None] * share), mine[:, None])
-    return (first[:, :, None] < kept).mean((0, 1))
+    return (first[:, :, None] < kept).mean(0)
 
 
 def top_recall(gt: Instances, det: Instances, tiou_thresholds: Sequence[float],

@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from mmblockdrop.registry import METRICS, replaced_by
 from mmblockdrop.structures.segments import (Instances, Segments,
                                              unique_annotations)
+from mmblockdrop.utils.messages import require_whole
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from .activitynet import write_detections
-from .average_precision import APTable, average_precision
+from .average_precision import (APTable, Matches, match_detections,
+                                matched_precision, percentile_interval,
+                                resample_videos, resampled_map)
 from .external_classifier import ExternalClassifier
-from .recall import average_recall
+from .recall import annotation_recall
 from .suppression import check_nms, nms_videos
 
 #: What a localizer predicts for a window, see :func:`read_results`.
@@ -45,7 +48,11 @@ class TADMetric(BaseMetric):
 
     Reported, under ``tad/``: ``mAP@0.50`` and so on, ``mAP`` (their mean),
     ``AR@<n>`` and ``AUC`` if ``ar_at`` is given, ``AP/<class>`` if
-    ``classwise``.
+    ``classwise``; ``videos`` and ``actions``, how many were evaluated; and for
+    each of the former, classes apart, ``<key>_interval``: low and high end of
+    its 95 % interval by bootstrap over the videos
+    (:func:`~mmblockdrop.evaluation.average_precision.percentile_interval`),
+    left out of fewer than two videos.
 
     Args:
         tiou_thresholds: Defaults to 0.3, 0.4, ..., 0.7.
@@ -64,6 +71,8 @@ class TADMetric(BaseMetric):
         class_agnostic: Score segments whatever their class. Defaults to False.
         outfile: File for the detections in ActivityNet's format. Defaults to
             None.
+        bootstrap: Resamples for the intervals, always the same ones; 0 leaves
+            the intervals out. Defaults to 1000.
         collect_device: Defaults to ``'cpu'``.
         prefix: Defaults to ``'tad'``.
 
@@ -85,6 +94,7 @@ class TADMetric(BaseMetric):
                  external_classifier: Optional[dict] = None,
                  class_agnostic: bool = False,
                  outfile: Optional[str] = None,
+                 bootstrap: int = 1000,
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
@@ -110,6 +120,8 @@ class TADMetric(BaseMetric):
             if external_classifier else None)
         self.class_agnostic = class_agnostic
         self.outfile = outfile
+        require_whole('TADMetric.bootstrap', bootstrap, 0)
+        self.bootstrap = bootstrap
         self._named: Optional[List[str]] = None
 
     @property
@@ -159,7 +171,7 @@ class TADMetric(BaseMetric):
                 'proposals alone; mmblockdrop.EndToEndLocalizer can have a '
                 'class_head')
 
-    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+    def compute_metrics(self, results: List[dict]) -> Dict[str, Any]:
         """Merge, suppress and score.
 
         Args:
@@ -186,13 +198,21 @@ class TADMetric(BaseMetric):
             raise ValueError(
                 f'TADMetric: none of the {len(videos)} videos has an '
                 "annotation; check 'ann_file' and the subset of the data set")
-        table = average_precision(gt, det, self.tiou_thresholds)
-        metrics = {
+        matches = match_detections(
+            gt, det, self.tiou_thresholds, num_videos=len(videos))
+        table = matched_precision(matches)
+        metrics: Dict[str, Any] = {
             f'mAP@{tiou:.2f}': float(value)
             for tiou, value in zip(self.tiou_thresholds, table.ap.mean(1))
         }
         metrics['mAP'] = float(table.ap.mean())
-        metrics.update(self._recall(gt, det))
+        resampled = self._resample(matches)
+        if self.ar_at:
+            found = annotation_recall(gt, det, self.ar_tiou_thresholds,
+                                      max(self.ar_at))
+            metrics.update({k: float(v)
+                            for k, v in self._recall(found.mean(0)).items()})
+            resampled.update(self._resample_recall(gt, found, len(videos)))
         if self.classwise:
             names = [self._name(k) for k in table.classes]
             for name, value in zip(names, table.ap.mean(0)):
@@ -201,6 +221,11 @@ class TADMetric(BaseMetric):
                 '\n' + class_table(table, names, self.tiou_thresholds),
                 logger='current')
         self._warn_unknown(det, table)
+        metrics.update(videos=len(videos), actions=len(gt.labels))
+        metrics.update({
+            f'{key}_interval': [*percentile_interval(values, metrics[key])]
+            for key, values in resampled.items()
+        })
         return metrics
 
     def merge(self, windows: Sequence[Mapping[str, Any]]) -> Segments:
@@ -264,16 +289,42 @@ class TADMetric(BaseMetric):
                 np.repeat([classes.index(name) for name in names],
                           len(scores)))
 
-    def _recall(self, gt: Instances, det: Instances) -> Dict[str, float]:
-        if not self.ar_at:
-            return {}
-        curve = average_recall(gt, det, self.ar_tiou_thresholds,
-                               max(self.ar_at))
-        metrics = {f'AR@{n}': float(curve[n - 1]) for n in self.ar_at}
+    def _recall(self, curve: np.ndarray) -> Dict[str, Any]:
+        """AR@n and AUC of curves over 1, 2, ... proposals, [..., n]."""
+        metrics = {f'AR@{n}': curve[..., n - 1] for n in self.ar_at}
         # Trapezoids over 1 ... n proposals, divided by n as is customary.
-        area = (curve[1:] + curve[:-1]).sum() / 2
-        metrics['AUC'] = float(area / len(curve))
+        area = (curve[..., 1:] + curve[..., :-1]).sum(-1) / 2
+        metrics['AUC'] = area / curve.shape[-1]
         return metrics
+
+    def _resample(self, matches: Matches) -> Dict[str, np.ndarray]:
+        """Mean average precision of resamples of the videos, by key."""
+        if not self.bootstrap or matches.num_videos < 2:
+            return {}
+        values = resampled_map(matches, self.bootstrap)
+        found = {f'mAP@{tiou:.2f}': values[:, i]
+                 for i, tiou in enumerate(self.tiou_thresholds)}
+        return dict(found, mAP=values.mean(1))
+
+    def _resample_recall(self, gt: Instances, found: np.ndarray,
+                         num_videos: int) -> Dict[str, np.ndarray]:
+        """AR@n and AUC of the same resamples, by key.
+
+        Videos keep as many of their proposals as among all videos.
+        """
+        if not self.bootstrap or num_videos < 2:
+            return {}
+        sums = np.zeros((num_videos, found.shape[1]))
+        np.add.at(sums, gt.videos, found)
+        counts = np.bincount(gt.videos, minlength=num_videos)
+
+        def curve(weights: np.ndarray) -> np.ndarray:
+            number = (weights.T @ counts)[:, None]
+            return np.where(number, weights.T @ sums / np.maximum(number, 1),
+                            np.nan)
+
+        return self._recall(
+            resample_videos(curve, num_videos, sums.size, self.bootstrap))
 
     def _name(self, label: int) -> str:
         return str(label) if self.classes is None else self.classes[label]
