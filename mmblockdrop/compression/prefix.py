@@ -4,8 +4,9 @@ Scoring N candidates plainly executes N (N - 1) blocks a batch. A candidate
 without block i computes blocks 0 to i - 1 exactly as the others do, so they
 are computed once: (N - 1) + N (N - 1) / 2 executions, with scores equal bit
 for bit. That is not taken on trust: a result is used again only if the block
-is given the same again. What runs in front of the stack, as the patch
-embedding, is computed once by the same rule.
+is given the same again and its weights have not been written to, as repair
+does. What runs in front of the stack, as the patch embedding, is computed once
+by the same rule.
 """
 from contextlib import ExitStack
 from functools import partial
@@ -33,12 +34,12 @@ class SharedPrefix:
     :meth:`Structure.without`. What follows says block for any part.
 
     A block is executed again wherever its inputs are not those it had for
-    the first candidate, or where they or its output have been written to
-    since. So blocks may run several times a forward pass, in any order, side
-    by side, and take masks, sizes or lists. What a block hands on by other
-    ways than its return value, such as an attribute of the model, is not
-    seen. The same holds for modules that run before the first block, unless
-    a hook is registered inside them.
+    the first candidate, or where they, its output or its weights have been
+    written to since. So blocks may run several times a forward pass, in any
+    order, side by side, and take masks, sizes or lists. What a block hands on
+    by other ways than its return value, such as an attribute of the model, is
+    not seen. The same holds for modules that run before the first block,
+    unless a hook is registered inside them.
 
     Args:
         structure: The parts of the model.
@@ -63,7 +64,8 @@ class SharedPrefix:
     def __enter__(self) -> 'SharedPrefix':
         for index in self.structure.remaining:
             block = self.structure[index]
-            self._wrap(block, partial(self._run, index, block.forward))
+            self._wrap(block, partial(self._run, index, block,
+                                      block.forward))
         for name, module in _beside(self.structure).items():
             self._wrap(module, partial(self._run_beside, name, module,
                                        module.forward))
@@ -111,7 +113,8 @@ class SharedPrefix:
         self._calls[key] = call + 1
         return call
 
-    def _run(self, index: Id, forward: Callable, *args, **kwargs) -> Any:
+    def _run(self, index: Id, module: nn.Module, forward: Callable, *args,
+             **kwargs) -> Any:
         self._began = True
         call = self._count(index)
         shared = (self._missing is not None
@@ -119,12 +122,12 @@ class SharedPrefix:
         given = _note(call_values(args, kwargs)) if shared else None
         known = self._known.get((index, call))
         if given is not None and known is not None and known.serves(
-                args, kwargs):
+                module, args, kwargs):
             return known.output
         self.executions += 1
         output = forward(*args, **kwargs)
         if self._first:
-            self._keep((index, call), given, args, kwargs, output)
+            self._keep((index, call), module, given, args, kwargs, output)
         return output
 
     def _run_beside(self, name: str, module: nn.Module, forward: Callable,
@@ -136,21 +139,22 @@ class SharedPrefix:
         if name not in self._front or _has_hooks_inside(module):
             return forward(*args, **kwargs)
         known = self._known.get((name, call))
-        if known is not None and known.serves(args, kwargs):
+        if known is not None and known.serves(module, args, kwargs):
             return known.output
         given = _note(call_values(args, kwargs)) if self._first else None
         output = forward(*args, **kwargs)
-        self._keep((name, call), given, args, kwargs, output)
+        self._keep((name, call), module, given, args, kwargs, output)
         return output
 
-    def _keep(self, key: Tuple[Key, int], given: Any, args: tuple,
-              kwargs: Dict[str, Any], output: Any) -> None:
+    def _keep(self, key: Tuple[Key, int], module: nn.Module, given: Any,
+              args: tuple, kwargs: Dict[str, Any], output: Any) -> None:
         """Keep an execution if it can be told from others later."""
         if given is None or not _same(given, call_values(args, kwargs)):
             return
-        returned = _note(output)
-        if returned is not None:
-            self._known[key] = _Run(given, list(kwargs), output, returned)
+        returned, weights = _note(output), _note(_weights(module))
+        if returned is not None and weights is not None:
+            self._known[key] = _Run(weights, given, list(kwargs), output,
+                                    returned)
 
 
 def _beside(structure: Structure) -> Dict[str, nn.Module]:
@@ -178,16 +182,24 @@ def _has_hooks_inside(module: nn.Module) -> bool:
 
 class _Run(NamedTuple):
     """One execution of a block."""
+    weights: Any
     given: Any
     keywords: List[str]
     output: Any
     returned: Any
 
-    def serves(self, args: tuple, kwargs: Dict[str, Any]) -> bool:
-        """Whether it was given the same, and its output is as it was."""
+    def serves(self, module: nn.Module, args: tuple,
+               kwargs: Dict[str, Any]) -> bool:
+        """Whether it was given the same, and nothing has been written to."""
         return (self.keywords == list(kwargs)
                 and _same(self.returned, self.output)
+                and _same(self.weights, _weights(module))
                 and _same(self.given, call_values(args, kwargs)))
+
+
+def _weights(module: nn.Module) -> List[Tensor]:
+    """Parameters and buffers of a module."""
+    return [*module.parameters(), *module.buffers()]
 
 
 class _Seen(NamedTuple):

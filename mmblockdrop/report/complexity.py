@@ -124,48 +124,106 @@ def latency_ms(model: nn.Module,
     Returns:
         Milliseconds.
     """
-    times: List[float] = []
-    training = model.training
-    mode = forward_mode(model, inputs, data_samples)
+    times = _time_in_turn([model], inputs, data_samples, repeats, max_seconds)
+    return statistics.median(own for own, in times)
+
+
+def compare_latency(model: nn.Module,
+                    reference: nn.Module,
+                    inputs: Inputs,
+                    data_samples: Optional[list] = None,
+                    pairs: int = 15,
+                    max_seconds: float = 10.) -> Dict[str, Any]:
+    """Time a model and a reference in turn: reference, model, and so on.
+
+    What else happens on the machine slows down both passes of a pair, so the
+    ratio is far steadier than either time.
+
+    Args:
+        model: See :func:`complexity`.
+        reference: Another model for the same inputs, as the uncompressed one.
+        inputs: One window on the device of both.
+        data_samples: Samples of the inputs.
+        pairs: Pairs of passes that are timed. Defaults to 15.
+        max_seconds: No further pair is begun after this time. Defaults to 10.
+
+    Returns:
+        ``latency_ms``, the median time of the model; ``latency_ratio``, the
+        median over the pairs of its time over that of the reference; and
+        ``latency_spread``, the quartiles of that ratio.
+    """
+    times = _time_in_turn([reference, model], inputs, data_samples, pairs,
+                          max_seconds)
+    ratios = sorted(own / other for other, own in times)
+    quartiles = statistics.quantiles(
+        ratios, n=4, method='inclusive') if len(ratios) > 1 else ratios * 3
+    return dict(
+        latency_ms=statistics.median(own for _, own in times),
+        latency_ratio=statistics.median(ratios),
+        latency_spread=[quartiles[0], quartiles[2]])
+
+
+def _time_in_turn(models: Sequence[nn.Module], inputs: Inputs,
+                  data_samples: Optional[list], repeats: int,
+                  max_seconds: float) -> List[List[float]]:
+    """Milliseconds of each model, repeat by repeat, after one to warm up."""
+    times: List[List[float]] = []
+    training = [model.training for model in models]
+    modes = [forward_mode(model, inputs, data_samples) for model in models]
     first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-    model.eval()
+    for model in models:
+        model.eval()
     try:
         with torch.no_grad():
             began = time.perf_counter()
             for _ in range(repeats + 1):
-                start = time.perf_counter()
-                call(model, inputs, data_samples, mode)
-                if first.is_cuda:
-                    torch.cuda.synchronize(first.device)
-                times.append(time.perf_counter() - start)
+                times.append([])
+                for model, mode in zip(models, modes):
+                    start = time.perf_counter()
+                    call(model, inputs, data_samples, mode)
+                    if first.is_cuda:
+                        torch.cuda.synchronize(first.device)
+                    times[-1].append(1e3 * (time.perf_counter() - start))
                 if time.perf_counter() - began > max_seconds:
                     break
     finally:
-        model.train(training)
-    return 1e3 * statistics.median(times[1:] or times)
+        for model, mode in zip(models, training):
+            model.train(mode)
+    return times[1:] or times
 
 
 def measure(model: nn.Module,
             inputs: Inputs,
             data_samples: Optional[list] = None,
-            repeats: int = 5) -> Dict[str, float]:
+            repeats: int = 5,
+            reference: Optional[nn.Module] = None) -> Dict[str, Any]:
     """What the record of a run keeps about the cost of a model.
 
     Args:
         model: See :func:`complexity`.
         inputs: One window on the device of the model.
         data_samples: Samples of the inputs.
-        repeats: Passes that are timed. Defaults to 5.
+        repeats: Passes that are timed without a reference. Defaults to 5.
+        reference: The uncompressed model, which the model is timed in turn
+            with. Defaults to None: the model is uncompressed itself.
 
     Returns:
-        ``params``, ``macs`` (everything), ``paper_macs`` and ``latency_ms``.
+        ``params``, ``macs`` (everything), ``paper_macs``, and ``latency_ms``,
+        ``latency_ratio`` and ``latency_spread`` of :func:`compare_latency`.
     """
     whole = complexity(model, inputs, data_samples)['total']
+    found: Dict[str, Any] = dict(
+        params=whole.params, macs=whole.macs, paper_macs=whole.paper)
+    if reference is not None:
+        return {
+            **found,
+            **compare_latency(model, reference, inputs, data_samples)
+        }
     return dict(
-        params=whole.params,
-        macs=whole.macs,
-        paper_macs=whole.paper,
-        latency_ms=latency_ms(model, inputs, data_samples, repeats))
+        found,
+        latency_ms=latency_ms(model, inputs, data_samples, repeats),
+        latency_ratio=1.,
+        latency_spread=[1., 1.])
 
 
 def forward_mode(model: nn.Module, inputs: Inputs,

@@ -5,7 +5,7 @@ alone.
 """
 import math
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from mmblockdrop.compression.record import Id, all_ids
 from mmblockdrop.utils.canvas import canvas, save_figure
@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
-from .text import id_labels, is_percent
+from .text import id_labels, is_percent, latency_against
 
 GREY = '#d9d9d9'
 
@@ -146,25 +146,28 @@ def draw_tradeoff(record: Dict[str, Any], path: PathLike) -> Path:
         path: PNG to write.
 
     Returns:
-        The picture.
+        The picture. Latency is that of the first model times the ratio of
+        both, which were timed in turn; bars show the quartiles of the ratio.
 
     Raises:
         ValueError: If the record has neither MACs nor latency.
     """
     metric = record.get('metric', 'metric')
-    points = [dict(record.get('baseline', {}), round=0)]
+    baseline = record.get('baseline', {})
+    points = [dict(baseline, round=0)]
     points += [r for r in record.get('rounds', []) if 'metric_after' in r]
-    panels = [(key, unit, title) for key, unit, title in (
-        ('macs', 1e9, 'cost of one window (GMACs, everything counted)'),
-        ('latency_ms', 1, 'latency of one window (ms, measured)'))
+    panels = [(key, title) for key, title in (
+        ('macs', 'cost of one window (GMACs, everything counted)'),
+        ('latency_ms', 'latency of one window (ms, measured)'))
               if any(key in p for p in points)]
     if not panels:
         raise ValueError("the record has neither 'macs' nor 'latency_ms'")
     figure = canvas(5.2 * len(panels) + 0.4, 4.2)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     scale = 100 if is_percent(metric) else 1
-    for axes, (key, unit, title) in zip(grid, panels):
-        _draw_path(axes, [p for p in points if key in p], key, unit, scale)
+    for axes, (key, title) in zip(grid, panels):
+        costs = [_cost(p, baseline, key) for p in points if key in p]
+        _draw_path(axes, [p for p in points if key in p], costs, scale)
         axes.set_xlabel(title)
         axes.grid(True, alpha=0.3)
         axes.margins(x=0.1, y=0.16)
@@ -175,29 +178,43 @@ def draw_tradeoff(record: Dict[str, Any], path: PathLike) -> Path:
     return save_figure(figure, path)
 
 
-def _draw_path(axes: Axes, points: Sequence[Dict[str, Any]], key: str,
-               unit: float, scale: float) -> None:
-    """Draw the metric round by round, with the dip before alignment."""
-    def cost(entry: Dict[str, Any]) -> float:
-        return entry[key] / unit
+def _cost(entry: Dict[str, Any], baseline: Dict[str, Any],
+          key: str) -> Tuple[float, float, float]:
+    """A cost in the unit of the axis, and its quartiles."""
+    if key == 'macs':
+        return (entry[key] / 1e9, ) * 3
+    timed = latency_against(entry, baseline)
+    if timed is None or key not in baseline:
+        return (entry[key], ) * 3
+    ratio, low, high = timed
+    first = baseline[key]
+    return ratio * first, low * first, high * first
 
+
+def _draw_path(axes: Axes, points: Sequence[Dict[str, Any]],
+               costs: Sequence[Tuple[float, float, float]],
+               scale: float) -> None:
+    """Draw the metric round by round, with the dip before alignment."""
     after = [scale * p.get('metric_after', p.get('metric', math.nan))
              for p in points]
-    rounds = [p for p in points if 'metric_before' in p]
-    for i, entry in enumerate(rounds):
-        axes.plot([cost(entry)] * 2, [scale * entry['metric_before'],
-                                      scale * entry['metric_after']],
-                  color='#999999', lw=1, ls=':', zorder=1)
-    axes.plot([cost(e) for e in rounds],
-              [scale * e['metric_before'] for e in rounds], 'v', mfc='white',
-              color='#D55E00', ms=7, label='after the drop')
-    axes.plot([cost(p) for p in points], after, 'o-', color='#0072B2', ms=7,
-              label='after alignment')
+    at = [cost for cost, _, _ in costs]
+    before = [(x, scale * p['metric_before'], y)
+              for x, p, y in zip(at, points, after) if 'metric_before' in p]
+    for x, low, high in before:
+        axes.plot([x] * 2, [low, high], color='#999999', lw=1, ls=':',
+                  zorder=1)
+    axes.plot([x for x, _, _ in before], [y for _, y, _ in before], 'v',
+              mfc='white', color='#D55E00', ms=7, label='after the drop')
+    axes.plot(at, after, 'o-', color='#0072B2', ms=7, label='after alignment')
+    for (_, low, high), value in zip(costs, after):
+        if low < high:
+            axes.plot([low, high], [value] * 2, color='#0072B2', lw=4,
+                      alpha=0.35, solid_capstyle='butt')
     if points and points[0]['round'] == 0:
-        axes.plot([cost(points[0])], after[:1], 's', color='black', ms=9,
+        axes.plot(at[:1], after[:1], 's', color='black', ms=9,
                   label='uncompressed')
-    for p, value in zip(points, after):
+    for p, x, value in zip(points, at, after):
         if 'blocks_left' in p:
-            axes.annotate(f'{len(p["blocks_left"])} blocks',
-                          (cost(p), value), (0, 9), ha='center', fontsize=8,
+            axes.annotate(f'{len(p["blocks_left"])} blocks', (x, value),
+                          (0, 9), ha='center', fontsize=8,
                           textcoords='offset points')

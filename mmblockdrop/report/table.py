@@ -5,8 +5,8 @@ from typing import Any, Dict, List, Mapping
 from mmblockdrop.utils.io import PathLike
 
 from .figures import draw_scores, draw_tradeoff
-from .text import (format_count, format_metric, id_labels, is_percent,
-                   markdown_table)
+from .text import (format_change, format_count, format_metric, id_labels,
+                   is_percent, latency_against, markdown_table)
 
 
 def round_table(record: Dict[str, Any]) -> str:
@@ -18,6 +18,7 @@ def round_table(record: Dict[str, Any]) -> str:
     Returns:
         Markdown. Savings are relative to the uncompressed model; ``GMACs``
         counts everything that multiplies and accumulates, for one window.
+        Behind the saving of latency stand the quartiles of its measurement.
     """
     metric = record.get('metric', 'metric')
     baseline = record.get('baseline', {})
@@ -101,6 +102,10 @@ def _cost(entry: Mapping[str, Any],
                                      ('latency (ms)', 'latency_ms', 1, 1)):
         cells[title] = format_count(entry.get(key), unit, digits)
         if entry.get(key) and baseline.get(key):
-            change = 100 * (entry[key] / baseline[key] - 1)
-            cells[title] += f' ({change:+.0f} %)'
+            cells[title] += f' ({format_change(entry[key] / baseline[key])})'
+    timed = latency_against(entry, baseline)
+    if timed and baseline:
+        change, low, high = map(format_change, timed)
+        cells['latency (ms)'] = (f'{entry["latency_ms"]:.1f} ({change}; '
+                                 f'{low} to {high})')
     return cells

@@ -1,6 +1,6 @@
 """Numbers, ids and tables as text."""
 import os
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from mmblockdrop.compression.record import Id, all_ids
 
@@ -64,6 +64,37 @@ def format_count(value: Optional[float], unit: float, digits: int = 2) -> str:
         The text.
     """
     return '-' if value is None else f'{value / unit:.{digits}f}'
+
+
+def format_change(ratio: float) -> str:
+    """Print a ratio as a change.
+
+    Args:
+        ratio: Such as 0.75.
+
+    Returns:
+        Such as '-25 %'.
+    """
+    return f'{100 * (ratio - 1):+.0f} %'
+
+
+def latency_against(
+        entry: Mapping[str, Any],
+        baseline: Mapping[str, Any]) -> Optional[Tuple[float, float, float]]:
+    """Latency of a model over that of the first one of its run.
+
+    Args:
+        entry: A round of a record.
+        baseline: The record's baseline; blocks may have been gone before.
+
+    Returns:
+        The ratio and its quartiles; None for records of earlier versions.
+    """
+    if 'latency_ratio' not in entry:
+        return None
+    first = baseline.get('latency_ratio', 1.)
+    low, high = entry['latency_spread']
+    return entry['latency_ratio'] / first, low / first, high / first
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:

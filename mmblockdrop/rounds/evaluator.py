@@ -3,6 +3,7 @@ import copy
 from typing import Any, Dict, Optional
 
 from mmblockdrop.compression import Structure, has_lora, merge_lora
+from mmblockdrop.compression.bypass import DroppedBlock
 from mmblockdrop.compression.lora import check_called
 from mmblockdrop.report import measure
 from mmblockdrop.utils.progress import with_progress
@@ -13,7 +14,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from torch import nn
 
-from .rebuild import localizer_of, plain_model
+from .rebuild import fresh_localizer, localizer_of, plain_model
 
 
 class ModelEvaluator:
@@ -125,7 +126,7 @@ class ModelEvaluator:
         return evaluate(
             plain_model(self.runner.model), val_loop.dataloader, evaluator)
 
-    def cost(self, localizer: Optional[nn.Module] = None) -> Dict[str, float]:
+    def cost(self, localizer: Optional[nn.Module] = None) -> Dict[str, Any]:
         """Parameters, MACs and latency of one window of validation.
 
         Args:
@@ -133,7 +134,7 @@ class ModelEvaluator:
                 merged.
 
         Returns:
-            ``params``, ``macs``, ``latency_ms``.
+            See :func:`mmblockdrop.report.measure`; the same on every process.
         """
         if not hasattr(self, '_window'):
             batch = next(iter(self.runner.val_loop.dataloader))
@@ -142,12 +143,32 @@ class ModelEvaluator:
             self._window = (data['inputs'][:1], data['data_samples'][:1])
         if localizer is None:
             localizer = localizer_of(self.runner.model)
+        reference = None
+        if not is_uncompressed(localizer):
+            reference = getattr(
+                plain_model(self.runner.model), 'teacher', None)
+            if reference is None or not is_uncompressed(reference):
+                reference = fresh_localizer(self.runner)
         if has_lora(localizer):
             localizer = copy.deepcopy(localizer)
             merge_lora(localizer)
         localizer.eval()
         with torch.no_grad():
-            return measure(localizer, *self._window)
+            found = [measure(localizer, *self._window, reference=reference)]
+        broadcast_object_list(found)
+        return found[0]
+
+
+def is_uncompressed(model: nn.Module) -> bool:
+    """Whether no block of a model has been dropped.
+
+    Args:
+        model: A localizer.
+
+    Returns:
+        Whether there is nothing in the place of a block.
+    """
+    return not any(isinstance(m, DroppedBlock) for m in model.modules())
 
 
 def evaluate(model: nn.Module, dataloader: Any,

@@ -405,7 +405,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         record, entry = self.hook.record, self.hook.rounds[-1]
         self.runner.logger.info('\n' + round_table(record))
         keys = ('metric_before', 'metric_after', 'params', 'macs',
-                'latency_ms')
+                'latency_ms', 'latency_ratio')
         self.runner.visualizer.add_scalars(
             {f'blockdrop/{k}': entry[k]
              for k in keys if k in entry},

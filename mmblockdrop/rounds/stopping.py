@@ -102,7 +102,8 @@ class Stopping:
             rolled back (the paper's rule).
         budget: ``params``, ``macs`` or ``latency_ms`` to a number, or to a
             share of the full model such as '75%'. The run stops with the first
-            round that meets all of them.
+            round that meets all of them. Latency is judged by its ratio to
+            that of the full model.
         higher_is_better: Direction of the metric.
 
     Raises:
@@ -153,8 +154,9 @@ class Stopping:
                 f"the teacher's {teacher:.4g}, more than the tolerance "
                 f'{self.tolerance:g}.')
         if self.budget and not self.over(record, last):
-            met = ', '.join(f'{last[k]:.4g} of {v:.4g} {COSTS[k]}'
-                            for k, v in self.limits(record).items())
+            met = ', '.join(
+                f'{self.cost(record, last, k):.4g} of {v:.4g} {COSTS[k]}'
+                for k, v in self.limits(record).items())
             return dict(
                 reason='budget',
                 round=number,
@@ -176,7 +178,7 @@ class Stopping:
         over = self.over(record, last)
         if over:
             text += ' The budget is not met: ' + ', '.join(
-                f'{last[k]:.4g} of {v:.4g} {COSTS[k]}'
+                f'{self.cost(record, last, k):.4g} of {v:.4g} {COSTS[k]}'
                 for k, v in over.items()) + '.'
         return dict(reason='drops', round=last['round'], text=text)
 
@@ -191,8 +193,9 @@ class Stopping:
         """
         baseline = record['baseline']
         if self.budget and not self.over(record, baseline):
-            now = ', '.join(f'{k} {baseline[k]:.4g} of {v:.4g}'
-                            for k, v in self.limits(record).items())
+            now = ', '.join(
+                f'{k} {self.cost(record, baseline, k):.4g} of {v:.4g}'
+                for k, v in self.limits(record).items())
             raise ValueError(f'train_cfg.stop.budget={self.budget} is met '
                              f'before any block is dropped: {now}')
 
@@ -225,8 +228,29 @@ class Stopping:
         """
         return {
             key: limit
-            for key, limit in self.limits(record).items() if cost[key] > limit
+            for key, limit in self.limits(record).items()
+            if self.cost(record, cost, key) > limit
         }
+
+    @staticmethod
+    def cost(record: Dict[str, Any], cost: Dict[str, Any], key: str) -> float:
+        """One cost, in the unit of its limit.
+
+        Latency is that of the full model times the ratio of both, which are
+        timed in turn; records of earlier versions have no ratio.
+
+        Args:
+            record: The record of the run.
+            cost: A round of it, or its baseline.
+            key: Which cost.
+
+        Returns:
+            The number.
+        """
+        full = record.get('full', record['baseline'])
+        if key == 'latency_ms' and 'latency_ratio' in cost:
+            return cost['latency_ratio'] * full[key]
+        return cost[key]
 
     @staticmethod
     def _check(key: str, value: Any) -> None:

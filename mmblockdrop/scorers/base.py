@@ -2,12 +2,14 @@
 import math
 import re
 from abc import ABCMeta, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
-                    Tuple)
+from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
+                    Sequence, Tuple)
 
 from mmblockdrop.compression import SharedPrefix, Structure
 from mmblockdrop.compression.record import Id
+from mmblockdrop.compression.repair import Change
 from mmblockdrop.utils.messages import did_you_mean, listed
 from mmblockdrop.utils.progress import with_progress
 
@@ -226,7 +228,8 @@ class ScoringContext:
                      candidates: Sequence[Id],
                      run: Callable[[Id], None],
                      results: CandidateResults,
-                     share_prefix: bool = True) -> None:
+                     share_prefix: bool = True,
+                     changes: Optional[Mapping[Id, Change]] = None) -> None:
         """Let the model lack one candidate after another, on one batch.
 
         Args:
@@ -235,18 +238,26 @@ class ScoringContext:
                 evaluation mode and without gradients.
             results: Counts block executions.
             share_prefix: Compute what the candidates have in common once.
+            changes: The repair of each candidate that has one.
         """
+        changes = changes or {}
+
+        def run_changed(candidate: Id) -> None:
+            with changes[candidate].tried() if (
+                    candidate in changes) else nullcontext():
+                run(candidate)
+
         self.model.eval()
         with torch.no_grad():
             if share_prefix:
                 with SharedPrefix(self.structure) as prefix:
                     for candidate in prefix.candidates(candidates):
-                        run(candidate)
+                        run_changed(candidate)
                 results.executions += prefix.executions
                 return
             for candidate in candidates:
                 with self.structure.without(candidate):
-                    run(candidate)
+                    run_changed(candidate)
                 results.executions += len(self.structure.remaining) - 1
 
 

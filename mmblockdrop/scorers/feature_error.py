@@ -1,14 +1,16 @@
 """Score by what a candidate does to the encoder's features, after repair."""
-from contextlib import ExitStack
 from typing import Any
 
 from mmblockdrop.compression import LinearRepair, block_tensor
+from mmblockdrop.compression.record import Id
 from mmblockdrop.registry import REPAIRS, SCORERS
 from mmblockdrop.utils.recorder import record
 
 import torch
 
 from .base import CandidateResults, Scorer, Scores, ScoringContext
+from .repaired import (batches_at, executions_counted, repair_candidates,
+                       run_plainly, teacher_of)
 
 #: One of so many batches is held out.
 HELD_OUT = 5
@@ -22,8 +24,9 @@ class FeatureErrorScorer(Scorer):
     form (:class:`~mmblockdrop.compression.repair.LinearRepair`); the score is
     the squared error of the encoder's features on batches that were held out,
     as a share of the variance of the teacher's. The smallest goes. No label
-    and no detector is needed. Every batch is read once; an interrupted scoring
-    begins again.
+    and no detector is needed. One pass of the teacher over a batch serves all
+    candidates, which share the blocks before the repaired one. Every batch is
+    read once; an interrupted scoring begins again.
 
     Args:
         repair: Repair of a candidate. Its ``refit`` is not used: only the
@@ -42,49 +45,33 @@ class FeatureErrorScorer(Scorer):
 
     def __call__(self, context: ScoringContext) -> Scores:
         """See :meth:`Scorer.__call__`."""
-        model, structure = context.model, context.structure
-        if not hasattr(model, 'uncompressed'):
-            raise ValueError(
-                'train_cfg.scorer=FeatureErrorScorer compares with a teacher: '
-                "expected model.type='mmblockdrop.TeacherStudentWrapper', "
-                f'found {type(model).__name__}')
-        student, teacher = structure.model, model.uncompressed()
+        teacher = teacher_of(context, 'train_cfg.scorer=FeatureErrorScorer')
+        structure = context.structure
         encoder = encoder_path(structure.block_of(structure.order[0]))
         places = range(len(context.batches))
         held = places[HELD_OUT - 1::HELD_OUT] or places[-1:]
         fitted = [i for i in places if i not in held] or list(held)
 
-        def run(localizer: torch.nn.Module, batch: Any) -> None:
-            localizer(**model.data_preprocessor(batch, False), mode='tensor')
-
         def features(localizer: torch.nn.Module, batch: Any) -> torch.Tensor:
             with record(localizer, [encoder]) as found:
-                run(localizer, batch)
+                run_plainly(context, localizer, batch)
             return block_tensor(found[encoder]).double()
 
-        def batches_at(places: Any) -> Any:
-            read = context.batches_after(0, list(places), repeats=False)
-            return (batch for batch in read if batch is not None)
-
         results = CandidateResults(context.candidates)
-        student.eval()
-        with torch.no_grad():
-            changes = self.repair.changes(student, teacher, structure,
-                                          context.candidates,
-                                          batches_at(fitted), run)
-            for batch in batches_at(held):
+        changes = repair_candidates(context, self.repair, teacher, results,
+                                    fitted)
+        for batch in batches_at(context, list(held)):
+            with torch.no_grad(), executions_counted(context, results,
+                                                     teacher):
                 wanted = features(teacher, batch)
-                spread = (wanted - wanted.mean()).square().sum().item()
-                for candidate in context.candidates:
-                    with ExitStack() as stack:
-                        stack.enter_context(structure.without(candidate))
-                        if candidate in changes:
-                            stack.enter_context(changes[candidate].tried())
-                        gap = features(student, batch) - wanted
-                    results.add(candidate, gap.square().sum().item(), spread)
-        remaining = len(structure.remaining)
-        results.executions = len(fitted) * remaining + len(held) * len(
-            context.candidates) * (remaining - 1)
+            spread = (wanted - wanted.mean()).square().sum().item()
+
+            def compare(candidate: Id) -> None:
+                gap = features(structure.model, batch) - wanted
+                results.add(candidate, gap.square().sum().item(), spread)
+
+            context.without_each(
+                context.candidates, compare, results, changes=changes)
         self.executions = results.executions
         return results.means(context.candidates)
 

@@ -194,3 +194,25 @@ def test_what_stands_in_front_runs_once(hooked, stem):
     with torch.no_grad():
         assert torch.equal(net(x), other(x))
     assert net.stem.runs == stem + 2, 'nothing is kept afterwards'
+
+
+def test_blocks_whose_weights_are_changed_run_again():
+    """As repair does: the block in front of the missing one is another."""
+    net, other = Chunks().eval(), Chunks().eval()
+    stack, plain = (BlockStack(m, 'blocks') for m in (net, other))
+    x, found = torch.randn(5, 3), {}
+    with torch.no_grad(), SharedPrefix(stack) as prefix:
+        for i in prefix.candidates([1, 2, 3]):
+            weight = net.blocks[i - 1].fc.weight
+            before = weight.clone()
+            weight.mul_(2)
+            found[i] = net(x)
+            weight.copy_(before)
+    # Chunks of three: 3 blocks; 2 changed or behind; again 3 of 4.
+    assert prefix.executions == 3 * (3 + 2 + 3)
+    for i, output in found.items():
+        with torch.no_grad(), plain.without(i):
+            weight = other.blocks[i - 1].fc.weight
+            weight.mul_(2)
+            assert torch.equal(output, other(x))
+            weight.div_(2)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmblockdrop.compression import BlockStack
 from mmblockdrop.registry import MODELS
-from mmblockdrop.report import complexity, measure
+from mmblockdrop.report import compare_latency, complexity, measure
 from mmblockdrop.utils.meta import empty_weights
 
 import pytest
@@ -81,7 +81,40 @@ def test_the_model_stays_as_it_was():
     assert not any(m._forward_hooks for m in model.modules())
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]) and not value.is_meta
-    assert set(measured) == {'params', 'macs', 'paper_macs', 'latency_ms'}
+    assert set(measured) == {'params', 'macs', 'paper_macs', 'latency_ms',
+                             'latency_ratio', 'latency_spread'}
+    assert measured['latency_ratio'] == 1.
+
+
+class Noted(nn.Module):
+    """Notes each of its passes."""
+
+    def __init__(self, name, passes):
+        super().__init__()
+        self.name, self.passes = name, passes
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        if x.device.type != 'meta':
+            self.passes.append(self.name)
+        return x @ self.weight
+
+
+def test_two_models_are_timed_in_turn():
+    passes = []
+    full, short = Noted('full', passes).train(), Noted('short', passes)
+    found = compare_latency(short.eval(), full, torch.ones(2, 3), pairs=4)
+    assert passes == ['full', 'short'] * 5  # one pair to warm up
+    assert full.training and not short.training
+    low, high = found['latency_spread']
+    assert 0 < low <= found['latency_ratio'] <= high
+    assert found['latency_ms'] > 0
+    passes.clear()
+    compare_latency(short, full, torch.ones(2, 3), max_seconds=0)
+    assert passes == ['full', 'short']
+    assert {*measure(short, torch.ones(2, 3), reference=full)} == {
+        'params', 'macs', 'paper_macs', 'latency_ms', 'latency_ratio',
+        'latency_spread'}
 
 
 def test_every_block_costs_the_same_and_is_saved_when_dropped():

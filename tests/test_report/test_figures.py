@@ -52,6 +52,20 @@ def test_table_has_a_line_per_round():
     assert dict(zip(head, rows[2]))['best epoch'] == '-'
 
 
+def test_latency_has_its_ratio_and_spread(tmp_path):
+    record = copy.deepcopy(RECORD)
+    record['rounds'][0].update(
+        latency_ratio=0.8, latency_spread=[0.78, 0.83])
+    text = round_table(record)
+    assert '15.0 (-20 %; -22 % to -17 %)' in text
+    assert is_picture(draw_tradeoff(record, tmp_path / 'x.png'))
+    # Blocks were dropped before the first round.
+    record['baseline'].update(latency_ratio=0.8, latency_spread=[0.8, 0.8])
+    record['rounds'][0].update(
+        latency_ratio=0.4, latency_spread=[0.4, 0.6])
+    assert '15.0 (-50 %; -50 % to -25 %)' in round_table(record)
+
+
 def halves():
     """A record whose removable parts are named, not numbered."""
     ids = [f'backbone.blocks.{i}.{half}' for i in range(3)

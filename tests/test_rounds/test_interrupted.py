@@ -41,12 +41,15 @@ def runs(trained, tmp_path_factory):
     return folder, json.loads((folder / 'ended.json').read_text())
 
 
+TIMES = ('latency_ms', 'latency_ratio', 'latency_spread', 'seconds')
+
+
 def timeless(content):
     """Record without times."""
     if isinstance(content, dict):
         return {
             k: timeless(v)
-            for k, v in content.items() if k not in ('latency_ms', 'seconds')
+            for k, v in content.items() if k not in TIMES
         }
     return [timeless(v) for v in content] if isinstance(
         content, list) else content

@@ -44,7 +44,9 @@ def timeless(record):
     """Record without what differs from run to run."""
     record = json.loads(json.dumps(record))
     for entry in [record['baseline'], *record['rounds']]:
-        entry.pop('latency_ms'), entry.pop('seconds', None)
+        for key in ('latency_ms', 'latency_ratio', 'latency_spread',
+                    'seconds'):
+            entry.pop(key, None)
     return record
 
 

@@ -62,6 +62,26 @@ def test_budget(budget, macs, params, met):
         assert found['reason'] == 'budget' and found['round'] == 2
 
 
+@pytest.mark.parametrize('budget,met', [
+    ('75%', True), ('74%', False), (7.5, True), (7.4, False)])
+def test_latency_is_judged_by_its_ratio(budget, met):
+    """A machine that has become busy meanwhile changes nothing."""
+    slow = dict(latency_ms=30., latency_ratio=0.75)
+    rule = Stopping(budget=dict(latency_ms=budget))
+    seen = record((0.6, slow), latency_ratio=1.)
+    assert (rule.verdict(seen) is not None) == met
+    if met:
+        assert '7.5 of 7.5' in rule.verdict(seen)['text']
+    else:
+        assert '7.5 of 7.4' in rule.spent(seen, 1)['text']
+
+
+def test_latency_of_records_without_a_ratio():
+    rule = Stopping(budget=dict(latency_ms='75%'))
+    assert rule.verdict(record((0.6, dict(latency_ms=7.5))))
+    assert not rule.verdict(record((0.6, dict(latency_ms=7.6))))
+
+
 def test_share_of_the_full_model_after_blocks_were_gone():
     seen = record((0.6, dict(macs=1500)))
     seen['full'] = dict(FULL, macs=4000)
