@@ -1,6 +1,5 @@
 """What a run cost and what came out: numbers, tables and pictures."""
-from .complexity import (compare_latency, complexity, latency_ms,
-                         measure)
+from .complexity import compare_latency, complexity, latency_ms, measure
 from .figures import draw_scores, draw_tradeoff
 from .table import round_table, write_report
 from .text import markdown_table
