@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any, Dict, Optional, Union
 
-from mmblockdrop.compression import load_localizer, merge_lora
+from mmblockdrop.compression import check_classes, load_localizer, merge_lora
 from mmblockdrop.evaluation.activitynet import write_detections
 from mmblockdrop.inference import (draw_localization, localize_video,
                                    of_classes, read_actions)
@@ -65,6 +65,8 @@ def init_localizer(
         meta = load_localizer(model, str(checkpoint))
     model.cfg = config
     model.dataset_meta = meta.get('dataset_meta') or _meta_of_config(config)
+    check_classes(model, model.dataset_meta.get('classes'),
+                  'the data that it was trained on', one_for_all=True)
     if device is None:
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     return model.to(device).eval()

@@ -65,10 +65,13 @@ def build_runner(cfg: Config) -> Any:
             is mmengine's.
 
     Returns:
-        The runner.
+        The runner, which loads checkpoints strictly.
     """
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
     if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    runner.register_hook(dict(type='mmblockdrop.StrictLoadHook'))
+    return runner

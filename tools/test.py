@@ -71,7 +71,8 @@ def add_block_drop_hook(cfg: Config) -> Config:
     Raises:
         ValueError: The checkpoint is damaged, or its record is.
     """
-    record = record_of(read_checkpoint(cfg.load_from))
+    record = record_of(
+        read_checkpoint(cfg.load_from), f'checkpoint={cfg.load_from!r}')
     hooks = list(cfg.get('custom_hooks') or [])
     if record is not None and 'BlockDropHook' not in map(type_name, hooks):
         hook = dict(type='mmblockdrop.BlockDropHook', stack=record['stack'])

@@ -30,8 +30,12 @@ def upgrade_record(record: Dict[str, Any]) -> Dict[str, Any]:
         A copy of version 2.
 
     Raises:
-        ValueError: The version is not known, or a key is missing.
+        ValueError: The version is not known, a key is missing, or a value is
+            of another type or out of range.
     """
+    if not isinstance(record, dict):
+        raise ValueError('The record of the run is a '
+                         f'{type(record).__name__}, expected a mapping.')
     version = record.get('version', 1)
     if version not in (1, VERSION):
         raise ValueError(f'The record of the run has version={version!r}, '
@@ -40,10 +44,72 @@ def upgrade_record(record: Dict[str, Any]) -> Dict[str, Any]:
     missing = [key for key in KEYS if key not in record]
     if missing:
         raise ValueError(f'The record of the run lacks {missing}; it has '
-                         f'{sorted(record)}.')
+                         f'{sorted(map(str, record))}.')
     record = copy.deepcopy(record)
     record.setdefault('kind', 'BlockStack')
+    check_record(record)
     return dict(record, version=VERSION)
+
+
+def check_record(record: Dict[str, Any]) -> None:
+    """Check the types and ranges of a record.
+
+    Args:
+        record: The record, of any version.
+
+    Raises:
+        ValueError: Names the key, what was found and what was expected.
+    """
+    rounds = record['rounds']
+    depth = record['depth']
+    _expect(isinstance(depth, int) and not isinstance(depth, bool)
+            and depth > 0, 'depth', depth, 'a whole number, at least 1')
+    _expect(_is_path(record['stack']), 'stack', record['stack'],
+            'a dotted path or a list of them')
+    _expect(isinstance(record['kind'], str), 'kind', record['kind'], 'a name')
+    _expect(
+        isinstance(rounds, list) and all(isinstance(r, dict) for r in rounds),
+        'rounds', rounds, 'a list of mappings')
+    ids = record.get('ids')
+    _expect(ids is None or _are_ids(ids) and len(ids) == depth, 'ids', ids,
+            f'a list of {depth} ids')
+    lists = [('start_dropped', record.get('start_dropped', []))]
+    lists += [(f'rounds[{number}].dropped', entry.get('dropped', []))
+              for number, entry in enumerate(rounds)]
+    for key, value in lists:
+        _expect(_are_ids(value), key, value, 'a list of ids')
+        if ids is None:  # blocks; names are compared with the model's
+            _expect(
+                all(isinstance(i, str) or 0 <= i < depth for i in value), key,
+                value, f'blocks 0 to {depth - 1}')
+    removed = removed_ids(record)
+    twice = sorted({str(i) for i in removed if removed.count(i) > 1})
+    _expect(not twice, 'rounds', removed, f'{twice} to be removed once')
+    _expect(
+        len(removed) < depth, 'rounds', removed,
+        f'that one of {depth} remains')
+    lora = record.get('lora')
+    _expect(lora is None or isinstance(lora, dict), 'lora', lora,
+            'arguments of add_lora')
+
+
+def _expect(met: bool, key: str, value: Any, expected: str) -> None:
+    """Raise unless an expectation of the record is met."""
+    if not met:
+        raise ValueError(f'The record of the run has {key}='
+                         f'{repr(value)[:200]}, expected {expected}.')
+
+
+def _is_path(value: Any) -> bool:
+    """Whether a value is a dotted path, or a list of some."""
+    paths = value if isinstance(value, (list, tuple)) else [value]
+    return len(paths) > 0 and all(isinstance(p, str) for p in paths)
+
+
+def _are_ids(value: Any) -> bool:
+    """Whether a value is a list of ids."""
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(i, (int, str)) and not isinstance(i, bool) for i in value)
 
 
 def removed_ids(record: Dict[str, Any]) -> List[Id]:

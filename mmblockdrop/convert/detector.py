@@ -149,6 +149,9 @@ def choose_weights(content: Dict[str, Any], weights: Optional[str],
     Raises:
         ValueError: The checkpoint does not hold them.
     """
+    if not isinstance(content, dict):
+        raise ValueError(f'{source} holds no weights: it is a '
+                         f'{type(content).__name__}')
     there = [k for k, entry in WEIGHTS.items() if entry in content]
     if not there and all(
             isinstance(v, torch.Tensor) for v in content.values()):

@@ -2,7 +2,7 @@
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
-from mmblockdrop.utils.checkpoint import WRAPPERS, State, unwrap_state
+from mmblockdrop.utils.checkpoint import State, state_dict_of, unwrap_state
 from mmblockdrop.utils.io import whole_file
 
 import torch
@@ -22,14 +22,12 @@ def unwrap(content: Any, source: str) -> Tuple[State, str]:
     Raises:
         ValueError: There is no state dict.
     """
-    state, path = unwrap_state(content)
-    if not isinstance(state, dict) or not state or not all(
-            isinstance(v, torch.Tensor) for v in state.values()):
-        found = list(state)[:8] if isinstance(
-            state, dict) else type(state).__name__
-        raise ValueError(f'{source} holds no weights: found {found}, expected '
-                         f'a state dict, bare or under one of {WRAPPERS}')
-    return strip(state, 'module.'), path
+    state = state_dict_of(content, source)
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f'{source} holds no weights: its {name} is a '
+                             f'{type(value).__name__}')
+    return state, unwrap_state(content)[1]
 
 
 def strip(state: State, prefix: str) -> State:

@@ -3,6 +3,7 @@ import math
 import re
 from typing import Any, Dict, Optional, Tuple
 
+from mmblockdrop.compression import record_of
 from mmblockdrop.utils.checkpoint import State
 
 from .encoder import (PATCHES, block_numbers, expected_shapes, layout_of,
@@ -39,7 +40,7 @@ def encoder_for_mmaction(
         raise ValueError(f'{source} is not a checkpoint of mmblockdrop: '
                          f'{title}')
     report = ConversionReport(source, title)
-    record = content.get('meta', {}).get('blockdrop') or {}
+    record = record_of(content, source) or {}
     if lora_scale is None:
         lora = record.get('lora') or {}
         alpha = lora.get('alpha') or lora.get('rank') or 1

@@ -2,8 +2,8 @@
 from dataclasses import dataclass, field
 from typing import Dict, List
 
-from mmblockdrop.utils.checkpoint import (Shapes, State, StateDifference,
-                                          compare_states)
+from mmblockdrop.utils.checkpoint import (KINDS, Shapes, State,
+                                          StateDifference, compare_states)
 
 
 @dataclass
@@ -22,6 +22,7 @@ class ConversionReport:
         missing: Our names that the file should hold.
         unexpected: Names in the file that our model does not have.
         reshaped: Entries of another shape than expected.
+        unusable: Entries that are no weights: integers, NaN or infinite.
     """
     source: str
     layout: str
@@ -33,19 +34,20 @@ class ConversionReport:
     missing: List[str] = field(default_factory=list)
     unexpected: List[str] = field(default_factory=list)
     reshaped: List[str] = field(default_factory=list)
+    unusable: List[str] = field(default_factory=list)
 
     @property
     def difference(self) -> StateDifference:
-        """What is missing, unexpected and reshaped."""
-        return StateDifference(self.missing, self.unexpected, self.reshaped)
+        """What does not fit."""
+        return StateDifference(*(getattr(self, kind) for kind in KINDS))
 
     @property
     def fits(self) -> bool:
-        """Whether nothing is missing, unexpected or reshaped."""
+        """Whether nothing is missing, unexpected, reshaped or unusable."""
         return not self.difference
 
     def compare(self, expected: Shapes, found: State) -> None:
-        """Note what is missing, unexpected and reshaped.
+        """Note what is missing, unexpected, reshaped and unusable.
 
         Args:
             expected: Our names and the shapes of their values.
@@ -56,6 +58,7 @@ class ConversionReport:
         self.missing = difference.missing
         self.unexpected = sorted(old.get(k, k) for k in difference.unexpected)
         self.reshaped = difference.reshaped
+        self.unusable = difference.unusable
 
     def text(self) -> str:
         """The whole account, one key per line.
@@ -73,7 +76,7 @@ class ConversionReport:
         for title, reasons in (('filled in', self.filled), ('left out',
                                                             self.left_out)):
             lines += [f'  {title}: {k} ({why})' for k, why in reasons.items()]
-        for title in ('missing', 'unexpected', 'reshaped'):
+        for title in KINDS:
             keys = getattr(self, title)
             lines.append(f'  {len(keys)} {title}')
             lines += [f'    {key}' for key in keys]

@@ -3,7 +3,9 @@ from .hook import BlockDropHook
 from .loop import DistillationLoop
 from .resume import FiniteLossHook
 from .schedule import SeedEpochHook
+from .strict_load import StrictLoadHook
 
 __all__ = [
-    'BlockDropHook', 'DistillationLoop', 'FiniteLossHook', 'SeedEpochHook'
+    'BlockDropHook', 'DistillationLoop', 'FiniteLossHook', 'SeedEpochHook',
+    'StrictLoadHook'
 ]

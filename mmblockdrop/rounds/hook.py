@@ -7,7 +7,6 @@ from mmblockdrop.compression import (Id, StackPath, Structure, attach_lora,
                                      has_lora, record_of, replay)
 from mmblockdrop.compression.record import VERSION, structure_class
 from mmblockdrop.registry import HOOKS
-from mmblockdrop.utils.checkpoint import compare_states, state_dict_of
 from mmblockdrop.utils.io import check_folder, write_json
 
 from mmengine.dist import is_main_process
@@ -16,6 +15,7 @@ from mmengine.runner import Runner
 
 from .rebuild import localizer_of, rebuild_ema
 from .resume import RECORD, go_on, read_record, write_whole_files
+from .strict_load import check_loaded, source_of
 
 
 @HOOKS.register_module()
@@ -168,7 +168,7 @@ class BlockDropHook(Hook):
         Raises:
             ValueError: The checkpoint does not fit; lists the keys.
         """
-        record = record_of(checkpoint)
+        record = record_of(checkpoint, source_of(runner))
         if record is not None:
             lora = record.pop('lora', None)
             self.path = record['stack']
@@ -179,19 +179,7 @@ class BlockDropHook(Hook):
             rebuild_ema(runner)
             for callback in self._after_replay:
                 callback()
-        paths = self.paths()
-        difference = compare_states(
-            localizer_of(runner.model).state_dict(),
-            state_dict_of(checkpoint),
-            paths,
-            new_lora=True)
-        if difference:
-            raise ValueError(
-                'The checkpoint does not fit the blocks of '
-                f'{paths[0] if len(paths) == 1 else paths!r}: '
-                f'{difference.describe()}. A compressed checkpoint carries '
-                "its record in meta['blockdrop']; this one has "
-                f'{"none" if record is None else "one"}.')
+        check_loaded(runner, checkpoint)
 
 
 def find_hook(runner: Runner) -> BlockDropHook:

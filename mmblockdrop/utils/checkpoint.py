@@ -1,9 +1,11 @@
 """Read a checkpoint, compare it with a model, and load it strictly."""
 from dataclasses import dataclass, field
-from typing import Any, Collection, Dict, List, Mapping, Sequence, Tuple, Union
+from typing import (Any, Collection, Dict, List, Mapping, Optional, Sequence,
+                    Tuple, Union)
 
 from mmblockdrop.compat.checkpoint import load_file
 
+import torch
 from torch import Tensor, nn
 
 from .io import PathLike
@@ -13,6 +15,8 @@ State = Dict[str, Tensor]
 Shapes = Mapping[str, Union[Tensor, Sequence[int]]]
 #: Keys under which a checkpoint holds its state dict, also inside each other.
 WRAPPERS = ('state_dict', 'model', 'module')
+#: Ways in which two state dicts can differ.
+KINDS = ('missing', 'unexpected', 'reshaped', 'unusable')
 #: Parts of the keys of a layer that LoRA wraps.
 LORA_PARTS = ('.base_layer.', '.lora_A.', '.lora_B.')
 
@@ -80,17 +84,27 @@ def unwrap_state(content: Any) -> Tuple[Any, str]:
     return content, '.'.join(path)
 
 
-def state_dict_of(content: Mapping[str, Any]) -> State:
+def state_dict_of(content: Any, source: str = 'The checkpoint') -> State:
     """State dict of a checkpoint, ``module.`` taken off its names.
 
     Args:
         content: What :func:`read_checkpoint` returned.
+        source: Config key and file that gave it, for errors.
 
     Returns:
         Names and values.
+
+    Raises:
+        ValueError: It holds no state dict.
     """
     state, _ = unwrap_state(content)
-    return {name.removeprefix('module.'): v for name, v in state.items()}
+    if not isinstance(state, dict) or not any(
+            isinstance(v, Tensor) for v in state.values()):
+        found = list(state)[:8] if isinstance(
+            state, dict) else type(state).__name__
+        raise ValueError(f'{source} holds no weights: found {found}, expected '
+                         f'a state dict, bare or under one of {WRAPPERS}')
+    return {str(name).removeprefix('module.'): v for name, v in state.items()}
 
 
 @dataclass(frozen=True)
@@ -101,13 +115,17 @@ class StateDifference:
         missing: Names that the second one lacks.
         unexpected: Names that only the second one has.
         reshaped: Names of values of different shapes, with both shapes.
+        unusable: Names of values of the second one that are no weights, and
+            why: integers where the first has floating-point numbers, NaN or
+            infinite.
     """
     missing: List[str] = field(default_factory=list)
     unexpected: List[str] = field(default_factory=list)
     reshaped: List[str] = field(default_factory=list)
+    unusable: List[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.reshaped)
+        return any(getattr(self, kind) for kind in KINDS)
 
     def describe(self, limit: int = 4) -> str:
         """The difference in one line.
@@ -119,7 +137,7 @@ class StateDifference:
             ``'2 missing: a, b; 1 unexpected: c'``.
         """
         parts = []
-        for kind in ('missing', 'unexpected', 'reshaped'):
+        for kind in KINDS:
             names = getattr(self, kind)
             if names:
                 more = ', ...' if len(names) > limit else ''
@@ -132,7 +150,9 @@ def compare_states(own: Shapes,
                    given: Shapes,
                    prefixes: Sequence[str] = (),
                    new_lora: bool = False) -> StateDifference:
-    """Compare the names and shapes of two state dicts.
+    """Compare names, shapes and types of two state dicts; look for NaN.
+
+    A missing count of batches is no difference: torch leaves it as it is.
 
     Args:
         own: State dict of a model, or its shapes.
@@ -148,7 +168,8 @@ def compare_states(own: Shapes,
     names = sorted(k for k in {*own, *given} if k.startswith(starts))
     return StateDifference(
         missing=[
-            k for k in names if k not in given
+            k for k in names
+            if k not in given and not k.endswith('.num_batches_tracked')
             and not (new_lora and _stands_over_plain_layer(k, given))
         ],
         unexpected=[
@@ -159,7 +180,33 @@ def compare_states(own: Shapes,
             f'{k} {_shape(given[k])} instead of {_shape(own[k])}'
             for k in names
             if k in own and k in given and _shape(own[k]) != _shape(given[k])
+        ],
+        unusable=[
+            f'{k} {why}' for k in names if k in given
+            and (why := _unusable(own.get(k, own.get(_wrapped(k))), given[k]))
         ])
+
+
+def _unusable(own: Any, given: Any) -> Optional[str]:
+    """Why a value of a checkpoint cannot be the value of a model."""
+    if own is None or not isinstance(given, Tensor):
+        return None  # unexpected or reshaped
+    if given.layout is not torch.strided or given.is_meta:
+        return f'is no plain tensor, but {given.layout} on {given.device}'
+    expected = own.dtype if isinstance(own, Tensor) else torch.float32
+    if (expected.is_floating_point, expected.is_complex) != (
+            given.dtype.is_floating_point, given.dtype.is_complex):
+        return f'{str(given.dtype)[6:]} instead of {str(expected)[6:]}'
+    if not given.is_floating_point():
+        return None
+    narrow = given.element_size() == 1
+    finite = torch.isfinite(given.half() if narrow else given)
+    if finite.all() or (isinstance(own, Tensor) and own.shape == given.shape
+                        and torch.equal(torch.isfinite(own).cpu(),
+                                        finite.cpu())):
+        return None  # or minus infinity in both, as in a mask of attention
+    count = finite.numel() - int(finite.sum())
+    return f'{count} of {finite.numel()} values are NaN or infinite'
 
 
 def _shape(value: Any) -> Any:
@@ -187,7 +234,7 @@ def load_strictly(model: nn.Module,
                   state: State,
                   source: str,
                   hint: str = '') -> None:
-    """Load a state dict; names and shapes must agree with the model's.
+    """Load a state dict; names, shapes and types must agree with the model's.
 
     LoRA of the model may stand over plain layers of the state dict and then
     keeps its values.
@@ -199,11 +246,40 @@ def load_strictly(model: nn.Module,
         hint: More for the error.
 
     Raises:
-        ValueError: Names or shapes differ; lists them. Nothing has been
-            loaded then.
+        ValueError: Names, shapes or types differ, or a weight is NaN or
+            infinite; lists them. Nothing has been loaded then.
     """
-    difference = compare_states(model.state_dict(), state, new_lora=True)
+    check_fit(model, state, source, hint)
+    model.load_state_dict(state)
+
+
+def check_fit(model: nn.Module,
+              state: State,
+              source: str,
+              hint: str = '',
+              partially: bool = False) -> None:
+    """Check that a state dict fits a model; loads nothing.
+
+    Args:
+        model: The model.
+        state: State dict.
+        source: Config key and file that gave it, for errors.
+        hint: More for the error.
+        partially: Accept missing, unexpected and reshaped values as long as
+            one value fits.
+
+    Raises:
+        ValueError: See :func:`load_strictly`.
+    """
+    own = model.state_dict()
+    difference = compare_states(own, state, new_lora=True)
+    if partially:
+        loose = {*difference.unexpected, *(
+            entry.split(' ')[0] for entry in difference.reshaped)}
+        if not {*state} - loose:
+            hint = f'{hint}; none of its values fits'
+        elif not difference.unusable:
+            return
     if difference:
         raise ValueError(f'{source} does not fit {type(model).__name__}: '
                          f'{difference.describe()}{hint}')
-    model.load_state_dict(state)

@@ -182,7 +182,11 @@ def test_compressed_localizer_with_lora_to_mmaction():
             torch.nn.init.normal_(parameter, std=0.3)
     state = {f'backbone.{k}': v for k, v in model.state_dict().items()}
     state['head.reg_head.bias'] = torch.zeros(2)
-    record = dict(lora=dict(rank=2, alpha=4))
+    record = dict(
+        stack='backbone.blocks',
+        depth=3,
+        rounds=[],
+        lora=dict(rank=2, alpha=4))
     back, report = encoder_for_mmaction(
         dict(state_dict=state, meta=dict(blockdrop=record)))
     report.check()
