@@ -88,7 +88,10 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Train."""
     args = parse_args(argv)
-    build_runner(merge_args(read_config(args), args)).train()
+    runner = build_runner(merge_args(read_config(args), args))
+    from mmblockdrop.data.prepare.run_check import check_run
+    check_run(runner)
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -81,7 +81,9 @@ class BrokenVideos:
         message += (f'. Unreadable so far: {count} of {total} videos '
                     f'(max_broken_share={self.max_share})')
         if count > self.max_share * total:
-            raise RuntimeError(message)
+            raise RuntimeError(
+                f'{message}: replace them, leave them out with block_list, or '
+                'raise max_broken_share')
         shown = ('shown black, their actions count as missed'
                  if self.test_mode else 'skipped')
         warn(f'{message}; they are {shown}')
