@@ -18,11 +18,13 @@ def load_pretrained(backbone: nn.Module, checkpoint: str) -> None:
     """Load the weights of a backbone, also from the file of a recognizer.
 
     LoRA may be attached already and keeps its values. Weights of blocks that
-    are dropped, and of what stands beside the backbone, are passed over.
+    are dropped, and of what stands beside the backbone, are passed over. An
+    image transformer of mmpretrain resizes the positions to its own grid.
 
     Args:
-        backbone: A video transformer with mmaction2's names.
-        checkpoint: File or URL, of mmaction2 or converted.
+        backbone: A video transformer with mmaction2's names, or an image
+            encoder of mmpretrain.
+        checkpoint: File or URL, of mmaction2 or mmpretrain, or converted.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -42,6 +44,10 @@ def load_pretrained(backbone: nn.Module, checkpoint: str) -> None:
     for name in ('fc_norm.weight', 'fc_norm.bias'):
         if getattr(backbone, 'return_feat_map', False) and name in own:
             state.setdefault(name, own[name])  # not used by feature maps
+    if hasattr(backbone, '_prepare_pos_embed'):
+        state.pop('mask_token', None)  # used in pretraining only
+        if 'pos_embed' in state:
+            backbone._prepare_pos_embed(state, '')
     difference = compare_states(own, state)
     if difference:
         raise ValueError(
