@@ -58,6 +58,20 @@ def golden() -> Callable[[str], Any]:
     return lambda name: read_golden(golden_folder(), name)
 
 
+def seeds_folder() -> Path:
+    """Folder of AdaTAD's numbers and others': as :func:`golden_folder`."""
+    if 'GOLDEN_SEEDS_DIR' in os.environ:
+        return Path(os.environ['GOLDEN_SEEDS_DIR'])
+    shared = ROOT.parent / 'shared' / 'golden_seeds'
+    return shared if shared.is_dir() else SMALL.with_name('golden_seeds')
+
+
+@pytest.fixture(scope='session')
+def golden_seeds() -> Callable[[str], Any]:
+    """Load one file of the numbers of AdaTAD and other systems by name."""
+    return lambda name: read_golden(seeds_folder(), name)
+
+
 @pytest.fixture(params=['recorded', 'without the figures of the paper'])
 def macs_table(golden, request, tmp_path) -> Dict[str, List[dict]]:
     """Recorded costs by model; also of a folder that lacks the paper's.

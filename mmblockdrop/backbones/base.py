@@ -150,7 +150,7 @@ class VideoEncoder:
     def _encode(self, backbone: nn.Module, clips: Tensor,
                 per_window: int) -> Tensor:
         """Pooled features [N, C, t'] of clips, a chunk at a time."""
-        whole = _takes_windows(type(backbone).forward)
+        whole = takes_windows(type(backbone).forward)
         settings = dict(clips_per_window=per_window) if whole else {}
         parts = [clips]
         if self.clip_chunk and not torch.is_grad_enabled():
@@ -211,7 +211,7 @@ def declared_independence(backbone: nn.Module) -> Optional[bool]:
 
 
 @functools.lru_cache(maxsize=None)
-def _takes_windows(forward: Callable) -> bool:
+def takes_windows(forward: Callable) -> bool:
     """Whether a backbone asks for the number of clips of a window."""
     return 'clips_per_window' in inspect.signature(forward).parameters
 

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 #: Patch projections of the original releases of VideoMAE.
 ORIGINAL = ('patch_embed.proj.weight', 'encoder.patch_embed.proj.weight',
             'backbone.patch_embed.proj.weight')
+#: In the names of adapters.
+ADAPTER = '.adapter.'
 CONVERTER = 'tools/model_converters/videomae_to_mmblockdrop.py'
 
 
 def load_pretrained(backbone: nn.Module, checkpoint: str) -> None:
     """Load the weights of a backbone, also from the file of a recognizer.
 
-    LoRA may be attached already and keeps its values. Weights of blocks that
-    are dropped, and of what stands beside the backbone, are passed over. An
-    image transformer of mmpretrain resizes the positions to its own grid.
+    LoRA may be attached already and keeps its values, and so do adapters
+    where the file holds none. Weights of blocks that are dropped, and of what
+    stands beside the backbone, are passed over. An image transformer of
+    mmpretrain resizes the positions to its own grid.
 
     Args:
         backbone: A video transformer with mmaction2's names, or an image
@@ -48,6 +51,8 @@ def load_pretrained(backbone: nn.Module, checkpoint: str) -> None:
         state.pop('mask_token', None)  # used in pretraining only
         if 'pos_embed' in state:
             backbone._prepare_pos_embed(state, '')
+    if not any(ADAPTER in name for name in state):
+        own = {k: v for k, v in own.items() if ADAPTER not in k}
     difference = compare_states(own, state)
     if difference:
         raise ValueError(

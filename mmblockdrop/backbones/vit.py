@@ -201,18 +201,25 @@ class LoRAViT(VisionTransformer):
         x = self.patch_embed(x)[0]
         times = x.shape[1] // (h * w)
         x = self.pos_drop(x + self.positions(times, h, w))
-        for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        x = self.norm(x)
+        x = self.norm(self._encode(x))
         if self.return_feat_map:
             x = x.reshape(b, -1, h, w, self.embed_dims)
             return x.permute(0, 4, 1, 2, 3)
         if self.fc_norm is not None:
             return self.fc_norm(x.mean(1))
         return x[:, 0]
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """Run the blocks."""
+        for block in self.blocks:
+            x = self._run(block, x)
+        return x
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        """Run a block."""
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
 
 
 def _is_bare(layer: nn.Module) -> bool:

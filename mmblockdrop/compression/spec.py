@@ -27,13 +27,16 @@ class Stack:
         path: Dotted path of the container, or of a single block.
         depth: Place of the number of blocks; None if no argument gives it.
         per_block: Places of lists with one entry per block.
-        numbers: Places of lists of block numbers.
+        numbers: Places of lists of block numbers, which must remain.
+        subsets: Places of lists of block numbers from which those of removed
+            blocks are left out.
         shortened: Whether a compression shortens it unless told otherwise.
     """
     path: str
     depth: Optional[str] = None
     per_block: Tuple[str, ...] = ()
     numbers: Tuple[str, ...] = ()
+    subsets: Tuple[str, ...] = ()
     shortened: bool = True
 
     def at(self, path: str) -> Optional['Stack']:
@@ -58,7 +61,8 @@ class Stack:
             path=path,
             depth=None if self.depth is None else fill(self.depth),
             per_block=tuple(map(fill, self.per_block)),
-            numbers=tuple(map(fill, self.numbers)))
+            numbers=tuple(map(fill, self.numbers)),
+            subsets=tuple(map(fill, self.subsets)))
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ class BlockSpec:
         alignments: What a compression should align, apart from the outputs of
             blocks: name to config of an alignment.
         teacher_mode: ``teacher_mode`` of the ``TeacherStudentWrapper``.
+        facts: Called with the module for what the record should say about it
+            after each round: name to a number or text.
     """
     stacks: Tuple[Stack, ...] = ()
     why_fixed: Optional[Callable[[nn.Module], Optional[str]]] = None
@@ -113,6 +119,7 @@ class BlockSpec:
     absent: Optional[str] = None
     alignments: Mapping[str, dict] = field(default_factory=dict)
     teacher_mode: Optional[str] = None
+    facts: Optional[Callable[[nn.Module], Mapping[str, Any]]] = None
 
 
 class Place(NamedTuple):
@@ -155,6 +162,23 @@ def spec_of(module: nn.Module) -> Optional[BlockSpec]:
         if spec is not None:
             return spec
     return None
+
+
+def facts_of(model: nn.Module) -> Dict[str, Any]:
+    """Collect what the classes of a model want recorded about it.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        Name to a number or text.
+    """
+    facts: Dict[str, Any] = {}
+    for module in model.modules():
+        spec = spec_of(module)
+        if spec is not None and spec.facts is not None:
+            facts.update(spec.facts(module))
+    return facts
 
 
 def find_place(model: nn.Module, path: str) -> Optional[Place]:

@@ -247,6 +247,10 @@ def _declared(values: Dict[str, Any], stack: ShortStack,
         edit.update(_shortened(place, _get(values, place), stack))
     for place in map(_keys, declared.numbers):
         edit.update(_renumbered(place, _get(values, place), stack))
+    for place in map(_keys, declared.subsets):
+        kept = [i for i in _get(values, place) or () if i in stack.kept]
+        if _get(values, place) is not None:
+            edit.update(_renumbered(place, kept, stack))
     yield edit
 
 

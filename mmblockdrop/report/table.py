@@ -108,4 +108,6 @@ def _cost(entry: Mapping[str, Any],
         change, low, high = map(format_change, timed)
         cells['latency (ms)'] = (f'{entry["latency_ms"]:.1f} ({change}; '
                                  f'{low} to {high})')
+    if 'temporal_reach' in {**baseline, **entry}:
+        cells['temporal reach'] = str(entry.get('temporal_reach', '-'))
     return cells

@@ -5,6 +5,7 @@ from typing import Any, Dict, Optional
 from mmblockdrop.compression import Structure, has_lora, merge_lora
 from mmblockdrop.compression.bypass import DroppedBlock
 from mmblockdrop.compression.lora import check_called
+from mmblockdrop.compression.spec import facts_of
 from mmblockdrop.report import measure
 from mmblockdrop.utils.progress import with_progress
 
@@ -134,7 +135,8 @@ class ModelEvaluator:
                 merged.
 
         Returns:
-            See :func:`mmblockdrop.report.measure`; the same on every process.
+            See :func:`mmblockdrop.report.measure`, and the facts that the
+            classes of the localizer declare; the same on every process.
         """
         if not hasattr(self, '_window'):
             batch = next(iter(self.runner.val_loop.dataloader))
@@ -155,6 +157,7 @@ class ModelEvaluator:
         localizer.eval()
         with torch.no_grad():
             found = [measure(localizer, *self._window, reference=reference)]
+        found[0].update(facts_of(localizer))
         broadcast_object_list(found)
         return found[0]
 

@@ -17,7 +17,7 @@ from .rebuild import (fresh_localizer, localizer_of, plain_model,
 #: When LoRA is merged: after every round, or once after the last.
 MERGES = ('round', 'end')
 #: What the published configs train of a frozen encoder, by parts of names.
-PUBLISHED_TRAINABLE = ('lora_', 'norm', 'patch_embed')
+PUBLISHED_TRAINABLE = ('lora_', 'norm', 'patch_embed', 'adapter')
 
 
 class Student:
@@ -31,7 +31,7 @@ class Student:
             Defaults to the module that holds the stack with LoRA, nothing
             without.
         trainable: Parts of the names of parameters inside ``frozen`` that are
-            trained. Defaults to LoRA, norms and patch embedding.
+            trained. Defaults to LoRA, norms, patch embedding and adapters.
         merge_lora: 'round' merges LoRA after every round, and the next one
             starts with a fresh one; 'end' carries it on and merges it after
             the last round.
