@@ -1,6 +1,6 @@
 """Make the copy of AdaTAD's recorded numbers that every clone holds.
 
-    python projects/recording/make_small_seeds.py FULL_SET tests/data/golden_seeds
+    python projects/recording/make_small_seeds.py FULL tests/data/golden_seeds
 
 Nothing is recorded anew: of the encoder, the second picture size is left out.
 """

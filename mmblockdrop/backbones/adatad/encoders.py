@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..base import declared_independence, takes_windows
 from ..vit import LoRAViT
-from .adapter import (Clips, Windows, add_adapters, adapters_of,
+from .adapter import (Clips, Windows, adapters_of, add_adapters,
                       reset_adapters, set_modes, temporal_reach)
 
 #: Parts of the names of the parameters that are trained.
