@@ -259,6 +259,7 @@ def test_mixed_precision_reaches_the_optimizer_wrapper(toy, monkeypatch):
         raise Reached
 
     monkeypatch.setattr(AmpOptimWrapper, '__init__', construct)
+    monkeypatch.setattr(train, 'require_accelerator', lambda cfg: None)
     with pytest.raises(Reached):
         train.main([str(toy / 'toy_config.py'), '--amp', '--work-dir',
                     str(toy / 'amp')])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 from mmblockdrop.compression.derive import compression_config, write_once
+from mmblockdrop.utils.lock import WorkDirInUse, owned
 from mmblockdrop.utils.messages import require_file
 
 import train
@@ -150,6 +151,28 @@ def loop_arguments(args: argparse.Namespace) -> Dict[str, Any]:
     return loop
 
 
+def prepare(args: argparse.Namespace, target: Path) -> None:
+    """Write the config, or check that the one to resume is there.
+
+    Args:
+        args: See :func:`parse_args`.
+        target: The config.
+
+    Raises:
+        FileNotFoundError: A file that is named does not exist.
+        ValueError: The given config cannot be compressed.
+    """
+    if args.resume:
+        require_file(str(target), '--resume')
+        return
+    require_file(args.config, 'config')
+    require_file(args.checkpoint, 'checkpoint')
+    text = compression_config(args.config, args.checkpoint, target,
+                              loop_arguments(args), args.blocks, args.metric,
+                              0 if args.no_training else args.epochs)
+    write_once(text, target, args.overwrite)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Write the config and run it."""
     args = parse_args(argv)
@@ -158,17 +181,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     # Not in work_dir itself, where mmengine puts a copy of what it runs.
     target = work_dir / 'config' / f'{name}_blockdrop.py'
     try:
-        if args.resume:
-            require_file(str(target), '--resume')
-        else:
-            require_file(args.config, 'config')
-            require_file(args.checkpoint, 'checkpoint')
-            text = compression_config(args.config, args.checkpoint, target,
-                                      loop_arguments(args), args.blocks,
-                                      args.metric,
-                                      0 if args.no_training else args.epochs)
-            write_once(text, target, args.overwrite)
-    except (FileNotFoundError, ValueError) as error:
+        with owned(work_dir):
+            prepare(args, target)
+    except (FileNotFoundError, ValueError, WorkDirInUse) as error:
         print(f'compress.py: {error}', file=sys.stderr)
         return 1
     print(f'Config: {target}', flush=True)

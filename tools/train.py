@@ -1,7 +1,11 @@
 """Train, or compress, the model of a config."""
 import argparse
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Optional, Sequence
 
+from mmblockdrop.utils.config import keep_schedulers, type_name
+from mmblockdrop.utils.lock import owned
 from mmblockdrop.utils.messages import require_file
 
 from command_line import add_arguments, build_runner, read_config
@@ -85,13 +89,70 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     return cfg
 
 
+def require_accelerator(cfg: Config) -> None:
+    """Check that mixed precision has a device for it.
+
+    Args:
+        cfg: The config, with the arguments in it.
+
+    Raises:
+        ValueError: There is none.
+    """
+    from mmengine.device import get_device
+    if type_name(cfg.get('optim_wrapper')) == 'AmpOptimWrapper' and (
+            get_device() in ('cpu', 'mps')):
+        raise ValueError(
+            f'optim_wrapper.type={cfg.optim_wrapper.type!r}: mixed precision '
+            'needs a GPU and there is none; without --amp, or with '
+            "optim_wrapper.type='OptimWrapper', training runs on the CPU")
+
+
+def resume_from_here(cfg: Config, load_from: Optional[str]) -> None:
+    """Resume from the newest whole checkpoint of the work directory itself.
+
+    The path in ``last_checkpoint`` is that of the folder where it was
+    written, which may have been copied. Rounds of block drop look for their
+    checkpoint themselves, when the run begins.
+
+    Args:
+        cfg: Config with ``resume=True``; changed.
+        load_from: What it begins from where there is nothing to resume from.
+    """
+    from mmblockdrop.rounds.resume import RECORD, last_point
+    work_dir = Path(cfg.work_dir)
+    if (work_dir / RECORD).exists():
+        return
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    out_dir = hook.get('out_dir')
+    others = [Path(out_dir) / work_dir.name] if out_dir else []
+    point = last_point(work_dir, None, others)
+    if point is None:
+        print(f'{work_dir} holds no checkpoint to resume from: the run '
+              'begins from the start.')
+        cfg.resume = False
+        cfg.load_from = load_from
+    else:
+        cfg.load_from = str(point)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Train."""
     args = parse_args(argv)
-    runner = build_runner(merge_args(read_config(args), args))
-    from mmblockdrop.data.prepare.run_check import check_run
-    check_run(runner)
-    runner.train()
+    cfg = read_config(args)
+    load_from = cfg.get('load_from')
+    cfg = merge_args(cfg, args)
+    require_accelerator(cfg)
+    keep_schedulers(cfg)
+    with ExitStack() as stack:
+        if args.launcher == 'none':
+            stack.enter_context(owned(cfg.work_dir))
+        if args.resume == 'auto':
+            resume_from_here(cfg, load_from)
+        runner = build_runner(cfg)
+        stack.enter_context(owned(runner.work_dir))
+        from mmblockdrop.data.prepare.run_check import check_run
+        check_run(runner)
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -14,7 +14,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from .rebuild import localizer_of, rebuild_ema
-from .resume import RECORD, go_on, read_record, write_whole_files
+from .resume import (RECORD, began_from, go_on, left_record,
+                     write_whole_files)
+from .run_file import RUN_KEY
 from .strict_load import check_loaded, source_of
 
 
@@ -51,6 +53,7 @@ class BlockDropHook(Hook):
         self.record: Dict[str, Any] = {}
         self.interrupted: Optional[Dict[str, Any]] = None
         self.lora: Optional[dict] = None
+        self.run_id: Optional[str] = None
         self._after_replay: List[Callable[[], None]] = []
 
     # -------------------------------------------------------------- the model
@@ -109,9 +112,9 @@ class BlockDropHook(Hook):
         write_whole_files()
         load_from = None if runner._resume else runner._load_from
         if runner._resume:
-            self.interrupted = read_record(Path(runner.work_dir))
+            self.interrupted = left_record(runner)
             go_on(runner, self.interrupted)
-            load_from = (self.interrupted or {}).get('load_from')
+            load_from = began_from(Path(runner.work_dir), self.interrupted)
         self.record = dict(
             version=VERSION,
             **self.structure(runner).record(),
@@ -152,6 +155,8 @@ class BlockDropHook(Hook):
         if self.lora is not None and has_lora(localizer_of(runner.model)):
             record['lora'] = dict(self.lora)
         checkpoint['meta']['blockdrop'] = record
+        if self.run_id is not None:
+            checkpoint['meta'][RUN_KEY] = self.run_id
 
     # -------------------------------------------------------------- the replay
     def call_after_replay(self, callback: Callable[[], None]) -> None:

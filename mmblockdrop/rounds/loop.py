@@ -8,6 +8,7 @@ from mmblockdrop.compression import Id
 from mmblockdrop.registry import LOOPS, REPAIRS
 from mmblockdrop.report import round_table, write_report
 from mmblockdrop.scorers.base import pick
+from mmblockdrop.utils.lock import owned
 from mmblockdrop.utils.messages import (reject_unknown, require_choice,
                                         require_whole)
 
@@ -19,7 +20,8 @@ from .evaluator import ModelEvaluator
 from .hook import find_hook
 from .rebuild import fresh_localizer, plain_model
 from .resume import (LATEST, FiniteLossHook, evaluated_epochs, explained,
-                     last_checkpoint_held)
+                     last_checkpoint_held, require_best)
+from .run_file import REFUSED, RunFile, State, changes, flat_config, refusal
 from .schedule import (Phase, Validation, best_epoch, build_schedule,
                        follow_seed, rounds_before, seed_epoch)
 from .scoring import Scoring
@@ -160,6 +162,7 @@ class DistillationLoop(EpochBasedTrainLoop):
                 'train_cfg.repair needs the uncompressed teacher, found '
                 'train_cfg.student.dynamic_teacher=True')
         self.built_with = runner.seed
+        self.config = flat_config(runner.cfg, MOVED)
 
     @property
     def n_rounds(self) -> int:
@@ -182,6 +185,12 @@ class DistillationLoop(EpochBasedTrainLoop):
         Returns:
             The model.
         """
+        with owned(self.runner.work_dir):
+            return self._run()
+
+    def _run(self) -> nn.Module:
+        """Run in a folder that no other run uses."""
+        self.keep_config()
         self.runner.call_hook('before_train')
         with explained(self.runner, self.hook.record):
             self.evaluator.keep_evaluator()
@@ -200,6 +209,45 @@ class DistillationLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     # ------------------------------------------------------- start and end
+    def keep_config(self) -> None:
+        """Keep the config that the run begins or goes on with."""
+        folder = Path(self.runner.work_dir)
+        file = RunFile(folder)
+        if self.runner._resume and folder.resolve() not in {
+                p.resolve() for p in Path(self.runner._load_from).parents}:
+            file.entries = []  # it goes on from a checkpoint of another run
+        within = self.hook.current['round'] if self.hook.current else None
+        state: State = (self._epoch, 0 if within else self.round)
+        if not self.hook.rounds:
+            if self.hook.interrupted is not None:
+                for line, _ in changes(file.last.get('config') or self.config,
+                                       self.config, False):
+                    self.runner.logger.warning(
+                        line + '; the run begins again')
+            file.begin(self.config, self.hook.record['load_from'])
+        elif file.last.get('config') != self.config:
+            file.change(self.config, state, within)
+        self.hook.run_id = file.last['id']
+
+    def check_config(self) -> None:
+        """Compare the config with the one that the resumed run ran with.
+
+        Raises:
+            ValueError: What has changed cannot be mixed with what was done;
+                lists every change and what it means.
+        """
+        folder = Path(self.runner._load_from).parent
+        before = RunFile(folder).last.get('config')
+        number = self.hook.current['round'] if self.hook.current else None
+        within = number is not None or self.hook.lora is not None
+        lines = changes(before or self.config, self.config, within)
+        if any(meaning == REFUSED for _, meaning in lines):
+            raise ValueError(refusal(lines, number, str(folder)))
+        if lines:
+            self.runner.logger.warning(
+                'The config differs from the one that this run has run with:'
+                '\n' + '\n'.join(line for line, _ in lines))
+
     def start(self) -> None:
         """Record the localizer as it comes in, with weights loaded.
 
@@ -338,7 +386,11 @@ class DistillationLoop(EpochBasedTrainLoop):
 
     def _prepare_resumed(self) -> None:
         """Prepare the round that a resumed run is in."""
-        if self.runner._resume and self.hook.current:
+        if not self.runner._resume:
+            return
+        self.check_config()
+        if self.hook.current:
+            require_best(Path(self.runner.work_dir), self.hook.record)
             self.prepare_alignment()
 
     def align(self) -> None:

@@ -3,6 +3,7 @@ import copy
 from typing import Any, Sequence, Union
 
 from mmblockdrop.registry import MODELS
+from mmblockdrop.utils.config import schedulers_within
 
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
@@ -107,9 +108,12 @@ class Recipe:
         self.param_schedulers: Any = copy.deepcopy(
             runner.param_schedulers if param_scheduler is None or not epochs
             else param_scheduler)
-        schedulers = self.param_schedulers or []
-        for cfg in [schedulers] if isinstance(schedulers,
-                                              dict) else schedulers:
+        if isinstance(self.param_schedulers, dict):
+            self.param_schedulers = [self.param_schedulers]
+        if self.param_schedulers is not None:
+            self.param_schedulers = schedulers_within(self.param_schedulers,
+                                                      epochs, iters)
+        for cfg in self.param_schedulers or []:
             if 'type' in cfg:
                 by_epoch = cfg.get('by_epoch', True)
                 cfg.setdefault('end', epochs if by_epoch else iters)

@@ -1,5 +1,6 @@
 """How a run ends early, and where and with what it goes on."""
 import errno
+import logging
 import math
 import os
 import re
@@ -7,17 +8,22 @@ import shutil
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import (Any, Dict, Iterator, List, Optional, Sequence, Tuple,
+                    Union)
 
 from mmblockdrop.compression import read_localizer, upgrade_record
 from mmblockdrop.registry import HOOKS
+from mmblockdrop.utils.checkpoint import read_checkpoint
 from mmblockdrop.utils.io import read_json, whole_file
 
 import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
+
+from .run_file import RunFile, State
 
 #: The record of a run, in its work directory.
 RECORD = 'blockdrop.json'
@@ -72,7 +78,7 @@ def last_checkpoint_held(runner: Runner) -> Iterator[None]:
     at_risk = is_main_process() and any(
         isinstance(hook, CheckpointHook) and hook.max_keep_ckpts == 1
         for hook in runner.hooks)
-    latest = _latest(work_dir) if at_risk else None
+    latest = _noted([work_dir]) if at_risk else None
     if latest is not None and not latest.name.startswith(HELD):
         held = work_dir / f'{HELD}{latest.name}'
         held.unlink(missing_ok=True)
@@ -102,51 +108,192 @@ def read_record(work_dir: Path) -> Optional[Dict[str, Any]]:
     path = work_dir / RECORD
     if not path.is_file():
         return None
+    record = read_json(path, RECORD)
+    if not isinstance(record, dict):
+        raise ValueError(f'{RECORD}={str(path)!r} holds a '
+                         f'{type(record).__name__}, expected a record')
+    return upgrade_record(record)
+
+
+def left_record(runner: Runner) -> Optional[Dict[str, Any]]:
+    """Read what an interrupted run has left, also where it is damaged.
+
+    Args:
+        runner: A runner that resumes.
+
+    Returns:
+        The record; that of the newest whole checkpoint where the file is
+        damaged.
+
+    Raises:
+        ValueError: The file is damaged and there is no checkpoint; says what
+            to delete.
+    """
+    work_dir = Path(runner.work_dir)
     try:
-        return upgrade_record(read_json(path, RECORD))
+        return read_record(work_dir)
     except ValueError as error:
-        raise ValueError(f'{error}. Without this file --resume goes on from '
-                         'the newest checkpoint.') from error
+        point = _newest(folders(runner), None)
+        record = None if point is None else _meta(point).get('blockdrop')
+        if record is None:
+            raise ValueError(
+                f'{error}. No checkpoint has a record either: delete '
+                f'{work_dir / RECORD} and start again without --resume.'
+            ) from error
+        runner.logger.warning(f'{error}. The record is taken from {point}.')
+        return upgrade_record(record)
 
 
 # -------------------------------------------------------- where it can go on
-def last_point(work_dir: Path, record: Dict[str, Any]) -> Optional[Path]:
-    """Newest checkpoint of a run that is whole.
+def folders(runner: Runner) -> List[Path]:
+    """Folders that hold the checkpoints of a run, before it trains.
+
+    Args:
+        runner: The runner.
+
+    Returns:
+        The work directory, and those that a ``CheckpointHook`` writes into.
+    """
+    work_dir = Path(runner.work_dir)
+    others = [
+        Path(hook.out_dir) / work_dir.name for hook in runner.hooks
+        if isinstance(hook, CheckpointHook) and hook.out_dir
+        and Path(hook.out_dir) != work_dir and '://' not in str(hook.out_dir)
+    ]
+    return [work_dir, *others]
+
+
+def last_point(work_dir: Path,
+               record: Optional[Dict[str, Any]] = None,
+               others: Sequence[Path] = ()) -> Optional[Path]:
+    """Newest checkpoint of a run that is whole, found by its content.
 
     That is the checkpoint of the last epoch, or the result of the last
-    round where a later one is not there.
+    round where a later one is not there. Notes of where files were do not
+    count, so the copy of a folder goes on from itself.
 
     Args:
         work_dir: Work directory.
-        record: Content of ``blockdrop.json`` there.
+        record: Content of ``blockdrop.json`` there. Defaults to None, not
+            known.
+        others: Other folders that hold checkpoints of the run.
 
     Returns:
         The checkpoint; None if the run has to begin again.
     """
-    points: List[Tuple[int, int, Path]] = []
-    latest = _latest(work_dir)
-    if latest is not None:
-        points.append((_epoch_of(latest), 0, latest))
-    for entry in record.get('rounds', []):
-        if 'last_epoch' in entry:
-            points.append((entry['last_epoch'], 1,
-                           work_dir / entry['checkpoint']))
-    points = [p for p in points if zipfile.is_zipfile(p[-1])]
-    return max(points)[-1] if points else None
+    return _newest([work_dir, *others], record)
 
 
-def _latest(work_dir: Path) -> Optional[Path]:
-    """Checkpoint of the last epoch, also where its note is broken."""
-    note = work_dir / LATEST
+def _newest(where: Sequence[Path],
+            record: Optional[Dict[str, Any]]) -> Optional[Path]:
+    """Newest whole checkpoint in some folders, the work directory first."""
+    run = RunFile(where[0])
+    points: List[Tuple[State, bool, Path]] = []
+    noted = _noted(where)
+    for folder in where:
+        for pattern in ('epoch_*.pth', f'{HELD}epoch_*.pth'):
+            points += [((_epoch_of(path), 0), path.name[0] == 'e', path)
+                       for path in folder.glob(pattern)]
+    if noted is not None and all(noted != path for *_, path in points):
+        points.append(((_epoch_of(noted), 0), False, noted))
+    for path, state in _results(where[0], record):
+        points.append((state, True, path))
+    for state, _, path in sorted(points, reverse=True):
+        known = noted is not None and state[0] <= _epoch_of(noted)
+        if _holds(path, state, run, known or bool(state[1])):
+            return path
+    return None
+
+
+def _results(work_dir: Path, record: Optional[Dict[str, Any]]
+             ) -> Iterator[Tuple[Path, State]]:
+    """Results of finished rounds, as the record or they themselves tell."""
+    if record is not None:
+        for entry in record.get('rounds', []):
+            if 'last_epoch' in entry:
+                yield (work_dir / entry['checkpoint'],
+                       (entry['last_epoch'], entry.get('round', 1)))
+        return
+    for path in work_dir.glob('round_*[0-9].pth'):
+        try:
+            meta = _meta(path)
+        except ValueError:
+            continue
+        rounds = (meta.get('blockdrop') or {}).get('rounds') or [{}]
+        if rounds[-1].get('checkpoint') == path.name:
+            yield path, (rounds[-1].get('last_epoch', 0), len(rounds))
+
+
+def _holds(path: Path, state: State, run: RunFile, known: bool) -> bool:
+    """Whether a file is whole and of this run, and can be gone on from."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        meta = _meta(path)
+    except ValueError as error:
+        print_log(f'Passed over: {error}', 'current', logging.WARNING)
+        return False
+    written = run.wrote(meta, state)
+    if written is False or (written is None and not known):
+        return False
+    rounds = (meta.get('blockdrop') or {}).get('rounds') or [{}]
+    if rounds[-1].get('state') != 'dropped':
+        return True
+    try:
+        require_best(run.path.parent, meta['blockdrop'])
+    except (OSError, ValueError) as error:
+        print_log(f'{path} is passed over, and the round repeated: {error}',
+                  'current', logging.WARNING)
+        return False
+    return True
+
+
+def _meta(path: Path) -> Dict[str, Any]:
+    """What a checkpoint says about itself; raises where it is damaged."""
+    content = read_checkpoint(path)
+    meta = content.get('meta') if isinstance(content, dict) else None
+    return meta if isinstance(meta, dict) else {}
+
+
+def require_best(work_dir: Path, record: Dict[str, Any]) -> None:
+    """Check the file of the best epoch of a round that has begun.
+
+    Args:
+        work_dir: Work directory.
+        record: The record, with the round as last entry.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged, or of another run.
+    """
+    entry = record['rounds'][-1]
+    path = work_dir / f'round_{entry["round"]}_best.pth'
+    meta = _meta(path)
+    found = (meta.get('blockdrop') or {}).get('rounds') or []
+    same = len(found) >= len(record['rounds']) and found[
+        len(record['rounds']) - 1].get('dropped') == entry['dropped']
+    if meta.get('blockdrop') and not (
+            same and RunFile(work_dir).wrote_best(meta, entry['round'])):
+        raise ValueError(f'{path} was written by another run')
+
+
+def _noted(where: Sequence[Path]) -> Optional[Path]:
+    """Checkpoint that mmengine's note names, by its name alone.
+
+    A note that is broken stands for the newest file; without a note there is
+    no checkpoint, unless it says itself which run wrote it.
+    """
+    note = where[0] / LATEST
     if not note.is_file():
         return None
-    named = note.read_text(errors='replace').strip().strip('\0')
-    for path in (work_dir / Path(named).name, Path(named)):
-        if named and zipfile.is_zipfile(path):
-            return path
+    named = Path(note.read_text(errors='replace').strip().strip('\0')).name
+    for folder in where:
+        if named and zipfile.is_zipfile(folder / named):
+            return folder / named
     whole = [
-        p for pattern in ('epoch_*.pth', f'{HELD}epoch_*.pth')
-        for p in work_dir.glob(pattern) if zipfile.is_zipfile(p)
+        p for folder in where
+        for pattern in ('epoch_*.pth', f'{HELD}epoch_*.pth')
+        for p in folder.glob(pattern) if zipfile.is_zipfile(p)
     ]
     return max(whole, key=lambda p: p.stat().st_mtime, default=None)
 
@@ -169,8 +316,7 @@ def go_on(runner: Runner, record: Optional[Dict[str, Any]]) -> None:
     """
     if runner._load_from is not None:
         return
-    record = record or {}
-    point = last_point(Path(runner.work_dir), record)
+    point = _newest(folders(runner), record or {})
     if point is not None:
         runner._load_from = str(point)
         return
@@ -178,7 +324,22 @@ def go_on(runner: Runner, record: Optional[Dict[str, Any]]) -> None:
         f'{runner.work_dir} holds no checkpoint to resume from; the run '
         'begins again with the scores that were found.')
     runner._resume = False
-    runner._load_from = record.get('load_from')
+    runner._load_from = began_from(Path(runner.work_dir), record)
+
+
+def began_from(work_dir: Path,
+               record: Optional[Dict[str, Any]]) -> Optional[str]:
+    """Weights that a run was given as ``load_from``.
+
+    Args:
+        work_dir: Its work directory.
+        record: What it left.
+
+    Returns:
+        The path, if it was given any.
+    """
+    last = RunFile(work_dir).last or record or {}
+    return last.get('load_from')
 
 
 # ------------------------------------------------------- what it takes along

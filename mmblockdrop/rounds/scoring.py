@@ -18,10 +18,7 @@ from .evaluator import ModelEvaluator
 from .hook import BlockDropHook
 from .rebuild import plain_model
 from .resume import history, scored_round
-
-#: Settings of a loader that change nothing of what is read.
-WITHOUT_EFFECT = ('num_workers', 'persistent_workers', 'pin_memory',
-                  'prefetch_factor')
+from .run_file import WITHOUT_EFFECT
 
 
 class Scoring:

@@ -1,8 +1,9 @@
 """Read configs, whether their types are written as text or as classes."""
 import copy
-from typing import Any, Mapping
+from typing import Any, List, Mapping, Sequence, Union
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 #: Packages whose registered classes are found as ``package.Class``.
 SCOPES = ('mmaction', 'mmblockdrop', 'mmcv', 'mmdet', 'mmengine',
@@ -93,3 +94,46 @@ def localizer_config(cfg: Config) -> dict:
         raise ValueError(f'{cfg.filename} has no model; it has {list(cfg)}')
     model = cfg.model
     return model.localizer if type_name(model) == WRAPPER else model
+
+
+def keep_schedulers(cfg: Config) -> None:
+    """Leave out the schedulers that begin after the end of the training.
+
+    A shorter training (``--cfg-options train_cfg.max_epochs=1``) has no place
+    for what follows the warm-up, and mmengine gives up on it.
+
+    Args:
+        cfg: A whole config; changed.
+    """
+    train_cfg = cfg.get('train_cfg') or {}
+    epochs, iters = (train_cfg.get(k) for k in ('max_epochs', 'max_iters'))
+    found = cfg.get('param_scheduler')
+    if isinstance(found, (list, tuple)):
+        cfg.param_scheduler = schedulers_within(found, epochs, iters)
+
+
+def schedulers_within(schedulers: Sequence[Any], epochs: Union[int, None],
+                      iters: Union[int, None]) -> List[Any]:
+    """Schedulers that begin before the end of the training.
+
+    Args:
+        schedulers: Configs; anything else stays.
+        epochs: Epochs of the training; None if it does not count them.
+        iters: Its iterations, likewise.
+
+    Returns:
+        Those that begin.
+    """
+    kept = []
+    for scheduler in schedulers:
+        begin, end = 0, None
+        if isinstance(scheduler, Mapping):
+            begin = scheduler.get('begin', 0)
+            end = epochs if scheduler.get('by_epoch', True) else iters
+        if not end or begin < end:
+            kept.append(scheduler)
+        else:
+            print_log(
+                f'{type_name(scheduler)} of param_scheduler begins at {begin} '
+                f'and the training ends at {end}: it is left out.', 'current')
+    return kept

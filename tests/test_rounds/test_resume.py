@@ -149,10 +149,3 @@ def test_go_on_from_the_result_of_a_round(finished, block_drop, tmp_path):
     assert timeless(read_record(tmp_path)) == timeless(read_record(finished))
     same_weights(finished / 'round_2.pth', tmp_path / 'round_2.pth',
                  'state_dict')
-
-
-def test_broken_record_is_named(finished, block_drop, tmp_path):
-    work_dir = interrupted(finished, tmp_path, 'epoch_2.pth')
-    (work_dir / 'blockdrop.json').write_text('{"version": 1,')
-    with pytest.raises(ValueError, match='blockdrop.json.* is not JSON'):
-        train(block_drop(work_dir, resume=True))

@@ -43,6 +43,7 @@ def runner_in(work_dir, **settings):
             dict(
                 work_dir=str(work_dir),
                 logger=logging.getLogger('quiet'),
+                hooks=[],
                 _resume=True,
                 _load_from=None), **settings))
 
