@@ -161,16 +161,20 @@ def prepare(args: argparse.Namespace, target: Path) -> None:
     Raises:
         FileNotFoundError: A file that is named does not exist.
         ValueError: The given config cannot be compressed.
+        WorkDirInUse: Another run owns the folder.
     """
+    work_dir = target.parents[1]
     if args.resume:
         require_file(str(target), '--resume')
-        return
+        with owned(work_dir):
+            return
     require_file(args.config, 'config')
     require_file(args.checkpoint, 'checkpoint')
     text = compression_config(args.config, args.checkpoint, target,
                               loop_arguments(args), args.blocks, args.metric,
                               0 if args.no_training else args.epochs)
-    write_once(text, target, args.overwrite)
+    with owned(work_dir):
+        write_once(text, target, args.overwrite)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -181,8 +185,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     # Not in work_dir itself, where mmengine puts a copy of what it runs.
     target = work_dir / 'config' / f'{name}_blockdrop.py'
     try:
-        with owned(work_dir):
-            prepare(args, target)
+        prepare(args, target)
     except (FileNotFoundError, ValueError, WorkDirInUse) as error:
         print(f'compress.py: {error}', file=sys.stderr)
         return 1

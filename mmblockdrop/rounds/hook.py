@@ -14,8 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from .rebuild import localizer_of, rebuild_ema
-from .resume import (RECORD, began_from, go_on, left_record,
-                     write_whole_files)
+from .resume import RECORD, began_from, go_on, left_record, write_whole_files
 from .run_file import RUN_KEY
 from .strict_load import check_loaded, source_of
 

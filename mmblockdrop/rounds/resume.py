@@ -8,8 +8,7 @@ import shutil
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import (Any, Dict, Iterator, List, Optional, Sequence, Tuple,
-                    Union)
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from mmblockdrop.compression import read_localizer, upgrade_record
 from mmblockdrop.registry import HOOKS
