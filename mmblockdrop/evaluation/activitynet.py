@@ -1,11 +1,13 @@
 """ActivityNet's JSON files: annotations, detections and their score."""
+import math
 from pathlib import Path
 from typing import (Any, Callable, Dict, List, Mapping, NamedTuple, Optional,
                     Sequence, Tuple, Union)
 
 from mmblockdrop.structures.segments import Instances, unique_annotations
 from mmblockdrop.utils.io import read_json, write_json
-from mmblockdrop.utils.messages import did_you_mean, listed, require_choice
+from mmblockdrop.utils.messages import (did_you_mean, listed, require_choice,
+                                        require_finite)
 
 import numpy as np
 
@@ -99,7 +101,8 @@ def annotated_rows(ground_truth: JSON,
         ``label``.
 
     Raises:
-        ValueError: If the file has another format or the subset is empty.
+        ValueError: If the file has another format, the subset is empty, or a
+            time is not a finite number.
     """
     database = _read(ground_truth, 'database')
     names = [
@@ -111,8 +114,10 @@ def annotated_rows(ground_truth: JSON,
         raise ValueError(f'subset={subset!r} has no video to score: expected '
                          f'one of {listed(subsets)}'
                          f'{did_you_mean(subset, subsets)}')
-    return [(name, row) for name in names
+    rows = [(name, row) for name in names
             for row in database[name]['annotations']]
+    _check_rows(rows)
+    return rows
 
 
 def detected_rows(predictions: JSON,
@@ -127,11 +132,24 @@ def detected_rows(predictions: JSON,
         As of :func:`annotated_rows`, with ``score``.
 
     Raises:
-        ValueError: If the file has another format.
+        ValueError: If the file has another format, or a time or a score is
+            not a finite number.
     """
     results = _read(predictions, 'results')
-    return [(name, row) for name, detections in results.items()
+    rows = [(name, row) for name, detections in results.items()
             if name not in blocked for row in detections]
+    _check_rows(rows, 'score')
+    return rows
+
+
+def _check_rows(rows: Sequence[Row], *numbers: str) -> None:
+    """Reject segments and scores that are not finite numbers."""
+    for video, row in rows:
+        start, end = row['segment']
+        for key, value in (('start', start), ('end', end),
+                           *((key, row[key]) for key in numbers)):
+            if type(value) is not float or not math.isfinite(value):
+                require_finite(value, f'Video {video!r} has {key}')
 
 
 def positive_length(rows: Sequence[Row]) -> List[Row]:

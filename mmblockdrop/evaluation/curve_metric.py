@@ -79,6 +79,11 @@ class CurveMetric(BaseMetric):
                     "dict(type='GenerateLocalizationLabels') and keys="
                     "('gt_bbox', ) to the pipeline of validation")
             curves = np.asarray(curves, np.float32)
+            if not np.isfinite(curves).all():
+                raise ValueError(
+                    'CurveMetric is given curves with '
+                    f'{(~np.isfinite(curves)).sum()} of {curves.size} values '
+                    'that are NaN or infinite: expected finite numbers')
             labels = self.targets(np.asarray(boxes, np.float64), len(curves))
             self.results.append((curves[:valid], labels[:valid]))
 

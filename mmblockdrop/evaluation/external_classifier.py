@@ -4,7 +4,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from mmblockdrop.utils.io import read_array, read_json
 from mmblockdrop.utils.messages import (did_you_mean, find_video, listed,
-                                        require_choice, require_whole)
+                                        require_choice, require_finite,
+                                        require_whole)
 
 import numpy as np
 
@@ -105,13 +106,24 @@ class ExternalClassifier:
             first.
 
         Raises:
-            ValueError: The file does not know the video or a class.
+            ValueError: The file does not know the video or a class, names a
+                class twice, or has a score that is not a number, not finite,
+                or negative without an activation.
         """
         names, scores = self._row(video)
         if scores.shape != (len(names), ):
             raise ValueError(
                 f'{self.source} gives {scores.size} scores for video '
                 f'{video!r}, expected one for each of {len(names)} classes')
+        valid = np.isfinite(scores)
+        if self.activation is None:
+            valid &= scores >= 0
+        if not valid.all():
+            bad = int(np.flatnonzero(~valid)[0])
+            raise ValueError(
+                f'{self.source}: the score of {names[bad]!r} for video '
+                f'{video!r} is {scores[bad]:g}, expected a finite number of '
+                "zero or more; logits need activation='softmax'")
         if self.activation == 'softmax':
             scores = np.exp(scores - scores.max())
             scores = scores / scores.sum()
@@ -170,7 +182,8 @@ class ExternalClassifier:
                 f"{self.source} has neither 'class' nor 'classes' to name the "
                 f'{np.size(first)} scores of a video: set '
                 'external_classifier.classes')
-        self.classes = [str(c) for c in classes or _labels(videos)]
+        self.classes = [str(c) for c in classes or
+                        _labels(videos, self.source)]
 
     def _read_array(self, path: str, classes: Any) -> None:
         table = read_array(path, 'external_classifier.path')
@@ -196,8 +209,10 @@ class ExternalClassifier:
         entry = self.videos[find_video(
             self.source, video, self.videos)]
         if _is_scores(entry):
-            return self.classes, np.asarray(entry, np.float32).reshape(-1)
-        pairs = _pairs(entry)
+            return self.classes, np.asarray(
+                _numbers(entry, f'{self.source}: scores of video {video!r}'),
+                np.float32).reshape(-1)
+        pairs = _pairs(entry, f'{self.source}: video {video!r}')
         return list(pairs), np.array(list(pairs.values()), np.float32)
 
 
@@ -207,14 +222,31 @@ def _is_scores(entry: Any) -> bool:
         isinstance(row, Mapping) for row in entry)
 
 
-def _pairs(entry: Any) -> Dict[str, float]:
+def _numbers(entry: List[Any], what: str) -> List[Any]:
+    """Check that a list, or the one list in it, holds numbers."""
+    inside = entry[0] if len(entry) == 1 and isinstance(
+        entry[0], list) else entry
+    for value in inside:
+        require_finite(value, what)
+    return inside
+
+
+def _pairs(entry: Any, what: str) -> Dict[str, float]:
+    """Class to score, as one of the two formats has them."""
     if isinstance(entry, Mapping):
-        return {str(k): float(v) for k, v in entry.items()}
-    return {str(row['label']): float(row['score']) for row in entry}
+        pairs = list(entry.items())
+    else:
+        pairs = [(row.get('label'), row.get('score')) for row in entry]
+    found: Dict[str, float] = {}
+    for name, score in pairs:
+        if str(name) in found:
+            raise ValueError(f'{what} has the class {name!r} twice')
+        found[str(name)] = require_finite(score, f'{what} has {name!r}')
+    return found
 
 
-def _labels(videos: Mapping[str, Any]) -> List[str]:
+def _labels(videos: Mapping[str, Any], source: str) -> List[str]:
     """Classes that any video names, in order."""
     return list(
-        dict.fromkeys(name for entry in videos.values()
-                      for name in _pairs(entry)))
+        dict.fromkeys(name for video, entry in videos.items()
+                      for name in _pairs(entry, f'{source}: video {video!r}')))

@@ -143,10 +143,12 @@ class TADMetric(BaseMetric):
                 :func:`~mmblockdrop.evaluation.results.read_results`.
 
         Raises:
-            ValueError: Proposals without class and without a way to treat
-                them; or the external classifier lacks a video or a class.
+            ValueError: A segment or a score is NaN or infinite; proposals
+                without class and without a way to treat them; or the external
+                classifier lacks a video or a class.
         """
         for result in read_results(data_batch, data_samples):
+            check_finite(result)
             self._check_classes(result)
             self.results.append(result)
 
@@ -266,6 +268,8 @@ class TADMetric(BaseMetric):
         Returns:
             Segments [N, 2] in seconds, scores [N] and labels [N].
         """
+        for window in windows:
+            check_finite(window)
         segments, scores = (
             np.concatenate([as_array(w[key], np.float32) for w in windows])
             for key in ('segments', 'scores'))
@@ -338,6 +342,26 @@ class TADMetric(BaseMetric):
                 'without annotation in these videos and count nowhere',
                 logger='current',
                 level=logging.DEBUG)
+
+
+def check_finite(result: Mapping[str, Any]) -> None:
+    """Reject detections and annotations that are not finite.
+
+    Args:
+        result: See :func:`read_results`; annotations may be absent.
+
+    Raises:
+        ValueError: A segment or a score is NaN or infinite; names the video.
+    """
+    for key in ('segments', 'scores', 'gt_segments'):
+        values = as_array(result.get(key, ()), np.float64)
+        bad = values[~np.isfinite(values)]
+        if bad.size:
+            video = result.get('video')
+            where = f' for video {video!r}' if video else ''
+            raise ValueError(
+                f'{key}={bad[0]} in {bad.size} of {values.size} values{where}:'
+                ' expected finite numbers')
 
 
 def read_results(data_batch: Any,

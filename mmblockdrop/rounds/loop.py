@@ -8,6 +8,7 @@ from mmblockdrop.compression import Id
 from mmblockdrop.registry import LOOPS, REPAIRS
 from mmblockdrop.report import round_table, write_report
 from mmblockdrop.scorers.base import pick
+from mmblockdrop.utils.io import json_data
 from mmblockdrop.utils.lock import owned
 from mmblockdrop.utils.messages import (reject_unknown, require_choice,
                                         require_whole)
@@ -281,7 +282,7 @@ class DistillationLoop(EpochBasedTrainLoop):
         pick(metrics, scored, 'train_cfg.scorer.metric')
         baseline.update(
             metric=pick(metrics, self.metric, 'train_cfg.metric'),
-            metrics=metrics,
+            metrics=json_data(metrics),
             blocks_left=structure.remaining,
             **evaluator.cost())
         record.update(metric=self.metric, baseline=baseline)

@@ -7,10 +7,10 @@ from mmblockdrop.compression import Id, Structure
 from mmblockdrop.compression.record import read_id
 from mmblockdrop.registry import SCORERS
 from mmblockdrop.scorers import ScoringContext
-from mmblockdrop.scorers.base import require_finite
 from mmblockdrop.scorers.partial_scores import (FOLDER, PartialScores, clear,
                                                 digest)
-from mmblockdrop.utils.messages import check_arguments, did_you_mean, listed
+from mmblockdrop.utils.messages import (check_arguments, did_you_mean, listed,
+                                        require_finite)
 
 from mmengine.runner import Runner
 
@@ -170,6 +170,7 @@ def _read_scores(entry: Dict[str, Any],
                  structure: Structure) -> Dict[Id, float]:
     """Scores of a round by id; JSON has text for keys."""
     return {
-        read_id(i, structure.ids): score
+        read_id(i, structure.ids): require_finite(
+            score, f'The record of the run has rounds.scores[{i!r}]')
         for i, score in entry['scores'].items()
     }

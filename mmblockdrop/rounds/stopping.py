@@ -2,7 +2,7 @@
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from mmblockdrop.compression import Id, Structure
-from mmblockdrop.utils.messages import require_choice
+from mmblockdrop.utils.messages import require_choice, require_finite
 
 #: What a budget may be set for: key of the record to what it is called.
 COSTS = dict(
@@ -114,7 +114,8 @@ class Stopping:
                  tolerance: Optional[float] = None,
                  budget: Optional[Dict[str, Union[float, str]]] = None,
                  higher_is_better: bool = True) -> None:
-        if tolerance is not None and not tolerance >= 0:
+        if tolerance is not None and require_finite(
+                tolerance, 'train_cfg.stop.tolerance') < 0:
             raise ValueError(f'train_cfg.stop.tolerance={tolerance!r}: '
                              'expected zero or more')
         self.tolerance = tolerance

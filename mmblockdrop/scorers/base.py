@@ -10,7 +10,7 @@ from typing import (Any, Callable, Dict, Iterator, List, Mapping, Optional,
 from mmblockdrop.compression import SharedPrefix, Structure
 from mmblockdrop.compression.record import Id
 from mmblockdrop.compression.repair import Change
-from mmblockdrop.utils.messages import did_you_mean, listed
+from mmblockdrop.utils.messages import did_you_mean, listed, require_finite
 from mmblockdrop.utils.progress import with_progress
 
 import torch
@@ -60,7 +60,12 @@ class CandidateResults:
             candidate: Id of the candidate that was left out.
             total: Sum of the values.
             number: How many they are.
+
+        Raises:
+            ValueError: The sum is not a finite number.
         """
+        require_finite(total, f'Without {candidate} the sum over batch '
+                       f'{len(self.sums[candidate]) + 1}')
         self.sums[candidate].append((total, number))
 
     def means(self, candidates: Sequence[Id]) -> Scores:
@@ -105,10 +110,14 @@ class CandidateResults:
 
         Args:
             state: What :meth:`state` gave.
+
+        Raises:
+            ValueError: A sum is not a finite number.
         """
         self.executions = state['executions']
         for i, pairs in state['sums'].items():
-            self.sums[i] += pairs
+            for total, number in pairs:
+                self.add(i, total, number)
         for i, results in state['results'].items():
             for metric, found in zip(self.evaluators[i].metrics, results):
                 metric.results += found
@@ -329,25 +338,3 @@ def pick(metrics: Dict[str, Any], key: str, option: str = 'metric',
                        f'expected one of {listed(sorted(metrics))}'
                        f'{did_you_mean(key, metrics)}')
     return require_finite(metrics[key], f'{of} has {key}')
-
-
-def require_finite(value: Any, what: str) -> float:
-    """Check a metric or a score where it enters.
-
-    Args:
-        value: What an evaluator or a scorer gave.
-        what: Names candidate and metric, for the error: 'Block 3 has loss'.
-
-    Returns:
-        The value.
-
-    Raises:
-        ValueError: It is not a number, NaN or infinite.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f'{what}={value!r}: expected a finite number')
-    return number

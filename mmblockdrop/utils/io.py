@@ -5,10 +5,11 @@ more memory than a small multiple of its own size.
 """
 import errno
 import json
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def write_json(content: Any, path: PathLike,
     """Write JSON, whole or not at all.
 
     Args:
-        content: Plain data.
+        content: Plain data, tensors and arrays; see :func:`json_data`.
         path: The file.
         indent: Columns per level; None writes one line.
 
@@ -99,7 +100,30 @@ def write_json(content: Any, path: PathLike,
         OSError: See :func:`whole_file`.
     """
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=indent) + '\n')
+        temporary.write_text(
+            json.dumps(json_data(content), indent=indent, allow_nan=False) +
+            '\n')
+
+
+def json_data(value: Any) -> Any:
+    """Turn a value into what JSON can hold.
+
+    Args:
+        value: Plain data; tensors, arrays and their scalars become lists and
+            numbers.
+
+    Returns:
+        The same; what is NaN or infinite, which JSON does not know, is None.
+    """
+    if isinstance(value, dict):
+        return {key: json_data(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_data(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if hasattr(value, 'tolist'):
+        return json_data(value.tolist())
+    return value
 
 
 def read_json(path: PathLike, key: str) -> Any:
@@ -115,18 +139,28 @@ def read_json(path: PathLike, key: str) -> Any:
     Raises:
         FileNotFoundError: It does not exist.
         IsADirectoryError: It is a folder.
-        ValueError: It is larger than 2 GiB, not UTF-8, not JSON, or nested
-            too deeply.
+        ValueError: It is larger than 2 GiB, not UTF-8, not JSON, nested too
+            deeply, or a mapping in it has a key twice.
     """
     text = read_text(path, key, MAX_JSON)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_mapping)
     except ValueError as error:  # or a number of too many digits
         raise ValueError(
             f'{key}={str(path)!r} is not JSON: {error}') from error
     except RecursionError:
         raise ValueError(f'{key}={str(path)!r} nests lists or mappings too '
                          'deeply') from None
+
+
+def _mapping(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    """A mapping of JSON; Python itself would keep the last of equal keys."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'a mapping has the key {twice!r} twice')
+    return found
 
 
 def read_lines(path: PathLike, key: str) -> List[str]:

@@ -1,6 +1,7 @@
 """Checks of settings, with errors that name the key and the nearest choice."""
 import difflib
 import inspect
+import math
 import os
 import os.path as osp
 from pathlib import Path
@@ -96,6 +97,28 @@ def require_whole(key: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f'{key}={value!r}: expected a whole number, at '
                          f'least {least}')
+
+
+def require_finite(value: Any, what: str) -> float:
+    """Check a metric or a score where it enters.
+
+    Args:
+        value: What an evaluator, a scorer or a file gave.
+        what: Names it, for the error: ``'Block 3 has loss'``.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: It is not a number, NaN or infinite.
+    """
+    try:
+        number = math.nan if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f'{what}={value!r}: expected a finite number')
+    return number
 
 
 def require_file(path: Union[str, Path], key: str) -> None:

@@ -57,3 +57,6 @@ def test_both_forms_of_predictions():
         metric.process(dict(data_samples=[sample]), [('v', curves)])
     with pytest.raises(ValueError, match='1 videos'):
         metric.compute_metrics([(curves[:, :3], np.zeros((10, 3), bool))])
+    window['curves'][3, 1] = float('nan')
+    with pytest.raises(ValueError, match='1 of 30 values'):
+        metric.process(None, [window])

@@ -177,3 +177,48 @@ def test_classifier_does_not_replace_classes(tmp_path):
     sample['pred_instances']['labels'] = torch.tensor([1])
     with pytest.raises(ValueError, match='TADMetric.external_classifier'):
         evaluate([sample], external_classifier=dict(path=path))
+
+
+@pytest.mark.parametrize('scores, word', [
+    ([.1, float('nan'), .2], 'nan'),
+    ([.1, float('inf'), .2], 'inf'),
+    ([.1, None, .2], 'None'),
+    ([.1, '.7', .2], "'.7'"),
+    ([.1, -.5, .2], '-0.5'),
+])
+def test_scores_that_are_not_finite_or_negative(tmp_path, scores, word):
+    for content in (
+        {'results': dict(a=scores), 'class': CLASSES},
+        {'a': dict(zip(CLASSES, scores))},
+        {'a': [dict(label=c, score=x) for c, x in zip(CLASSES, scores)]}):
+        path = write(tmp_path, content)
+        with pytest.raises(ValueError, match='scores.json.*a.*') as error:
+            ExternalClassifier(path).scores_of('a')
+        assert word in str(error.value)
+
+
+def test_numbers_too_large_for_a_float(tmp_path):
+    path = tmp_path / 'scores.json'
+    path.write_text('{"class": ["run", "swim"], "results": {"a": [1e400, 1]}}')
+    with pytest.raises(ValueError, match='scores.json.*inf'):
+        ExternalClassifier(str(path)).scores_of('a')
+
+
+def test_classes_that_come_twice(tmp_path):
+    rows = [dict(label='run', score=.1), dict(label='run', score=.9)]
+    with pytest.raises(ValueError, match="scores.json.*'run' twice"):
+        ExternalClassifier(write(tmp_path, {'a': rows}))
+    path = tmp_path / 'scores.json'
+    path.write_text('{"a": {"run": 0.1, "run": 0.9}}')
+    with pytest.raises(ValueError, match="scores.json.*'run' twice"):
+        ExternalClassifier(str(path))
+
+
+def test_an_array_with_nan(tmp_path):
+    table = np.full((4, 101), .1)
+    table[2, 6] = np.nan
+    np.save(tmp_path / 'scores.npy', table)
+    read = ExternalClassifier(str(tmp_path / 'scores.npy'))
+    assert len(read.scores_of('video_test_0000002')[0]) == 2
+    with pytest.raises(ValueError, match='BaseballPitch.*0000003.*nan'):
+        read.scores_of('video_test_0000003')

@@ -360,3 +360,32 @@ def test_parity_of_merging_windows(golden):
             near = [abs(ours[(*r['segment'], r['label'])] - r['score']) < 1e-4
                     for r in expected]
             assert np.mean(near) > 0.95
+
+
+@pytest.mark.parametrize('key, value', [
+    ('segments', float('nan')), ('segments', float('inf')),
+    ('scores', float('nan'))
+])
+def test_what_is_not_finite_is_named(key, value):
+    samples = make_samples()
+    samples[4]['pred_instances'][key][2] = value
+    with pytest.raises(ValueError, match=f"{key}={value}.*video 'v1'"):
+        score(samples)
+    window = dict(samples[4]['pred_instances'], video='v1')
+    with pytest.raises(ValueError, match=f"{key}={value}.*video 'v1'"):
+        TADMetric().merge([window])
+
+
+@pytest.mark.parametrize('place, value', [
+    ('score', None), ('score', 'high'), ('score', float('inf')),
+    ('start', float('nan'))
+])
+def test_files_with_values_that_are_not_finite(place, value):
+    row = dict(label='run', segment=[0., 1.], score=0.5)
+    row.update({'score': dict(score=value),
+                'start': dict(segment=[value, 1.])}[place])
+    truth = dict(database=dict(v1=dict(
+        subset='validation',
+        annotations=[dict(label='run', segment=[0., 1.])])))
+    with pytest.raises(ValueError, match=f"Video 'v1' has {place}={value!r}"):
+        evaluate_detections(truth, dict(results=dict(v1=[row])), [0.5])

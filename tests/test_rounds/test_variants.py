@@ -1,6 +1,9 @@
 """Runs with other rules, other budgets and other starts."""
+import json
+
 from mmblockdrop.compression import BlockStack
-from mmblockdrop.registry import SCORERS
+from mmblockdrop.evaluation import TADMetric
+from mmblockdrop.registry import METRICS, SCORERS
 from mmblockdrop.scorers import MetricScorer
 
 import pytest
@@ -221,6 +224,45 @@ def test_a_score_that_is_not_finite_is_named(block_drop, tmp_path,
         train(
             block_drop(tmp_path, scorer=dict(type='mmblockdrop.NotFinite')))
     assert not list(tmp_path.glob('round_*.pth'))
+
+
+class Strange(TADMetric):
+    """Gives one metric as it is told."""
+
+    def __init__(self, key, value, **kwargs):
+        super().__init__(**kwargs)
+        self.key, self.value = key, value
+
+    def compute_metrics(self, results):
+        return {**super().compute_metrics(results), self.key: self.value}
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('-inf'), None, 'high'])
+def test_a_metric_that_is_not_finite_is_named(block_drop, tmp_path,
+                                              monkeypatch, value):
+    monkeypatch.setitem(METRICS.module_dict, 'Strange', Strange)
+    cfg = block_drop(tmp_path)
+    cfg.val_evaluator = dict(
+        type='mmblockdrop.Strange', key='mAP', value=value)
+    with pytest.raises(ValueError, match=f'tad/mAP={value!r}'):
+        train(cfg)
+    assert not list(tmp_path.glob('round_*.pth'))
+
+
+@pytest.mark.parametrize('value', [float('nan'), [float('inf')],
+                                   torch.tensor(2.)])
+def test_other_metrics_may_be_anything(block_drop, tmp_path, monkeypatch,
+                                       value):
+    monkeypatch.setitem(METRICS.module_dict, 'Strange', Strange)
+    cfg = block_drop(tmp_path, drops=1, epochs_per_round=0)
+    cfg.val_evaluator = dict(
+        type='mmblockdrop.Strange', key='other', value=value)
+    train(cfg)
+    found = json.loads(
+        (tmp_path / 'blockdrop.json').read_text(), parse_constant=pytest.fail)
+    expected = {str(float('nan')): None, '[inf]': [None]}
+    assert found['baseline']['metrics']['tad/other'] == expected.get(
+        str(value), 2.)
 
 
 @pytest.mark.parametrize('drops, named', [(1, True), (2, False)])

@@ -2,9 +2,9 @@
 import copy
 
 from mmblockdrop.compression import BlockStack, HalfBlocks
-from mmblockdrop.registry import MODELS
-from mmblockdrop.scorers import (BlockChangeScorer, LossScorer, MetricScorer,
-                                 RandomScorer)
+from mmblockdrop.registry import MODELS, SCORERS
+from mmblockdrop.scorers import (BlockChangeScorer, CandidateResults,
+                                 LossScorer, MetricScorer, RandomScorer)
 from mmblockdrop.scorers.base import pick, require_finite
 
 import pytest
@@ -246,3 +246,25 @@ def test_what_is_not_a_finite_number_is_named(value):
 def test_names_are_ordered_by_their_numbers():
     names = ['blocks.10.attn', 'blocks.9.mlp', 'blocks.9.attn']
     assert MetricScorer().best(dict.fromkeys(names, 0.), 3) == names[::-1]
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('-inf'), 'low'])
+def test_a_batch_that_is_not_finite_is_named(value):
+    results = CandidateResults([0, 1])
+    results.add(0, 1., 1)
+    with pytest.raises(ValueError, match='Without 1 .*batch 1='):
+        results.add(1, value, 1)
+    state = dict(executions=3, sums={0: [(2., 1), (value, 1)]}, results={})
+    with pytest.raises(ValueError, match='Without 0 .*batch 3='):
+        results.load(state)
+
+
+@pytest.mark.parametrize('name', ['LossScorer', 'RacingScorer',
+                                  'BlockChangeScorer'])
+def test_a_block_of_nan_does_not_win(model, batches, name):
+    """Without the block the loss is finite; with it, it is not."""
+    block = model.student.backbone.blocks[1]
+    with torch.no_grad():
+        next(block.parameters()).fill_(float('nan'))
+    with pytest.raises(ValueError, match='=nan: expected a finite number'):
+        score(SCORERS.get(name)(), model, batches)

@@ -1,5 +1,6 @@
 """Reading and writing files: bounds, clear errors, no code."""
 import errno
+import json
 import os
 import pickle
 import struct
@@ -11,6 +12,7 @@ from mmblockdrop.utils.io import (read_array, read_json, read_lines,
 
 import numpy as np
 import pytest
+import torch
 
 
 class Attack:
@@ -116,3 +118,19 @@ def test_folder_that_was_removed(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         write_json({}, tmp_path / 'removed' / 'a.json')
     assert error.value.filename == str(tmp_path / 'removed')
+
+
+def test_equal_keys_are_an_error(tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_text('{"database": {"v1": {}, "v2": {}, "v1": {}}}')
+    with pytest.raises(ValueError, match="ann_file=.*a.json.*'v1' twice"):
+        read_json(path, 'ann_file')
+
+
+def test_what_json_does_not_know_is_null(tmp_path):
+    content = dict(
+        a=float('nan'), b=[np.float32('inf'), np.arange(2)],
+        c=torch.tensor(1.5), d='NaN')
+    write_json(content, tmp_path / 'a.json')
+    assert json.loads((tmp_path / 'a.json').read_text()) == dict(
+        a=None, b=[None, [0, 1]], c=1.5, d='NaN')
