@@ -32,7 +32,7 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmblockdrop.utils.io import whole_file
 
@@ -333,6 +333,63 @@ def table(rows: Sequence[Method],
     return '\n'.join(lines)
 
 
+#: Rows of the picture: name, label, line.
+DRAWN = {
+    'cut': ('cut only', dict(color='#D55E00', marker='x', linestyle=':')),
+    'repaired': ('repaired, nothing trained, no labels',
+                 dict(color='#0072B2', marker='o')),
+    'aligned': ('cut and aligned (the paper)',
+                dict(color='#009E73', marker='s', linestyle='--')),
+    'repaired-aligned': ('repaired and aligned',
+                         dict(color='#CC79A7', marker='^', linestyle='-.'))
+}
+
+
+def draw(rows: Sequence[Method],
+         found: Dict[int, Dict[str, Dict[str, Any]]], path: Path) -> None:
+    """Picture of test mAP against the remaining blocks.
+
+    Args:
+        rows: The methods, the full model first.
+        found: As of :func:`table`.
+        path: PNG to write. Bars are standard deviations over the seeds.
+    """
+    from mmblockdrop.utils.canvas import canvas, save_figure
+
+    def points(name: str) -> List[Tuple[int, float, float]]:
+        result = []
+        for row in rows:
+            values = [
+                100 * f[f'{name}-{row.blocks}']['tad/mAP']
+                for f in found.values() if f'{name}-{row.blocks}' in f
+            ] if row.name == name else []
+            if values:
+                spread = statistics.stdev(values) if len(values) > 1 else 0.
+                result.append((row.blocks, statistics.mean(values), spread))
+        return result
+
+    figure = canvas(6.4, 3.6)
+    axes = figure.subplots()
+    full = points(rows[0].name)
+    for depth, mean, _ in full:
+        axes.axhline(mean, color='grey', linewidth=1)
+        axes.annotate(f'full model, {depth} blocks: {mean:.1f}',
+                      (depth, mean), xytext=(0, 4), fontsize=8,
+                      textcoords='offset points', color='#555555')
+    for name, (label, style) in DRAWN.items():
+        line = full + points(name)
+        if len(line) > len(full):
+            blocks, means, spreads = zip(*line)
+            axes.errorbar(blocks, means, yerr=spreads, label=label,
+                          capsize=2, **style)
+    axes.invert_xaxis()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel('remaining blocks')
+    axes.set_ylabel('test mAP@0.3:0.7 (%)')
+    axes.legend(frameon=False, fontsize=8, loc='lower left')
+    save_figure(figure, path)
+
+
 def finished(rows: Sequence[Method], root: Path,
              seeds: Sequence[int]) -> Dict[int, Dict[str, Dict[str, Any]]]:
     """What earlier calls have found.
@@ -406,7 +463,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         wanted = [m for m in rows if m is rows[0] or m.name in chosen]
         compare(wanted, work_dir, args.seeds, args.jobs, epochs,
                 per_round)
-    text = table(rows, finished(rows, work_dir, args.seeds))
+    found = finished(rows, work_dir, args.seeds)
+    if any(found.values()):
+        draw(rows, found, work_dir / 'table.png')
+    text = table(rows, found)
     (work_dir / 'table.md').write_text(text + '\n')
     print(text)
 

@@ -81,6 +81,7 @@ def test_table_of_what_is_done(tmp_path, monkeypatch, capsys):
     assert '| repaired | 6 | 75.0 ± 7.1 | 37.5 ± 3.5 | 30 | none | 2 |' in \
         capsys.readouterr().out
     assert 'full' not in (tmp_path / 'table.md').read_text()
+    assert (tmp_path / 'table.png').stat().st_size > 1000
 
 
 def test_impossible_numbers_of_blocks_are_rejected(tmp_path, monkeypatch,
