@@ -151,7 +151,7 @@ def take_out(model: nn.Module) -> List[ShortStack]:
         if not isinstance(module, CONTAINERS):
             raise ExportError(
                 f'The removed block {name}.{lost[0]} is a module of its own, '
-                f'not an entry of a list, so no config can leave it out. {HELP}')
+                f'not an entry of a list: no config can leave it out. {HELP}')
         stacks.append(ShortStack(name, module))
         remain = [(k, m) for k, m in module._modules.items() if k not in lost]
         module._modules.clear()
