@@ -15,7 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
-from .text import id_labels, is_percent, latency_against
+from .text import (id_labels, interval_of, is_percent, latency_against,
+                   sample_text, scored_on_text)
 
 GREY = '#d9d9d9'
 
@@ -50,6 +51,12 @@ def draw_scores(record: Dict[str, Any], path: PathLike) -> Path:
         1.75 + 0.5 * len(rounds) + 0.07 * longest)
     axes = figure.subplots()
     image = axes.imshow(values, cmap='cividis', aspect='auto')
+    score = record.get('baseline', {}).get('score')
+    if score is not None and 'metric' in criterion_name(rounds[0]):
+        score *= 100 if percent else 1
+        image.set_clim(*np.nanquantile([*values.ravel(), score], [0, 1]))
+    else:
+        score = None
     _mark_cells(axes, values, record, rounds, image, percent)
     axes.set_xticks(
         range(len(labels)),
@@ -61,8 +68,16 @@ def draw_scores(record: Dict[str, Any], path: PathLike) -> Path:
     axes.set_xlabel(f'{"block (number" if whole else "part (name"} '
                     'in the uncompressed model)')
     better = 'higher' if rounds[0].get('higher_is_better', True) else 'lower'
-    axes.set_title(f'Score of each candidate ({better} is better)')
+    title = f'Score of each candidate ({better} is better)'
+    data = scored_on_text(rounds[0])
+    if data:
+        title += f', of {data}'
     bar = figure.colorbar(image, ax=axes, pad=0.02)
+    if score is not None:
+        title += ('\nuncompressed (line on the scale): '
+                  f'{_short(score, percent)}')
+        bar.ax.axhline(score, color='#D55E00', lw=2.5, clip_on=False)
+    axes.set_title(title, fontsize=10)
     bar.set_label(criterion, fontsize=8)
     handles = [
         Patch(facecolor='white', edgecolor='#D55E00', linewidth=2,
@@ -78,11 +93,16 @@ def draw_scores(record: Dict[str, Any], path: PathLike) -> Path:
     return save_figure(figure, path)
 
 
+def criterion_name(entry: Mapping[str, Any]) -> str:
+    """Name of the scorer of a round, in lower case."""
+    return str(entry.get('criterion', 'score')).lower()
+
+
 def _criterion(record: Dict[str, Any], entry: Dict[str, Any]) -> tuple:
     """Text for the scale of the scores, and whether they are percents."""
     name = str(entry.get('criterion', 'score'))
     metric = record.get('metric', '')
-    if 'metric' in name.lower():
+    if 'metric' in criterion_name(entry):
         percent = is_percent(metric)
         return f'{metric} (%)' if percent else metric, percent
     return {
@@ -141,13 +161,17 @@ def _short(value: float, percent: bool) -> str:
 def draw_tradeoff(record: Dict[str, Any], path: PathLike) -> Path:
     """Metric against MACs and against latency, round by round.
 
+    All axes begin at zero where the values are positive.
+
     Args:
         record: Content of ``blockdrop.json``.
         path: PNG to write.
 
     Returns:
         The picture. Latency is that of the first model times the ratio of
-        both, which were timed in turn; bars show the quartiles of the ratio.
+        both, which were timed in turn; flat bars show the quartiles of the
+        ratio, upright ones the 95 % interval of the metric by bootstrap over
+        videos.
 
     Raises:
         ValueError: If the record has neither MACs nor latency.
@@ -167,11 +191,18 @@ def draw_tradeoff(record: Dict[str, Any], path: PathLike) -> Path:
     scale = 100 if is_percent(metric) else 1
     for axes, (key, title) in zip(grid, panels):
         costs = [_cost(p, baseline, key) for p in points if key in p]
-        _draw_path(axes, [p for p in points if key in p], costs, scale)
+        shown = [p for p in points if key in p]
+        _draw_path(axes, shown, costs, scale,
+                   [interval_of(record, p) for p in shown])
         axes.set_xlabel(title)
         axes.grid(True, alpha=0.3)
-        axes.margins(x=0.1, y=0.16)
+        axes.margins(x=0.1, y=0.2)
+        _from_zero(axes)
+        _label_blocks(axes, shown, [cost for cost, _, _ in costs])
     grid[0].set_ylabel(f'{metric} (%)' if scale == 100 else metric)
+    sample = sample_text(baseline.get('metrics') or {}, metric)
+    if sample:
+        figure.suptitle(f'validation: {sample}', fontsize=9)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center',
                   ncol=len(handles), frameon=False, fontsize=9)
@@ -192,8 +223,8 @@ def _cost(entry: Dict[str, Any], baseline: Dict[str, Any],
 
 
 def _draw_path(axes: Axes, points: Sequence[Dict[str, Any]],
-               costs: Sequence[Tuple[float, float, float]],
-               scale: float) -> None:
+               costs: Sequence[Tuple[float, float, float]], scale: float,
+               intervals: Sequence[Any]) -> None:
     """Draw the metric round by round, with the dip before alignment."""
     after = [scale * p.get('metric_after', p.get('metric', math.nan))
              for p in points]
@@ -213,8 +244,34 @@ def _draw_path(axes: Axes, points: Sequence[Dict[str, Any]],
     if points and points[0]['round'] == 0:
         axes.plot(at[:1], after[:1], 's', color='black', ms=9,
                   label='uncompressed')
-    for p, x, value in zip(points, at, after):
-        if 'blocks_left' in p:
-            axes.annotate(f'{len(p["blocks_left"])} blocks', (x, value),
-                          (0, 9), ha='center', fontsize=8,
-                          textcoords='offset points')
+    for x, interval in zip(at, intervals):
+        if interval is not None:
+            axes.plot([x] * 2, [scale * end for end in interval], '_-',
+                      color='#0072B2', lw=1, ms=6, alpha=0.6, zorder=1)
+
+
+def _from_zero(axes: Axes) -> None:
+    """Begin both axes at zero, so that small changes look small."""
+    for limits, set_limits in ((axes.get_xlim(), axes.set_xlim),
+                               (axes.get_ylim(), axes.set_ylim)):
+        if limits[1] > 0:
+            set_limits(min(0, limits[0]), 1.03 * limits[1])
+
+
+def _label_blocks(axes: Axes, points: Sequence[Dict[str, Any]],
+                  costs: Sequence[float]) -> None:
+    """Number of blocks of each point above the frame, off the lines."""
+    transform = axes.get_xaxis_transform()
+    ends: List[float] = []  # where the labels of each row end
+    width = 0.05 * axes.get_xlim()[1]
+    for x, entry in sorted(zip(costs, points), key=lambda pair: pair[0]):
+        if 'blocks_left' not in entry:
+            continue
+        row = next((i for i, end in enumerate(ends) if x - width / 2 > end),
+                   len(ends))
+        ends[row:row + 1] = [x + width / 2]
+        axes.text(x, 1.02 + 0.05 * row, str(len(entry['blocks_left'])),
+                  ha='center', fontsize=8, transform=transform)
+    if ends:
+        axes.text(0, 1.02, 'blocks that remain:', fontsize=8,
+                  transform=axes.transAxes)

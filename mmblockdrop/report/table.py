@@ -5,8 +5,9 @@ from typing import Any, Dict, List, Mapping
 from mmblockdrop.utils.io import PathLike
 
 from .figures import draw_scores, draw_tradeoff
-from .text import (format_change, format_count, format_metric, id_labels,
-                   is_percent, latency_against, markdown_table)
+from .text import (format_change, format_count, format_interval, format_metric,
+                   id_labels, interval_of, is_percent, latency_against,
+                   markdown_table, sample_text, scored_on_text)
 
 
 def round_table(record: Dict[str, Any]) -> str:
@@ -18,24 +19,27 @@ def round_table(record: Dict[str, Any]) -> str:
     Returns:
         Markdown. Savings are relative to the uncompressed model; ``GMACs``
         counts everything that multiplies and accumulates, for one window.
-        Behind the saving of latency stand the quartiles of its measurement.
+        Behind the saving of latency stand the quartiles of its measurement,
+        behind the metric its 95 % interval by bootstrap over videos.
     """
     metric = record.get('metric', 'metric')
     baseline = record.get('baseline', {})
     unit = f'{metric} (%)' if is_percent(metric) else metric
     labels = id_labels(record)
+    score = 'score (%)' if scores_in_percent(record) else 'score'
     rows = [{
         'round': '0',
         'dropped': '-',
         'blocks': str(len(baseline['blocks_left']))
                   if 'blocks_left' in baseline else str(len(labels)),
-        'score': '-',
+        score: _percent(baseline.get('score'), record),
         f'{unit} after drop': '-',
         f'{unit} after alignment': format_metric(
-            baseline.get('metric'), metric),
+            baseline.get('metric'), metric) + format_interval(
+                interval_of(record, baseline), metric),
         'best epoch': '-',
         **_cost(baseline, {}),
-        'min': '-'
+        'minutes': '-'
     }]
     for entry in record.get('rounds', []):
         rows.append({
@@ -47,14 +51,15 @@ def round_table(record: Dict[str, Any]) -> str:
                 for i in entry.get('dropped', [])) or '-',
             'blocks': str(len(entry['blocks_left']))
                       if 'blocks_left' in entry else '-',
-            'score': _score(entry),
+            score: _score(entry, record),
             f'{unit} after drop': format_metric(
                 entry.get('metric_before'), metric),
             f'{unit} after alignment': format_metric(
-                entry.get('metric_after'), metric),
+                entry.get('metric_after'), metric) + format_interval(
+                    interval_of(record, entry), metric),
             'best epoch': str(entry.get('best_epoch', '-')),
             **_cost(entry, baseline),
-            'min': format_count(
+            'minutes': format_count(
                 sum(entry.get('seconds', {}).values()) or None, 60, 1)
         })
     return markdown_table(rows)
@@ -74,7 +79,7 @@ def write_report(record: Dict[str, Any], work_dir: PathLike) -> List[Path]:
     folder = Path(work_dir)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / 'blockdrop.md']
-    text = round_table(record) + '\n'
+    text = round_table(record) + '\n' + table_notes(record)
     if 'stopped' in record:
         text += (f'\n{record["stopped"]["text"]} The result is '
                  f'{record["result"]}.\n')
@@ -87,11 +92,56 @@ def write_report(record: Dict[str, Any], work_dir: PathLike) -> List[Path]:
     return files
 
 
-def _score(entry: Mapping[str, Any]) -> str:
+def table_notes(record: Dict[str, Any]) -> str:
+    """What the numbers of the table were measured on.
+
+    Args:
+        record: Content of ``blockdrop.json``.
+
+    Returns:
+        Lines that follow the table; '' for records of earlier versions.
+    """
+    metric = record.get('metric', 'metric')
+    metrics = record.get('baseline', {}).get('metrics') or {}
+    lines = []
+    sample = sample_text(metrics, metric)
+    if sample:
+        text = f'{metric}: validation, {sample}'
+        if f'{metric}_interval' in metrics:
+            text += '; in brackets 95 % intervals by bootstrap over the videos'
+        lines.append(f'{text}. The best of several epochs is a little too '
+                     'good on the data that chose it.')
+    texts = [scored_on_text(r) for r in record.get('rounds', [])]
+    for text in dict.fromkeys(filter(None, texts)):
+        lines.append(f'score: {text}.')
+    return ''.join(f'\n{line}\n' for line in lines)
+
+
+def scores_in_percent(record: Mapping[str, Any]) -> bool:
+    """Whether the scores of all rounds are metrics printed in percent.
+
+    Args:
+        record: Content of ``blockdrop.json``.
+    """
+    rounds = record.get('rounds', [])
+    return bool(rounds) and is_percent(record.get('metric', '')) and all(
+        'metric' in str(r.get('criterion', '')).lower() for r in rounds)
+
+
+def _percent(value: Any, record: Mapping[str, Any]) -> str:
+    """A score, in percent where scores are metrics."""
+    if value is None:
+        return '-'
+    return (f'{100 * value:.2f}' if scores_in_percent(record) else
+            f'{value:.4g}')
+
+
+def _score(entry: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """Scores of what was chosen."""
     scores = entry.get('scores', {})
     chosen = [scores.get(str(i)) for i in entry.get('dropped', [])]
-    return ', '.join(f'{s:.4g}' for s in chosen if s is not None) or '-'
+    return ', '.join(_percent(s, record) for s in chosen
+                     if s is not None) or '-'
 
 
 def _cost(entry: Mapping[str, Any],

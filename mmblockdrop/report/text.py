@@ -52,6 +52,82 @@ def format_metric(value: Optional[float], metric: str) -> str:
     return f'{100 * value:.2f}' if is_percent(metric) else f'{value:.4g}'
 
 
+def interval_of(record: Mapping[str, Any],
+                entry: Mapping[str, Any]) -> Optional[Sequence[float]]:
+    """95 % interval of the metric of a model, by bootstrap over videos.
+
+    Args:
+        record: Content of ``blockdrop.json``.
+        entry: Its baseline or a round.
+
+    Returns:
+        Low and high end; None if its evaluator gave none.
+    """
+    if 'metrics' in entry:
+        return entry['metrics'].get(f'{record.get("metric")}_interval')
+    return entry.get('intervals', {}).get(str(entry.get('best_epoch')))
+
+
+def format_interval(interval: Optional[Sequence[float]], metric: str) -> str:
+    """Print an interval behind a metric.
+
+    Args:
+        interval: Low and high end; None gives nothing.
+        metric: Key of the metric.
+
+    Returns:
+        Such as ' [25.1, 40.2]'.
+    """
+    if interval is None:
+        return ''
+    low, high = interval
+    if is_percent(metric):
+        return f' [{100 * low:.1f}, {100 * high:.1f}]'
+    return f' [{low:.3g}, {high:.3g}]'
+
+
+def sample_text(metrics: Mapping[str, Any], metric: str) -> str:
+    """Say on how much a metric was measured.
+
+    Args:
+        metrics: All that the evaluator gave.
+        metric: Key of the metric, with its prefix.
+
+    Returns:
+        Such as '5 videos with 37 actions'; '' if the evaluator did not say.
+    """
+    prefix = metric.rpartition('/')[0]
+    counts = [metrics.get(f'{prefix}/{what}') for what in ('videos',
+                                                           'actions')]
+    if None in counts:
+        return ''
+    return ' with '.join(f'{count} {what}{"" if count == 1 else "s"}'
+                         for count, what in zip(counts, ('video', 'action')))
+
+
+def scored_on_text(entry: Mapping[str, Any]) -> str:
+    """Say which videos the scores of a round are of.
+
+    Args:
+        entry: A round of a record.
+
+    Returns:
+        Such as "25 videos of subset 'training'"; '' for records of earlier
+        versions.
+    """
+    data = entry.get('scored_on')
+    if not data:
+        return ''
+    count = data.get('videos', data['samples'])
+    what = 'video' if 'videos' in data else 'sample'
+    text = f'{count} {what}{"" if count == 1 else "s"}'
+    subset = data.get('subset')
+    if subset is not None:
+        names = [subset] if isinstance(subset, str) else subset
+        return f'{text} of subset {", ".join(map(repr, names))}'
+    return f'{text} of {"validation" if data["validation"] else "scoring"}'
+
+
 def format_count(value: Optional[float], unit: float, digits: int = 2) -> str:
     """Print a number in a unit; None gives a dash.
 

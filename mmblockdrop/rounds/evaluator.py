@@ -7,6 +7,7 @@ from mmblockdrop.compression.bypass import DroppedBlock
 from mmblockdrop.compression.lora import check_called
 from mmblockdrop.compression.spec import facts_of
 from mmblockdrop.report import measure
+from mmblockdrop.scorers.base import pick
 from mmblockdrop.utils.progress import with_progress
 
 import torch
@@ -71,6 +72,38 @@ class ModelEvaluator:
                 metric.bootstrap = 0
         evaluator.dataset_meta = self.score_batches.dataset.metainfo
         return evaluator
+
+    def scored_on(self) -> Dict[str, Any]:
+        """Which data candidates are scored on, for the record.
+
+        Returns:
+            ``samples``; ``subset`` and ``videos`` where the data set has them;
+            ``validation``, whether it is the validation data.
+        """
+        dataset = self.score_batches.dataset
+        found: Dict[str, Any] = dict(
+            samples=len(dataset), validation=self.score_dataloader is None)
+        subset = getattr(dataset, 'subset', None)
+        if subset is not None:
+            found['subset'] = subset if isinstance(subset, str) else [*subset]
+        if hasattr(dataset, 'video_names'):
+            found['videos'] = len(dataset.video_names)
+        return found
+
+    def score(self, metric: str) -> float:
+        """Metric of the model as it is now on the data of the scores.
+
+        Args:
+            metric: Its key.
+
+        Returns:
+            Its value.
+        """
+        with torch.random.fork_rng(devices=[]):
+            found = evaluate(
+                plain_model(self.runner.model), self.score_batches,
+                self.new_evaluator())
+        return pick(found, metric, 'train_cfg.scorer.metric')
 
     def keep_evaluator(self) -> Evaluator:
         """Copy the evaluator of validation before it is used.

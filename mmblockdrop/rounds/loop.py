@@ -278,8 +278,12 @@ class DistillationLoop(EpochBasedTrainLoop):
         ]
         self.plan()
         metrics = evaluator.validate()
-        scored = getattr(self.scoring.scorer, 'metric', self.metric)
-        pick(metrics, scored, 'train_cfg.scorer.metric')
+        scored = getattr(self.scoring.scorer, 'metric', None)
+        if scored is not None:
+            pick(metrics, scored, 'train_cfg.scorer.metric')
+            baseline['score'] = (
+                metrics[scored] if evaluator.score_dataloader is None else
+                evaluator.score(scored))
         baseline.update(
             metric=pick(metrics, self.metric, 'train_cfg.metric'),
             metrics=json_data(metrics),
@@ -362,9 +366,11 @@ class DistillationLoop(EpochBasedTrainLoop):
             entry['repair'] = self.student.repair(
                 self.repair, chosen, self.evaluator.score_batches)
             entry['seconds']['repair'] = time.perf_counter() - began
+        metrics = self.evaluator.validate()
         entry['metric_before'] = pick(
-            self.evaluator.validate(), self.metric,
+            metrics, self.metric,
             of=f'Without {structure.unit} {chosen} the model')
+        self.note_interval('0', metrics)
         entry.update(self.evaluator.cost())
         entry['epochs']['0'] = entry['metric_before']
         self.rebuild()
@@ -405,7 +411,8 @@ class DistillationLoop(EpochBasedTrainLoop):
             if self.hook.interrupted is not None:
                 found = evaluated_epochs(
                     self.path(self.best_name), self.hook.record)
-                entry['epochs'] = {**found, **entry['epochs']}
+                for key, values in found.items():
+                    entry[key] = {**values, **entry.get(key, {})}
             self.judge_epoch(self._epoch - first)
         # Gradients that are accumulated count to the end of the round.
         iters = len(self.dataloader)
@@ -429,12 +436,26 @@ class DistillationLoop(EpochBasedTrainLoop):
         epochs = entry['epochs']
         if str(epoch) in epochs or not self.phase.due(epoch):
             return
+        metrics = self.runner.val_loop.run()
         epochs[str(epoch)] = pick(
-            self.runner.val_loop.run(), self.metric, 'train_cfg.metric',
+            metrics, self.metric, 'train_cfg.metric',
             f'After epoch {epoch} of round {entry["round"]} the model')
+        self.note_interval(str(epoch), metrics)
         if best_epoch(epochs, self.sign) == str(epoch):
             self.save(self.best_name)
         self.hook.write(self.runner)
+
+    def note_interval(self, epoch: str, metrics: Dict[str, Any]) -> None:
+        """Keep the interval of the metric, if its evaluator gives one.
+
+        Args:
+            epoch: Number in the round.
+            metrics: Of this epoch.
+        """
+        interval = metrics.get(f'{self.metric}_interval')
+        if interval is not None:
+            intervals = self.hook.rounds[-1].setdefault('intervals', {})
+            intervals[epoch] = list(interval)
 
     def finish_round(self) -> None:
         """Go on with the best epoch: merge, measure, write, report."""

@@ -382,7 +382,8 @@ def scored_round(found: Optional[Dict[str, Any]], record: Dict[str, Any],
         record, done) else None
 
 
-def evaluated_epochs(path: Path, record: Dict[str, Any]) -> Dict[str, float]:
+def evaluated_epochs(path: Path,
+                     record: Dict[str, Any]) -> Dict[str, Dict[str, Any]]:
     """What the file of the best epoch knows of the current round.
 
     An interrupted run may have kept an epoch that ended after the
@@ -393,18 +394,20 @@ def evaluated_epochs(path: Path, record: Dict[str, Any]) -> Dict[str, float]:
         record: The record of this run, with the round as last entry.
 
     Returns:
-        Epoch of the round to metric; empty if the file is of another run.
+        ``epochs`` and ``intervals`` of the round; empty if the file is of
+        another run.
     """
     if not path.is_file():
-        return {}
+        return dict(epochs={}, intervals={})
     _, found = read_localizer(str(path))
     done = len(record['rounds']) - 1
     if found is None or len(found['rounds']) <= done:
-        return {}
+        return dict(epochs={}, intervals={})
     entry, ours = found['rounds'][done], record['rounds'][-1]
     same = entry.get('dropped') == ours['dropped'] and history(
         found, done) == history(record, done)
-    return entry['epochs'] if same else {}
+    return {key: entry.get(key, {}) if same else {}
+            for key in ('epochs', 'intervals')}
 
 
 # ------------------------------------------------------ what is said at once

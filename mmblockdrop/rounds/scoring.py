@@ -69,9 +69,11 @@ class Scoring:
             higher_is_better=self.scorer.higher_is_better,
             scores={str(i): scores[i]
                     for i in structure.ids if i in scores},
+            scored_on=self.evaluator.scored_on(),
             block_executions=self.scorer.executions,
             seconds=dict(score=time.perf_counter() - began),
-            epochs={})
+            epochs={},
+            intervals={})
 
     @staticmethod
     def _check(scorer: dict) -> None:

@@ -44,7 +44,7 @@ def test_table_has_a_line_per_round():
     first = dict(zip(head, rows[1]))
     assert len(rows) == 3 and len({len(line) for line in lines}) == 1
     assert first['dropped'] == '2' and first['blocks'] == '3'
-    assert first['score'] == '0.7' and first['min'] == '1.5'
+    assert first['score (%)'] == '70.00' and first['minutes'] == '1.5'
     assert first['tad/mAP (%) after drop'] == '70.00'
     assert first['tad/mAP (%) after alignment'] == '82.00'
     assert first['GMACs'] == '3.00 (-25 %)'
@@ -86,7 +86,7 @@ def test_parts_with_names_are_shown_by_what_tells_them_apart(tmp_path):
     cells = [[c.strip() for c in line.split('|')[1:-1]] for line in lines]
     first = dict(zip(cells[0], cells[3]))
     assert first['dropped'] == '1.mlp' and first['blocks'] == '5'
-    assert first['score'] == '0.2'
+    assert first['score (%)'] == '20.00'
     files = write_report(record, tmp_path)
     assert len(files) == 3 and all(is_picture(f) for f in files[1:])
 
@@ -148,3 +148,35 @@ def test_timeline_with_and_without_frames(tmp_path):
     assert is_picture(with_frames) and is_picture(without, 100)
     assert cv2.imread(str(with_frames)).shape[0] > cv2.imread(
         str(without)).shape[0]
+
+
+def measured():
+    """A record that says what it was measured on."""
+    record = copy.deepcopy(RECORD)
+    record['baseline'].update(score=0.75, metrics={
+        'tad/mAP': 0.83, 'tad/mAP_interval': [0.701, 0.902],
+        'tad/videos': 5, 'tad/actions': 1})
+    record['rounds'][0].update(
+        intervals={'0': [0.1, 0.2], '3': [0.7, 0.9]},
+        scored_on=dict(samples=30, videos=25, subset='training',
+                       validation=False))
+    return record
+
+
+def test_metrics_have_intervals_and_say_what_they_were_measured_on(tmp_path):
+    table, scores, tradeoff = write_report(measured(), tmp_path)
+    text = table.read_text()
+    assert '83.00 [70.1, 90.2]' in text and '82.00 [70.0, 90.0]' in text
+    assert 'validation, 5 videos with 1 action;' in text
+    assert "score: 25 videos of subset 'training'." in text
+    assert is_picture(scores) and is_picture(tradeoff)
+    rows = [[c.strip() for c in line.split('|')[1:-1]]
+            for line in text.splitlines() if line.startswith('|')]
+    assert dict(zip(rows[0], rows[2]))['score (%)'] == '75.00'
+
+
+def test_scores_that_are_no_metric_are_not_in_percent():
+    record = measured()
+    for entry in record['rounds']:
+        entry['criterion'] = 'LossScorer'
+    assert 'score (%)' not in round_table(record)
