@@ -14,6 +14,7 @@ from mmblockdrop.evaluation.activitynet import write_detections
 from mmblockdrop.inference import (draw_localization, localize_video,
                                    of_classes, read_actions)
 from mmblockdrop.registry import MODELS
+from mmblockdrop.structures.grid_rate import follow_grid
 from mmblockdrop.utils.config import localizer_config
 from mmblockdrop.utils.io import PathLike, read_lines
 from mmblockdrop.utils.messages import require_file
@@ -44,7 +45,8 @@ def init_localizer(
 
     Returns:
         The localizer in evaluation mode, ready for :func:`localize_video`,
-        with ``cfg`` and ``dataset_meta`` as attributes.
+        with ``cfg`` and ``dataset_meta`` as attributes. ``cfg`` is a copy
+        whose data sets have the ``sample_fps`` of the checkpoint.
 
     Raises:
         FileNotFoundError: Config or checkpoint does not exist.
@@ -63,10 +65,13 @@ def init_localizer(
         merge_lora(model)
     else:
         meta = load_localizer(model, str(checkpoint))
-    model.cfg = config
     model.dataset_meta = meta.get('dataset_meta') or _meta_of_config(config)
     check_classes(model, model.dataset_meta.get('classes'),
                   'the data that it was trained on', one_for_all=True)
+    model.cfg = copy.deepcopy(config)
+    for key in ('val_dataloader', 'test_dataloader'):
+        follow_grid((model.cfg.get(key) or {}).get('dataset'),
+                    model.dataset_meta)
     if device is None:
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     return model.to(device).eval()

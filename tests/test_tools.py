@@ -310,7 +310,7 @@ def test_testing_finds_dropped_blocks_in_the_checkpoint(
         tmp_path, meta, hooks, added):
     path = str(tmp_path / 'model.pth')
     torch.save(dict(meta=meta, state_dict={}), path)
-    cfg = test.add_block_drop_hook(
+    cfg = test.follow_checkpoint(
         Config(dict(load_from=path, custom_hooks=hooks)))
     found = list(cfg.custom_hooks or [])
     assert len(found) == len(hooks or []) + added

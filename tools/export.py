@@ -75,7 +75,7 @@ def export(args: argparse.Namespace) -> Dict[str, Any]:
         print(f'{args.out_dir / found["file"]} ({found["bytes"] / 1e6:.2f} '
               f'MB): batches of {found["batch_sizes"]} agree with onnxruntime '
               f'to {found["max_difference"]:.2g}', flush=True)
-    return export_model(model, cfg, model_cfg, inputs, args.out_dir,
+    return export_model(model, model.cfg, model_cfg, inputs, args.out_dir,
                         args.checkpoint, args.tolerance, onnx=found)
 
 

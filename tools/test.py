@@ -3,6 +3,7 @@ import argparse
 from typing import Optional, Sequence
 
 from mmblockdrop.compression import record_of
+from mmblockdrop.structures.grid_rate import follow_grid
 from mmblockdrop.utils.checkpoint import read_checkpoint
 from mmblockdrop.utils.config import type_name
 from mmblockdrop.utils.messages import require_file
@@ -56,11 +57,12 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     return cfg
 
 
-def add_block_drop_hook(cfg: Config) -> Config:
-    """Let a compressed checkpoint shape the model, whatever config tests it.
+def follow_checkpoint(cfg: Config) -> Config:
+    """Let a checkpoint decide on the shape of the model and on the grid.
 
-    Without the hook mmengine would load what fits and leave the dropped
-    blocks at random values.
+    A compressed one shapes the model, whatever config tests it: without the
+    hook mmengine would load what fits and leave the dropped blocks at random
+    values. The test data get the ``sample_fps`` of the training.
 
     Args:
         cfg: ``load_from`` is set; changed in place.
@@ -71,8 +73,10 @@ def add_block_drop_hook(cfg: Config) -> Config:
     Raises:
         ValueError: The checkpoint is damaged, or its record is.
     """
-    record = record_of(
-        read_checkpoint(cfg.load_from), f'checkpoint={cfg.load_from!r}')
+    checkpoint = read_checkpoint(cfg.load_from)
+    follow_grid((cfg.get('test_dataloader') or {}).get('dataset'),
+                (checkpoint.get('meta') or {}).get('dataset_meta'))
+    record = record_of(checkpoint, f'checkpoint={cfg.load_from!r}')
     hooks = list(cfg.get('custom_hooks') or [])
     if record is not None and 'BlockDropHook' not in map(type_name, hooks):
         hook = dict(type='mmblockdrop.BlockDropHook', stack=record['stack'])
@@ -84,7 +88,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Test."""
     args = parse_args(argv)
     cfg = merge_args(read_config(args), args)
-    build_runner(add_block_drop_hook(cfg)).test()
+    build_runner(follow_checkpoint(cfg)).test()
 
 
 if __name__ == '__main__':

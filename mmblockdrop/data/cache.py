@@ -26,8 +26,9 @@ class CachedFrames(BaseTransform):
     ``OpenVideo``: ``SampleWindow`` and ``DecordDecode`` follow as before, and
     read from it instead of the video.
 
-    The name of a kept file depends on the video's size and time of change
-    and on ``transforms``. It is written under another name and then renamed,
+    The name of a kept file depends on the video's size and time of change,
+    on ``transforms``, and with ``sample_fps`` on the rate of the grid, whose
+    frames are kept. It is written under another name and then renamed,
     so several workers and processes may share a folder. Files are never
     removed: delete the folder to regain its space, about ``frames * H * W *
     3`` bytes for each video.
@@ -89,6 +90,8 @@ class CachedFrames(BaseTransform):
         status = os.stat(filename)
         key = (f'{osp.abspath(filename)}|{status.st_size}|'
                f'{status.st_mtime_ns}|{self.recipe}')
+        if results.get('sample_fps'):
+            key += f'|{results["fps"]}'
         digest = hashlib.sha1(key.encode()).hexdigest()[:16]
         stem = osp.splitext(osp.basename(filename))[0]
         return osp.join(self.cache_dir, f'{stem}-{digest}.npy')

@@ -1,10 +1,11 @@
 """Windows over untrimmed videos."""
 import contextlib
 import random
-from typing import (Any, Iterator, List, Mapping, Optional, Sequence, Tuple,
-                    Union)
+from typing import (Any, Dict, Iterator, List, Mapping, Optional, Sequence,
+                    Tuple, Union)
 
 from mmblockdrop.registry import DATASETS, replaced_by
+from mmblockdrop.structures.grid_rate import VideoRates
 from mmblockdrop.utils.messages import require_choice, require_folder
 from mmblockdrop.utils.video import (VIDEO_SUFFIXES, UnreadableVideoError,
                                      Video, read_errors)
@@ -14,7 +15,7 @@ import torch
 from mmengine.dataset import BaseDataset
 
 from .annotations import (ActionReader, choose_videos, load_classes,
-                          load_database, select_subset)
+                          load_database, select_subset, warn)
 from .records import FEATURE_SUFFIXES, BrokenVideos, VideoRecords, VideoSources
 from .windows import MODES, sliding_windows, window_actions
 
@@ -64,6 +65,19 @@ class EpochDraws:
             np.random.set_state(states[1])
 
 
+def _check_sample_fps(sample_fps: float, **others: Any) -> None:
+    """Reject a rate that is none, or arguments that contradict it."""
+    if isinstance(sample_fps, bool) or not isinstance(
+            sample_fps, (int, float)) or not 0 < sample_fps < float('inf'):
+        raise ValueError(f'sample_fps={sample_fps!r}: expected grid steps per '
+                         'second, a positive number')
+    for key, value in others.items():
+        if value is not None:
+            raise ValueError(
+                f'{key}={value!r} beside sample_fps={sample_fps}: a grid in '
+                f'seconds has no such setting; remove it or set {key}=None')
+
+
 @DATASETS.register_module()
 @replaced_by('mmblockdrop.PublishedVideoDataset', 'window_rule', 'frame_rule')
 class UntrimmedVideoDataset(BaseDataset):
@@ -74,6 +88,17 @@ class UntrimmedVideoDataset(BaseDataset):
     where the windows are and which actions the video has; the pipeline opens
     the video, cuts the window (``SampleWindow``) and packs it
     (``PackTADInputs``).
+
+    With ``sample_fps`` the grid counts seconds and not frames: step k of a
+    video is at k / ``sample_fps`` seconds, whatever its frame rate. Frames,
+    chosen by their time stamps, repeat or are skipped. In such a sample
+    ``fps``, ``total_frames`` and ``window_start_frame`` count the frames on
+    the grid, ``frames_per_step`` in each step.
+
+    ``metainfo`` has ``classes``, ``sample_fps``, and without it ``video_fps``:
+    median, least and largest frame rate of the videos. mmengine stores it as
+    ``dataset_meta`` in checkpoints. A data set that is given a model's
+    ``metainfo=dict(video_fps=...)`` warns of videos of other rates.
 
     An unreadable video is counted with a warning. In training another sample
     is drawn instead; in test mode its windows are black and have
@@ -87,9 +112,13 @@ class UntrimmedVideoDataset(BaseDataset):
             ``data_root``. None takes the labels of ``ann_file`` in
             alphabetical order.
         window_size: Grid steps of a window.
-        snippet_stride: Frames per grid step.
-        frames_per_step: Frames decoded per grid step, a divisor of
-            ``snippet_stride`` (``scale_factor`` of the published code).
+        snippet_stride: Frames per grid step. Defaults to 4, or to None with
+            ``sample_fps``.
+        sample_fps: Grid steps per second. Of features, their rate. Defaults
+            to None, a grid that counts the frames of each video.
+        frames_per_step: Frames decoded per grid step, without ``sample_fps`` a
+            divisor of ``snippet_stride`` (``scale_factor`` of the published
+            code).
         windows: ``random``: one window per video, drawn around an action.
             ``sliding``: windows that overlap. ``resize``: the whole video on
             ``window_size`` grid steps. Defaults to ``sliding`` in test mode,
@@ -129,6 +158,8 @@ class UntrimmedVideoDataset(BaseDataset):
             :class:`mmengine.dataset.BaseDataset`.
     """
 
+    #: See :func:`mmblockdrop.structures.grid_rate.follow_grid`.
+    has_sample_fps = True
     #: Where sliding windows are, and which actions one shows.
     sliding_windows = staticmethod(sliding_windows)
     window_actions = staticmethod(window_actions)
@@ -138,7 +169,7 @@ class UntrimmedVideoDataset(BaseDataset):
                  subset: Union[str, Sequence[str], None] = None,
                  classes: Union[str, Sequence[str], None] = None,
                  window_size: int = 256,
-                 snippet_stride: int = 4,
+                 snippet_stride: Optional[int] = None,
                  frames_per_step: int = 1,
                  windows: Optional[str] = None,
                  overlap_ratio: float = 0.5,
@@ -163,9 +194,21 @@ class UntrimmedVideoDataset(BaseDataset):
                  metainfo: Optional[dict] = None,
                  test_mode: bool = False,
                  lazy_init: bool = False,
+                 sample_fps: Optional[float] = None,
                  **kwargs: Any) -> None:
         windows = windows or ('sliding' if test_mode else 'random')
         require_choice('windows', windows, MODES)
+        if sample_fps is None:
+            snippet_stride = 4 if snippet_stride is None else snippet_stride
+        else:
+            _check_sample_fps(
+                sample_fps,
+                snippet_stride=snippet_stride,
+                windows='resize' if windows == 'resize' else None,
+                fps=fps,
+                offset_frames=offset_frames or None)
+            # Frames of the grid, not of the video.
+            snippet_stride = frames_per_step
         if windows != 'resize' and snippet_stride % frames_per_step:
             raise ValueError(
                 f'frames_per_step={frames_per_step} must divide '
@@ -185,6 +228,7 @@ class UntrimmedVideoDataset(BaseDataset):
             window_size=int(window_size),
             snippet_stride=int(snippet_stride),
             frames_per_step=int(frames_per_step),
+            sample_fps=None if sample_fps is None else float(sample_fps),
             offset_frames=offset_frames,
             action_thresh=action_thresh,
             crop_ratio=crop_ratio)
@@ -217,6 +261,7 @@ class UntrimmedVideoDataset(BaseDataset):
             lazy_init=True,
             **kwargs)
         self._load_classes(classes)
+        self._metainfo['sample_fps'] = self.geometry['sample_fps']
         if not lazy_init:
             self.full_init()
 
@@ -257,10 +302,14 @@ class UntrimmedVideoDataset(BaseDataset):
         rules = self.filter_cfg or {}
         records = VideoRecords(database, sources, reader, self.fps,
                                self.action_frames, self.class_agnostic,
-                               rules.get('min_action_share', 0.))
+                               rules.get('min_action_share', 0.),
+                               self._grid_fps())
         skip_empty = rules.get('filter_empty', not self.test_mode)
         samples: List[dict] = []
+        rates: Dict[str, float] = {}
         for record in records:
+            if not self.broken[record['video_index']]:
+                rates[record['video_name']] = record['fps']
             if len(record['action_frames']) or not skip_empty:
                 samples += self._windows(record, skip_empty)
         reader.report()
@@ -270,7 +319,41 @@ class UntrimmedVideoDataset(BaseDataset):
                 f'subset={self.subset!r} in {self.ann_file!r}: none has an '
                 f'action of classes={self._label_names} that a window of '
                 f'window_size={self.geometry["window_size"]} holds')
+        if rates and self.geometry['sample_fps'] is None and (
+                self.geometry['windows'] != 'resize'):
+            self._compare_rates(rates)
         return samples
+
+    def _grid_fps(self) -> Optional[float]:
+        """Frames per second on a grid in seconds."""
+        rate = self.geometry['sample_fps']
+        return None if rate is None else rate * (
+            self.geometry['frames_per_step'])
+
+    def _compare_rates(self, rates: Dict[str, float]) -> None:
+        """Warn where steps last longer or shorter than the model's own."""
+        stride = self.geometry['snippet_stride']
+        trained = self._metainfo.get('video_fps')
+        if trained is not None:
+            trained = VideoRates(trained)
+            names = [name for name, other in zip(
+                rates, trained.differing(list(rates.values()))) if other]
+            if names:
+                warn(f'{len(names)} of {len(rates)} videos have another frame '
+                     'rate than those that the model was trained on: '
+                     f'{names[0]!r} has {rates[names[0]]:.4g} frames per '
+                     f'second, those had {trained}. A grid step counts '
+                     f'{stride} frames, so what it sees is faster or slower '
+                     'and detections suffer; train with sample_fps')
+            return
+        found = self._metainfo['video_fps'] = VideoRates.of(
+            list(rates.values()))
+        if found.is_mixed and not self.test_mode:
+            warn(f'the videos have {found} frames per second, and a grid step '
+                 f'counts {stride} of them: steps last from '
+                 f'{stride / found["max"]:.3f} to {stride / found["min"]:.3f} '
+                 's. With sample_fps, grid steps per second, all last the '
+                 'same')
 
     def _windows(self, record: dict, skip_empty: bool) -> List[dict]:
         """Samples of one video; windows without action if not skipped."""

@@ -7,7 +7,8 @@ from typing import Any, Dict, Optional, Tuple
 from mmblockdrop.registry import TRANSFORMS
 from mmblockdrop.utils.io import read_array
 from mmblockdrop.utils.messages import require_choice
-from mmblockdrop.utils.video import FrameArray, UnreadableVideoError, Video
+from mmblockdrop.utils.video import (FrameArray, ResampledVideo,
+                                     UnreadableVideoError, Video)
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -23,7 +24,10 @@ class OpenVideo(BaseTransform):
     count that the file really has. The last video stays open, so that its
     windows, when they follow each other, do not open it again.
 
-    Required Keys: filename, fps, total_frames, broken, black_shape (optional)
+    With ``sample_fps`` its frames are those on the grid in seconds.
+
+    Required Keys: filename, fps, total_frames, broken, black_shape (optional),
+    sample_fps (optional)
 
     Modified Keys: total_frames
 
@@ -64,6 +68,8 @@ class OpenVideo(BaseTransform):
                                       results['fps'])
         else:
             reader = self._open(results['filename'])
+            if results.get('sample_fps'):
+                reader = ResampledVideo(reader, results['fps'])
         results['video_reader'] = reader
         results['total_frames'] = len(reader)
         results['avg_fps'] = reader.fps

@@ -7,7 +7,7 @@ from typing import (Any, Callable, Iterator, List, Mapping, Optional, Sequence,
 
 from mmblockdrop.utils.messages import did_you_mean, require_folder
 from mmblockdrop.utils.video import (UnreadableVideoError, decoding_reason,
-                                     find_media, probe_video)
+                                     find_media, probe_video, resampled_length)
 
 import numpy as np
 import torch
@@ -180,6 +180,8 @@ class VideoRecords:
         class_agnostic: Whether all actions are of one class.
         min_action_share: Actions that take no more of the video are no ground
             truth.
+        grid_fps: Frames per second on a grid in seconds, which a record then
+            counts instead of those of the video.
     """
 
     database: Mapping[str, dict]
@@ -189,6 +191,7 @@ class VideoRecords:
     to_frames: ToFrames
     class_agnostic: bool
     min_action_share: float
+    grid_fps: Optional[float] = None
 
     def __iter__(self) -> Iterator[dict]:
         """Yield the record of every video, in order.
@@ -202,18 +205,25 @@ class VideoRecords:
 
     def _progress(self, names: Sequence[str]) -> Any:
         """The names, with a bar where many files must be opened."""
-        missing = sum('fps' not in self.database[name] and not (
-            {'frame', 'duration'} <= set(self.database[name]))
-                      for name in names)
+        missing = sum(
+            not ({'frame', 'duration'} <= set(self.database[name]) or (
+                'duration' if self.grid_fps else 'fps') in self.database[name])
+            for name in names)
         slow = missing > 50 and self.fps is None and self.sources.data_prefix
         return track_iter_progress(names) if slow else names
 
     def _record(self, index: int, name: str,
                 entry: Mapping[str, Any]) -> dict:
         """Record of one video."""
+        where = f'video {name!r} of {self.sources.ann_file!r}'
+        timing, given = entry, entry.get('duration')
+        if self.grid_fps and given:  # then the file need not be opened
+            timing = dict(duration=given, fps=self.grid_fps, frame=1)
         duration, fps, frames = read_timing(
-            f'video {name!r} of {self.sources.ann_file!r}', entry, self.fps,
-            lambda: self.sources.probe(index, entry))
+            where, timing, self.fps, lambda: self.sources.probe(index, entry))
+        if self.grid_fps:
+            fps = self.grid_fps
+            frames = resampled_length(duration, fps)
         segments, labels = self.actions.read(
             name, entry.get('annotations', ()), duration)
         if self.class_agnostic:

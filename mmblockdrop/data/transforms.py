@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from mmblockdrop.registry import TRANSFORMS
 from mmblockdrop.structures.time_grid import frames_to_steps, whole_video
+from mmblockdrop.utils.video import Frames
 
 import numpy as np
 import torch
@@ -55,6 +56,13 @@ class SampleWindow(BaseTransform):
         if results.get('broken'):
             valid = 0
         results['valid_steps'] = valid
+        if results.get('sample_fps') and not isinstance(
+                results.get('video_reader', Frames()), Frames):
+            raise ValueError(
+                f'sample_fps={results["sample_fps"]} needs '
+                'mmblockdrop.OpenVideo or mmblockdrop.CachedFrames as the '
+                'first step of the pipeline; another one has opened '
+                f'{results["filename"]!r}')
         segments, keep = self._actions(results)
         results['gt_segments'] = segments.astype(np.float32)
         results['gt_labels'] = results['action_labels'][keep].astype(np.int64)

@@ -62,8 +62,9 @@ def export_model(model: nn.Module,
     plain_cfg = with_mmaction_types(plain_config(model_cfg), bool(halves))
     short, short_cfg, stacks = renumber(model, plain_cfg, inputs, tolerance)
     out = Path(out_dir)
+    dataset_meta = dict(getattr(model, 'dataset_meta', None) or {})
     meta = dict(
-        dataset_meta=dict(getattr(model, 'dataset_meta', None) or {}),
+        dataset_meta=dataset_meta,
         exported=dict(
             by=f'mmblockdrop {__version__}',
             source=source,
@@ -82,7 +83,9 @@ def export_model(model: nn.Module,
         needs_mmblockdrop=needs,
         left_out=left_out,
         max_difference=difference(model, short, inputs),
-        inputs=list(inputs.shape))
+        inputs=list(inputs.shape),
+        sample_fps=dataset_meta.get('sample_fps'),
+        video_fps=dataset_meta.get('video_fps'))
     encoder = short_cfg.get('backbone')
     if needs and encoder and is_plain(encoder):
         files.append(_write_encoder(out, cfg, short, short_cfg, meta))

@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 from mmblockdrop.evaluation.activitynet import as_rows
 from mmblockdrop.evaluation.tad_metric import TADMetric
 from mmblockdrop.registry import METRICS
+from mmblockdrop.structures.grid_rate import follow_grid
 from mmblockdrop.utils.config import type_name
 from mmblockdrop.utils.io import PathLike
 from mmblockdrop.utils.messages import require_choice, require_file
@@ -298,6 +299,7 @@ def _one_video_dataset(model: nn.Module, video: Path, frames: int, fps: float,
             f'{model.cfg.filename} reads features '
             "(test_dataloader.dataset.data_prefix has the key 'feature'); "
             'localizing a video needs a config that reads frames')
+    follow_grid(cfg, model.dataset_meta)
     name = video.stem
     entry = dict(
         subset='test',

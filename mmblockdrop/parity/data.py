@@ -103,7 +103,8 @@ class PublishedVideoDataset(UntrimmedVideoDataset):
     - Boundaries of actions are cut to whole frames, by the ratio of frames to
       seconds of the whole video instead of the frame rate. Ground truth moves
       by up to one frame, always to the front. With ``windows='resize'`` the
-      published code does not do so, and neither does this class.
+      published code does not do so, and neither does this class; nor with
+      ``sample_fps``.
 
     Takes the arguments of
     :class:`~mmblockdrop.data.dataset.UntrimmedVideoDataset`.
@@ -122,6 +123,6 @@ class PublishedVideoDataset(UntrimmedVideoDataset):
     def action_frames(self, segments: np.ndarray, duration: float, fps: float,
                       total_frames: int) -> np.ndarray:
         """See the class; [N, 2] seconds to frames [N, 2]."""
-        if self.geometry['windows'] == 'resize':
+        if self.geometry['windows'] == 'resize' or self.geometry['sample_fps']:
             return super().action_frames(segments, duration, fps, total_frames)
         return np.trunc(segments / duration * total_frames)

@@ -375,10 +375,24 @@ class StampReader:
             raise UnreadableVideoError(
                 self.filename, 'its frames cannot be decoded (number '
                 f'{numbers[wrong][0]} of {len(self)})')
-        places, back = np.unique(self.index.shown[numbers],
-                                 return_inverse=True)
-        frames = np.stack([self._find(int(place)) for place in places])
-        if len(places) < len(numbers) or (back[1:] < back[:-1]).any():
+        return self.read_places(self.index.shown[numbers])
+
+    def read_places(self, places: np.ndarray) -> np.ndarray:
+        """Decode some of the file's own frames.
+
+        Args:
+            places: Their numbers [N] in the order in which they are shown,
+                in any order.
+
+        Returns:
+            uint8 [N, H, W, 3].
+
+        Raises:
+            UnreadableVideoError: They cannot be decoded.
+        """
+        once, back = np.unique(places, return_inverse=True)
+        frames = np.stack([self._find(int(place)) for place in once])
+        if len(once) < len(places) or (back[1:] < back[:-1]).any():
             frames = frames[back]
         return frames
 

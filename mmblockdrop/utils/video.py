@@ -191,6 +191,32 @@ class Video(Frames):
             return self._decode(lambda: self._reader.read(indices))
         return self._decode(lambda: self._reader.get_batch(indices).asnumpy())
 
+    def read_at(self, seconds: Sequence[float],
+                ahead: float = 0.) -> np.ndarray:
+        """Decode the frames that are shown at some moments.
+
+        Unlike :meth:`read` it chooses among all frames of a file with a
+        variable frame rate, not among those of the even sequence.
+
+        Args:
+            seconds: Moments [N] from the start of the file, in any order.
+            ahead: Largest distance in seconds to a frame that is shown
+                later and is nearer than the one that is shown.
+
+        Returns:
+            uint8 [N, H, W, 3]; the first or last frame beyond the ends.
+
+        Raises:
+            UnreadableVideoError: They cannot be decoded.
+        """
+        index = None if self.timing is None else self.timing.index
+        starts = (np.arange(len(self)) / self.fps if index is None else
+                  index.seconds)
+        places = _nearest_shown(starts, np.asarray(seconds), ahead)
+        if isinstance(self._reader, StampReader):
+            return self._decode(lambda: self._reader.read_places(places))
+        return self.read(places)
+
     def times(self) -> np.ndarray:
         """When each frame is shown.
 
@@ -219,6 +245,58 @@ class Video(Frames):
         except Exception as error:  # decord raises RuntimeError or DECORDError
             raise UnreadableVideoError(self.filename,
                                        decoding_reason(error)) from error
+
+
+def _nearest_shown(starts: np.ndarray, seconds: np.ndarray,
+                   ahead: float) -> np.ndarray:
+    """Numbers of the frames shown at some moments; see Video.read_at."""
+    shown = np.searchsorted(starts, seconds, 'right') - 1
+    shown = np.clip(shown, 0, len(starts) - 1)
+    following = np.minimum(shown + 1, len(starts) - 1)
+    wait = starts[following] - seconds
+    # The microsecond lets the frame that is shown win where both are as near.
+    nearer = (wait + 1e-6 < seconds - starts[shown]) & (wait < ahead)
+    # Rounding of the moment itself.
+    nearer |= wait < 1e-6
+    return np.where(nearer, following, shown)
+
+
+class ResampledVideo(Frames):
+    """A video at another rate, whose frames repeat or are skipped.
+
+    Number k is the frame that is shown k / ``fps`` seconds after the start
+    of the file, or one that follows within half of 1 / ``fps`` and is nearer.
+
+    Args:
+        video: The video.
+        fps: Frames per second.
+    """
+
+    def __init__(self, video: Video, fps: float) -> None:
+        self.video = video
+        self.fps = fps
+        self._length = resampled_length(len(video) / video.fps, fps)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        numbers = np.asarray(indices).reshape(-1)
+        numbers = np.where(numbers < 0, numbers + len(self), numbers)
+        return self.video.read_at(numbers / self.fps, 0.5 / self.fps)
+
+
+def resampled_length(duration: float, fps: float) -> int:
+    """Frames of a video at a rate.
+
+    Args:
+        duration: Length of the video in seconds.
+        fps: Frames per second.
+
+    Returns:
+        The nearest number of frames, at least one.
+    """
+    return max(1, round(duration * fps))
 
 
 def _file_key(filename: str) -> Tuple[str, int, int]:

@@ -1,6 +1,7 @@
 """One video in, segments out; with a compressed checkpoint too."""
 import copy
 import json
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -15,6 +16,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from programs import load_program
+from tiny_videos import RATES, moments, write_moments
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ['run', 'jump', 'fall']
@@ -199,6 +204,108 @@ def test_the_config_of_the_caller_is_not_changed(config, tmp_path):
     before = copy.deepcopy(cfg.to_dict())
     init_localizer(cfg)
     assert cfg.to_dict() == before
+
+
+# Rates -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def films(tmp_path_factory):
+    """The same 8 s at several rates, annotated."""
+    folder = tmp_path_factory.mktemp('films')
+    for name in RATES:
+        write_moments(folder / f'{name}.mp4', **moments(name))
+    action = dict(segment=[2, 4], label='run')
+    (folder / 'annotations.json').write_text(json.dumps(dict(database={
+        name: dict(subset=name, annotations=[action])
+        for name in RATES})))
+    return folder
+
+
+def on_films(config, films, **settings):
+    """The config with data sets over the films, tested as it is trained."""
+    cfg = Config.fromfile(config)
+    dataset = dict(
+        cfg.test_dataloader.dataset, data_root=str(films), block_list=[],
+        ann_file='annotations.json', subset='20', data_prefix=dict(video=''),
+        **settings)
+    dataset['pipeline'] = without_cache(dataset['pipeline'])
+    loader = dict(batch_size=1, sampler=dict(type='DefaultSampler'))
+    cfg.train_dataloader = dict(loader, dataset=dataset)
+    cfg.test_dataloader = dict(loader, dataset=copy.deepcopy(dataset))
+    return cfg
+
+
+def trained(cfg, folder):
+    """Checkpoint of an epoch."""
+    Runner(
+        cfg.model, str(folder), cfg.train_dataloader,
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)),
+        default_scope='mmaction').train()
+    return str(folder / 'epoch_1.pth')
+
+
+SECONDS = dict(sample_fps=5., snippet_stride=None)
+
+
+def test_the_same_detections_whatever_the_rate(config, films):
+    torch.manual_seed(0)
+    model = init_localizer(on_films(config, films, **SECONDS))
+    found = [localize_video(model, films / f'{name}.mp4') for name in RATES]
+    assert len(found[0]['scores']) == 9
+    for other in found[1:]:
+        np.testing.assert_allclose(other['scores'], found[0]['scores'],
+                                   atol=1e-3)
+        np.testing.assert_allclose(other['segments'], found[0]['segments'],
+                                   atol=0.2)
+        assert other['labels'].tolist() == found[0]['labels'].tolist()
+
+
+def test_a_grid_in_seconds_is_followed(config, films, tmp_path):
+    """Through a checkpoint to localizing, testing and export."""
+    cfg = on_films(config, films, **SECONDS)
+    file = trained(cfg, tmp_path / 'run')
+    wanted = localize_video(init_localizer(cfg, file), films / '20.mp4')
+    # The config of the caller counts frames, two to a step.
+    model = init_localizer(on_films(config, films), file)
+    assert model.dataset_meta['sample_fps'] == 5.
+    found = localize_video(model, films / '20.mp4')
+    np.testing.assert_array_equal(found['segments'], wanted['segments'])
+
+    tested = load_program('test').follow_checkpoint(
+        Config(dict(on_films(config, films), load_from=file)))
+    assert tested.test_dataloader.dataset.sample_fps == 5.
+    export = load_program('export')
+    assert export.main([config, file, str(tmp_path / 'out')]) == 0
+    report = json.loads((tmp_path / 'out/export.json').read_text())
+    assert report['sample_fps'] == 5.
+    short = init_localizer(
+        str(tmp_path / 'out/model.py'), str(tmp_path / 'out/model.pth'))
+    assert short.cfg.test_dataloader.dataset.sample_fps == 5.
+    assert short.dataset_meta['sample_fps'] == 5.
+
+
+def test_a_grid_of_frames_warns_of_other_rates(config, films, tmp_path):
+    cfg = on_films(config, films)
+    file = trained(cfg, tmp_path)
+    model = init_localizer(cfg, file)
+    assert model.dataset_meta['sample_fps'] is None
+    assert dict(model.dataset_meta['video_fps']) == dict(
+        median=20., min=20., max=20.)
+    messages = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    said = {}
+    for name in ('10', '20'):
+        localize_video(model, films / f'{name}.mp4')
+        said[name] = [m for m in messages if 'frame rate' in m]
+        messages.clear()
+    logger.removeHandler(handler)
+    assert len(said['10']) == 1 and "'10' has 10" in said['10'][0]
+    assert not said['20']
 
 
 def test_suffixes_may_be_in_upper_case(config, tmp_path, video):
