@@ -161,7 +161,7 @@ def test_folders_that_lack_something(tmp_path):
     path.write_text(json.dumps(dict(database=dict(a=entry))))
     with pytest.raises(ValueError, match=f"{path}.*'training'"):
         write(tmp_path, tmp_path)
-    with pytest.raises(ValueError, match='none of the annotated'):
+    with pytest.raises(ValueError, match='none of the 1 training'):
         entry['annotations'] = [dict(segment=[1, 2], label='run')]
         path.write_text(json.dumps(dict(
             database=dict(a=entry, b=dict(entry, subset='test')))))
@@ -178,7 +178,7 @@ def test_actions_that_cannot_be_meant_are_left_out(own, derived, tmp_path):
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
     expected = derived[0].train_dataloader.dataset
     found = Config.fromfile(write(tmp_path, tmp_path)[0]).train_dataloader
-    for key in ('window_size', 'snippet_stride'):
+    for key in ('window_size', 'sample_fps'):
         assert found.dataset[key] == expected[key]
     entry['annotations'][-1].pop('label')
     (tmp_path / 'annotations.json').write_text(json.dumps(content))

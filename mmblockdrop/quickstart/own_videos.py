@@ -1,7 +1,7 @@
 """Derive the configs of the quickstart for a folder of videos."""
-from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from statistics import median_low
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmblockdrop.data.annotations import ActionReader, load_database
 from mmblockdrop.utils.messages import require_file, require_folder
@@ -14,6 +14,8 @@ from mmengine.config import Config
 ANNOTATIONS, VIDEOS = 'annotations.json', 'videos'
 TUBELET = 2  # frames of one grid step, as the backbone's tubelet_size
 CLIP_STEPS = 8
+#: Videos of more frames per second are read at this rate.
+MAX_FPS = 60.
 #: Windows of an epoch, as many as the demonstration has videos.
 EPOCH = 200
 #: Training videos that candidates are scored on, or all if there are fewer.
@@ -71,7 +73,9 @@ def _fit(cfg: Config, data: Path, database: Dict[str, Any]) -> None:
     if not len(lengths):
         raise ValueError(f'{data / ANNOTATIONS} holds no action with a label '
                          'and a segment [start, end], start < end')
-    fps = frame_rate(data, database)
+    fps = frame_rate(data, [
+        name for name, video in database.items()
+        if video['subset'] == roles['train']['subset']])
     stride = max(
         TUBELET,
         TUBELET * int(np.quantile(lengths, 0.1) * fps / 2 / TUBELET))
@@ -84,7 +88,8 @@ def _fit(cfg: Config, data: Path, database: Dict[str, Any]) -> None:
     common = dict(
         classes=labels,
         window_size=window,
-        snippet_stride=stride,
+        sample_fps=round(fps / stride, 6),
+        snippet_stride=None,
         frames_per_step=TUBELET,
         bad_segments='drop')
     for name, role in zip(LOADERS, ('train', 'val', 'test', 'train')):
@@ -104,9 +109,9 @@ def _fit(cfg: Config, data: Path, database: Dict[str, Any]) -> None:
     cfg.model.head.num_classes = len(labels)
     cfg.model.head.num_convs = 2
     cfg.model.head.strides = [2**i for i in range(levels)]
-    print(f'{len(database)} videos, {len(labels)} classes, {fps:.1f} frames '
-          f'per second; a grid step is {stride / fps:.2f} s, a window '
-          f'{window} steps, {levels} levels')
+    print(f'{len(database)} videos, {len(labels)} classes; training videos of '
+          f'{fps:.1f} frames per second (median); a grid step is '
+          f'{stride / fps:.2f} s, a window {window} steps, {levels} levels')
 
 
 def read_database(data: Path) -> Dict[str, Any]:
@@ -186,26 +191,25 @@ def choose_subsets(subsets: List[str], data: Path) -> Dict[str, Any]:
         test=dict(subset=found['test'] or found['val']))
 
 
-def frame_rate(data: Path, database: Dict[str, Any]) -> float:
-    """Median frame rate of five of the videos.
+def frame_rate(data: Path, names: Sequence[str]) -> float:
+    """Median frame rate of videos, for the grid of all.
 
     Args:
         data: Folder of the data.
-        database: Annotated videos.
+        names: The videos; those that cannot be read are passed over.
 
     Returns:
-        Frames per second.
+        Frames per second, at most 60.
 
     Raises:
         ValueError: No video can be read.
     """
-    readable = filter(None, (find_readable(data, name)
-                             for name in sorted(database)))
-    rates = [probe_video(path)[1] for path in islice(readable, 5)]
+    readable = filter(None, (find_readable(data, name) for name in names))
+    rates = [probe_video(path)[1] for path in readable]
     if not rates:
-        raise ValueError(f'{data / VIDEOS}: none of the annotated videos can '
-                         'be read')
-    return float(np.median(rates))
+        raise ValueError(f'{data / VIDEOS}: none of the {len(names)} training '
+                         'videos can be read')
+    return min(median_low(rates), MAX_FPS)
 
 
 def find_readable(data: Path, name: str) -> Optional[Path]:
