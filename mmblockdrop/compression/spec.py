@@ -30,6 +30,9 @@ class Stack:
         numbers: Places of lists of block numbers, which must remain.
         subsets: Places of lists of block numbers from which those of removed
             blocks are left out.
+        entry: What the stream in front of the first block is the sum of, as
+            paths inside the class: linear layers, convolutions, and tables
+            [.., C]. What a model does not have is passed over.
         shortened: Whether a compression shortens it unless told otherwise.
     """
     path: str
@@ -37,6 +40,7 @@ class Stack:
     per_block: Tuple[str, ...] = ()
     numbers: Tuple[str, ...] = ()
     subsets: Tuple[str, ...] = ()
+    entry: Tuple[str, ...] = ()
     shortened: bool = True
 
     def at(self, path: str) -> Optional['Stack']:
@@ -62,7 +66,8 @@ class Stack:
             depth=None if self.depth is None else fill(self.depth),
             per_block=tuple(map(fill, self.per_block)),
             numbers=tuple(map(fill, self.numbers)),
-            subsets=tuple(map(fill, self.subsets)))
+            subsets=tuple(map(fill, self.subsets)),
+            entry=tuple(map(fill, self.entry)))
 
 
 @dataclass(frozen=True)
@@ -273,16 +278,22 @@ def _layers(*names: str) -> Tuple[Stack, ...]:
 
 AGREE = dict(type='mmblockdrop.BinaryKLLoss')
 VIT = BlockSpec(
-    stacks=(Stack('blocks', 'depth'), ),
+    stacks=(Stack('blocks', 'depth',
+                  entry=('patch_embed.projection', 'pos_embed')), ),
     halves=(Half('attn', ('norm1', 'gamma_1')),
             Half('mlp', ('norm2', 'gamma_2'))),
     writes={'attn.proj': 'gamma_1', 'mlp.layers.1': 'gamma_2'})
-RESNET = BlockSpec(stacks=_layers('layer{}'), why_fixed=_changes_shape)
+RESNET = BlockSpec(
+    stacks=_layers('layer{}'),
+    why_fixed=_changes_shape,
+    writes={'conv3': 'bn3.weight', 'conv3.conv': 'conv3.bn.weight'})
 _SPECS: Dict[str, BlockSpec] = {
     'mmaction.VisionTransformer': VIT,
     'mmaction.TimeSformer': BlockSpec(
         stacks=(Stack('transformer_layers.layers',
-                      'num_transformer_layers'), ),
+                      'num_transformer_layers',
+                      entry=('patch_embed.projection', 'cls_token',
+                             'time_embed', 'pos_embed')), ),
         halves=tuple(Half(branch, identity=0) for branch in
                      ('attentions.0', 'attentions.1', 'ffns.0')),
         writes={'attentions.0.temporal_fc': None,
@@ -313,7 +324,9 @@ _SPECS: Dict[str, BlockSpec] = {
     'mmaction.X3D': RESNET,
     'mmpretrain.VisionTransformer': BlockSpec(
         stacks=(Stack('layers', 'arch.num_layers', ('layer_cfgs', ),
-                      ('out_indices', )), ),
+                      ('out_indices', ),
+                      entry=('patch_embed.projection', 'cls_token',
+                             'pos_embed')), ),
         halves=(Half('attn', ('ln1', )),
                 Half('ffn', ('ln2', ), identity='identity')),
         writes={'attn.proj': 'attn.gamma1.weight',
@@ -325,7 +338,8 @@ _SPECS: Dict[str, BlockSpec] = {
                 Half('ffn', ('norm2', ), identity='identity')),
         writes={'attn.w_msa.proj': None, 'ffn.layers.1': None}),
     'mmpretrain.ConvNeXt': BlockSpec(
-        stacks=(Stack('stages.{}', 'arch.depths.{}'), ),
+        stacks=(Stack('stages.{}', 'arch.depths.{}',
+                      entry=('downsample_layers.{}.1', )), ),
         writes={'pointwise_conv2': 'gamma'}),
     'mmpretrain.ResNet': RESNET,
     # Localizers have single layers that may go, and known predictions.

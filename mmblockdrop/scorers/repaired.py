@@ -1,6 +1,6 @@
 """Candidates of which each is repaired in closed form before it is judged."""
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Sequence
+from typing import Any, Dict, Iterable, Iterator, Optional, Sequence
 
 from mmblockdrop.compression import LinearRepair
 from mmblockdrop.compression.bypass import DroppedBlock
@@ -35,7 +35,7 @@ def teacher_of(context: ScoringContext, key: str) -> nn.Module:
 
 
 def batches_at(context: ScoringContext,
-               places: Optional[Sequence[int]] = None) -> Iterator[Any]:
+               places: Optional[Sequence[int]] = None) -> Iterable[Any]:
     """Read some of the scoring batches, each sample in one process only.
 
     Args:
@@ -43,10 +43,21 @@ def batches_at(context: ScoringContext,
         places: Their places. Defaults to all.
 
     Returns:
-        The batches.
+        The batches; they are read anew on every walk.
     """
-    read = context.batches_after(0, places, repeats=False)
-    return (batch for batch in read if batch is not None)
+    return _Batches(context, places)
+
+
+class _Batches:
+    """See :func:`batches_at`."""
+
+    def __init__(self, context: ScoringContext,
+                 places: Optional[Sequence[int]]) -> None:
+        self.context, self.places = context, places
+
+    def __iter__(self) -> Iterator[Any]:
+        read = self.context.batches_after(0, self.places, repeats=False)
+        return (batch for batch in read if batch is not None)
 
 
 def run_plainly(context: ScoringContext, localizer: nn.Module,

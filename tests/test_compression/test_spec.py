@@ -26,7 +26,8 @@ def test_declared_stacks_are_those_of_the_zoo(name):
         place = find_place(model, stack.names[part])
         assert place is not None and place.spec is spec_of(place.owner)
         found = find_writers(model, stack.names[part])
-        assert len(found) >= min(2, len(place.spec.writes))
+        if 'conv3' not in place.spec.writes:  # of bottlenecks alone
+            assert len(found) >= min(2, len(place.spec.writes))
         for layer in found:
             assert model.get_submodule(layer).weight is not None
 

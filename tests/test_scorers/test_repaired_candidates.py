@@ -37,8 +37,8 @@ def test_metric_is_that_of_the_repaired_model(model, batches):
         stack = BlockStack(shorter.student, 'backbone.blocks')
         stack.remove(index)
         evaluator = make_context(shorter, batches).new_evaluator()
-        LinearRepair(refit=False)(shorter.student, teacher, stack, [index],
-                                  batches, run)
+        LinearRepair(refit=False, both_layers=False)(
+            shorter.student, teacher, stack, [index], batches, run)
         shorter.eval()
         with torch.no_grad():
             for batch in batches:
@@ -82,10 +82,11 @@ def test_executions_beside_the_published_rule(model, batches):
     features = FeatureErrorScorer()
     features(make_context(model, batches))
     fitted, held = count - 1, 1
-    # To fit: teacher, student, and the student without the first block, which
-    # has nothing in front of it. To judge: teacher, then the candidates. The
-    # rest is looking for the layers to fit, on one batch.
-    plainly = fitted * (3 * n - 1) + held * (n + (n - 1) + n * (n - 1) // 2)
+    # To fit: teacher and student, as what to fit stands in front of every
+    # candidate, the patch embedding in front of the first. To judge: teacher,
+    # then the candidates. The rest is looking for the layers to fit, on one
+    # batch.
+    plainly = fitted * 2 * n + held * (n + (n - 1) + n * (n - 1) // 2)
     assert plainly <= features.executions <= plainly + held * n + 12 * n
     published = MetricScorer(share_prefix=False)
     published(make_context(model, batches))
