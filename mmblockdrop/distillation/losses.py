@@ -1,5 +1,5 @@
 """Distances between what the student and the teacher compute."""
-from typing import Tuple
+from typing import Optional, Tuple
 
 from mmblockdrop.registry import MODELS
 
@@ -69,7 +69,8 @@ class ClassKLLoss(nn.Module):
         activation: 'softmax' compares distributions over classes, as
             published; 'sigmoid' compares every class against its absence,
             which is what a sigmoid head means and the only choice that carries
-            anything when there is one class.
+            anything when there is one class. Defaults to None, 'sigmoid' for
+            one class and 'softmax' for several.
 
     Raises:
         ValueError: Unknown ``activation``; or a softmax over one class.
@@ -77,9 +78,9 @@ class ClassKLLoss(nn.Module):
 
     def __init__(self,
                  temperature: float = 3.5,
-                 activation: str = 'softmax') -> None:
+                 activation: Optional[str] = None) -> None:
         super().__init__()
-        if activation not in ('softmax', 'sigmoid'):
+        if activation not in (None, 'softmax', 'sigmoid'):
             raise ValueError(f'ClassKLLoss.activation is {activation!r}, '
                              "expected 'softmax' or 'sigmoid'")
         self.temperature = temperature
@@ -97,7 +98,9 @@ class ClassKLLoss(nn.Module):
         """
         t = self.temperature
         student, teacher = student.float() / t, teacher.float() / t
-        if self.activation == 'sigmoid':
+        activation = self.activation or (
+            'sigmoid' if student.shape[1] == 1 else 'softmax')
+        if activation == 'sigmoid':
             target = teacher.sigmoid()
             loss = (F.binary_cross_entropy_with_logits(
                 student, target, reduction='none') -

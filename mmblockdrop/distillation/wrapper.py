@@ -1,10 +1,11 @@
 """The student and its frozen teacher, as one model."""
 import copy
 import logging
-from typing import Any, Dict, List, Optional, Set, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Union
 
 from mmblockdrop.compression import load_localizer
 from mmblockdrop.registry import MODELS
+from mmblockdrop.utils.batches import batch_size, joined_samples, one_sample
 from mmblockdrop.utils.messages import reject_unknown, require_choice
 from mmblockdrop.utils.recorder import not_in_place, on_output, record
 
@@ -83,6 +84,7 @@ class TeacherStudentWrapper(BaseModel):
         self.alignments = nn.ModuleDict(
             {name: MODELS.build(cfg) for name, cfg in alignments.items()})
         self.__dict__['teacher'] = None
+        self._teacher_takes_one = False
         self._register_state_dict_hook(_keep_student_only)
         self._register_load_state_dict_pre_hook(_accept_student)
 
@@ -150,41 +152,76 @@ class TeacherStudentWrapper(BaseModel):
         })
 
     def forward(self,
-                inputs: Tensor,
-                data_samples: Optional[list] = None,
-                mode: str = 'tensor') -> Union[Dict[str, Tensor], List, Any]:
+                *args: Any,
+                mode: str = 'tensor',
+                **kwargs: Any) -> Union[Dict[str, Tensor], List, Any]:
         """Run the student, in training after the teacher.
 
         Args:
-            inputs: What the localizer takes.
-            data_samples: Samples of the batch.
-            mode: 'loss', 'predict' or 'tensor'.
+            *args: What the localizer takes, such as inputs and samples.
+            mode: 'loss', 'predict' or 'tensor'; may also be the last of
+                ``args``.
+            **kwargs: The same by name, whatever the localizer calls it.
 
         Returns:
             What the localizer returns in that mode; for 'loss' with one more
             entry ``loss_align_<name>`` per alignment.
         """
+        if args and isinstance(args[-1], str):
+            *args, mode = args  # type: ignore[assignment]
         if mode != 'loss':
-            return self.student(inputs, data_samples, mode=mode)
+            return self.student(*args, mode=mode, **kwargs)
         if not len(self.alignments):
             return self._task_losses(
-                self.student(inputs, data_samples, mode='loss'))
+                self.student(*args, mode='loss', **kwargs))
         if self.teacher is None:
             raise RuntimeError('TeacherStudentWrapper has no teacher yet: '
                                'call init_weights() before training.')
         paths = self.alignment_paths()
-        with torch.no_grad(), record(self.teacher, paths) as teacher_out:
-            self.teacher(inputs, data_samples, mode=self.teacher_mode)
+        teacher_out = self._teacher_outputs(paths, list(args), kwargs)
         reached = set(teacher_out)
         collector = AlignmentCollector(self.alignments, self.student,
-                                       teacher_out, data_samples or [])
+                                       teacher_out,
+                                       find_samples([*args, *kwargs.values()]))
         with on_output(self.student, paths, collector.collect):
             losses = self._task_losses(
-                self.student(inputs, data_samples, mode='loss'))
+                self.student(*args, mode='loss', **kwargs))
         self._check_reached(paths, reached, set(collector.runs))
         for name, value in collector.losses().items():
             losses[f'loss_align_{name}'] = value
         return losses
+
+    def _teacher_outputs(self, paths: List[str], args: List[Any],
+                         kwargs: Dict[str, Any]) -> Dict[str, Any]:
+        """Outputs of the teacher, sample by sample if it takes only one."""
+
+        def outputs(args: List[Any], kwargs: Dict[str, Any]) -> Dict[str, Any]:
+            with torch.no_grad(), record(self.teacher, paths) as found:
+                self.teacher(*args, mode=self.teacher_mode, **kwargs)
+            return found
+
+        size = batch_size([*args, *kwargs.values()])
+        why: Optional[Exception] = None
+        if not self._teacher_takes_one:
+            try:
+                return outputs(args, kwargs)
+            except (AssertionError, NotImplementedError, ValueError) as error:
+                if size == 1:
+                    raise
+                why = error
+        found = []
+        for place in range(size):
+            one = one_sample([*args, *kwargs.values()], place)
+            try:
+                found.append(outputs(one[:len(args)],
+                                     dict(zip(kwargs, one[len(args):]))))
+            except (AssertionError, NotImplementedError, ValueError) as error:
+                raise why or error
+        self._teacher_takes_one = True
+        return {
+            path: joined_samples([f[path] for f in found])
+            for path in found[0]
+        }
 
     def _check_reached(self, paths: List[str], by_teacher: Set[str],
                        by_student: Set[str]) -> None:
@@ -223,6 +260,22 @@ class TeacherStudentWrapper(BaseModel):
         memo[id(self)] = clone
         clone.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return clone
+
+
+def find_samples(arguments: Sequence[Any]) -> List[Any]:
+    """The data samples among what a localizer is given.
+
+    Args:
+        arguments: All arguments.
+
+    Returns:
+        The first list of mmengine's data elements; empty if there is none.
+    """
+    for value in arguments:
+        if isinstance(value, (list, tuple)) and value and all(
+                hasattr(sample, 'get') for sample in value):
+            return list(value)
+    return []
 
 
 def _keep_student_only(module: nn.Module, state_dict: dict, prefix: str,

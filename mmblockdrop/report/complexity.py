@@ -6,6 +6,7 @@ repeats the counting of the Progressive Block Drop paper (made with *thop*),
 which leaves out the FFN, the patch embedding, the attention products and
 LoRA, and takes four operations per element of a layer norm.
 """
+import logging
 import statistics
 import time
 import warnings
@@ -16,10 +17,11 @@ from typing import (Any, Dict, Iterator, List, NamedTuple, Optional, Sequence,
 from mmblockdrop.utils.meta import on_meta
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-Inputs = Union[Tensor, Sequence[Tensor]]
+Inputs = Union[Tensor, Sequence[Tensor], Dict[str, Any]]
 #: Operations per element of a layer norm in the paper's counting.
 NORM_OPS = 4
 #: Parts of a module's path that the paper's counting does not see.
@@ -54,7 +56,8 @@ def complexity(model: nn.Module,
         model: Localizer, called as ``model(inputs, data_samples,
             mode='tensor')``; or any module called with the inputs alone.
         inputs: One window on any device; frames [1, 1, 3, F, H, W] or features
-            [1, C, T], or a list of one sample.
+            [1, C, T], or a list of one sample; or a dict of all arguments of
+            a ``forward`` that calls them otherwise.
         data_samples: Samples of the inputs.
 
     Returns:
@@ -170,7 +173,7 @@ def _time_in_turn(models: Sequence[nn.Module], inputs: Inputs,
     times: List[List[float]] = []
     training = [model.training for model in models]
     modes = [forward_mode(model, inputs, data_samples) for model in models]
-    first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+    device = next((p.device for p in models[0].parameters()), None)
     for model in models:
         model.eval()
     try:
@@ -181,8 +184,8 @@ def _time_in_turn(models: Sequence[nn.Module], inputs: Inputs,
                 for model, mode in zip(models, modes):
                     start = time.perf_counter()
                     call(model, inputs, data_samples, mode)
-                    if first.is_cuda:
-                        torch.cuda.synchronize(first.device)
+                    if device is not None and device.type == 'cuda':
+                        torch.cuda.synchronize(device)
                     times[-1].append(1e3 * (time.perf_counter() - start))
                 if time.perf_counter() - began > max_seconds:
                     break
@@ -210,20 +213,38 @@ def measure(model: nn.Module,
     Returns:
         ``params``, ``macs`` (everything), ``paper_macs``, and ``latency_ms``,
         ``latency_ratio`` and ``latency_spread`` of :func:`compare_latency`.
+        What a foreign model does not let measure is left out, with a warning.
     """
-    whole = complexity(model, inputs, data_samples)['total']
     found: Dict[str, Any] = dict(
-        params=whole.params, macs=whole.macs, paper_macs=whole.paper)
-    if reference is not None:
-        return {
-            **found,
-            **compare_latency(model, reference, inputs, data_samples)
-        }
-    return dict(
-        found,
-        latency_ms=latency_ms(model, inputs, data_samples, repeats),
-        latency_ratio=1.,
-        latency_spread=[1., 1.])
+        params=sum(p.numel() for p in model.parameters()))
+    with _reported(model, 'MACs cannot be counted'):
+        whole = complexity(model, inputs, data_samples)['total']
+        found.update(macs=whole.macs, paper_macs=whole.paper)
+    with _reported(model, 'latency cannot be timed'):
+        if reference is not None:
+            found.update(
+                compare_latency(model, reference, inputs, data_samples))
+        else:
+            found.update(
+                latency_ms=latency_ms(model, inputs, data_samples, repeats),
+                latency_ratio=1.,
+                latency_spread=[1., 1.])
+    return found
+
+
+@contextmanager
+def _reported(model: nn.Module, what: str) -> Iterator[None]:
+    """Warn of what goes wrong in a foreign model, and go on without it."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a foreign model may raise
+        print_log(
+            f'{what[0].upper()}{what[1:]} of {type(model).__name__}: '
+            f'{type(error).__name__}: {error}',
+            'current',
+            level=logging.WARNING)
 
 
 def forward_mode(model: nn.Module, inputs: Inputs,
@@ -239,21 +260,27 @@ def forward_mode(model: nn.Module, inputs: Inputs,
         'tensor', or 'predict' for a localizer that cannot run in it on these
         inputs.
     """
-    if data_samples is None:
+    if data_samples is None and not isinstance(inputs, dict):
         return 'tensor'
     try:
         with torch.no_grad():
             call(on_meta(model).eval(), empty_inputs(inputs), data_samples)
-    except (RuntimeError, ValueError):  # shapes do not fit, or no such mode
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception:  # shapes do not fit, no such mode, values are needed
         return 'predict'
     return 'tensor'
 
 
 def empty_inputs(inputs: Inputs) -> Inputs:
-    """Inputs without values, on the meta device."""
+    """Inputs without values, on the meta device; samples as they are."""
+    if isinstance(inputs, dict):
+        return {key: empty_inputs(value) for key, value in inputs.items()}
     if isinstance(inputs, (list, tuple)):
-        return [torch.empty_like(x, device='meta') for x in inputs]
-    return torch.empty_like(inputs, device='meta')
+        return [empty_inputs(x) for x in inputs]
+    if isinstance(inputs, Tensor):
+        return torch.empty_like(inputs, device='meta')
+    return inputs
 
 
 def call(model: nn.Module, inputs: Inputs, data_samples: Optional[list],
@@ -269,6 +296,8 @@ def call(model: nn.Module, inputs: Inputs, data_samples: Optional[list],
     Returns:
         What the model returns.
     """
+    if isinstance(inputs, dict):
+        return model(**inputs, mode=mode)
     if hasattr(model, 'data_preprocessor'):
         return model(inputs, data_samples, mode=mode)
     return model(inputs)
@@ -303,7 +332,9 @@ def _counted_as_paper(module: nn.Module, name: str,
                       paper: Dict[str, int]) -> Iterator[None]:
     """Add what the paper's counting sees of a module to ``paper``."""
 
-    def hook(layer: nn.Module, args: tuple, out: Tensor) -> None:
+    def hook(layer: nn.Module, args: tuple, out: Any) -> None:
+        if isinstance(out, (tuple, list)):  # a masked convolution
+            out = out[0]
         if isinstance(layer, nn.LayerNorm):
             ops = NORM_OPS * args[0].numel()
         elif isinstance(layer, nn.Linear):

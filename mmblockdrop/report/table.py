@@ -87,7 +87,8 @@ def write_report(record: Dict[str, Any], work_dir: PathLike) -> List[Path]:
     rounds = record.get('rounds', [])
     if any(entry.get('scores') for entry in rounds):
         files.append(draw_scores(record, folder / 'blockdrop_scores.png'))
-    if any('metric_after' in entry for entry in rounds):
+    if any('metric_after' in entry for entry in rounds) and (
+            {'macs', 'latency_ms'} & set(record.get('baseline', {}))):
         files.append(draw_tradeoff(record, folder / 'blockdrop_tradeoff.png'))
     return files
 

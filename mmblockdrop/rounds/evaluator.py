@@ -1,6 +1,7 @@
 """Measure the model of a run as it stands: metrics, cost, candidates."""
 import copy
-from typing import Any, Dict, Optional
+import inspect
+from typing import Any, Dict, Optional, Tuple
 
 from mmblockdrop.compression import Structure, has_lora, merge_lora
 from mmblockdrop.compression.bypass import DroppedBlock
@@ -8,6 +9,7 @@ from mmblockdrop.compression.lora import check_called
 from mmblockdrop.compression.spec import facts_of
 from mmblockdrop.report import measure
 from mmblockdrop.scorers.base import pick
+from mmblockdrop.utils.batches import one_sample
 from mmblockdrop.utils.progress import with_progress
 
 import torch
@@ -173,9 +175,9 @@ class ModelEvaluator:
         """
         if not hasattr(self, '_window'):
             batch = next(iter(self.runner.val_loop.dataloader))
-            data = plain_model(self.runner.model).data_preprocessor(
-                batch, False)
-            self._window = (data['inputs'][:1], data['data_samples'][:1])
+            self._window = window_of(
+                plain_model(self.runner.model).data_preprocessor(batch, False),
+                localizer_of(self.runner.model))
         if localizer is None:
             localizer = localizer_of(self.runner.model)
         reference = None
@@ -193,6 +195,27 @@ class ModelEvaluator:
         found[0].update(facts_of(localizer))
         broadcast_object_list(found)
         return found[0]
+
+
+def window_of(data: Any, localizer: nn.Module) -> Tuple[Any, Optional[list]]:
+    """One window to measure a localizer with.
+
+    Args:
+        data: A batch, preprocessed.
+        localizer: The localizer.
+
+    Returns:
+        Inputs and samples; where its ``forward`` calls its arguments
+        otherwise, a dict of all of them, and None.
+    """
+    data = one_sample(data)
+    if not isinstance(data, dict):
+        values = data if isinstance(data, (list, tuple)) else [data]
+        data = dict(zip(inspect.signature(localizer.forward).parameters,
+                        values))
+    if set(data) <= {'inputs', 'data_samples'}:
+        return data['inputs'], data.get('data_samples')
+    return data, None
 
 
 def is_uncompressed(model: nn.Module) -> bool:

@@ -190,9 +190,15 @@ class Stopping:
             record: The record of the run, with its baseline.
 
         Raises:
-            ValueError: Says what it costs now.
+            ValueError: Says what it costs now, or that it cannot be measured.
         """
         baseline = record['baseline']
+        missing = [key for key in self.budget if key not in baseline]
+        if missing:
+            raise ValueError(
+                f'train_cfg.stop.budget={self.budget}: {", ".join(missing)} '
+                'of this model cannot be measured, the log says why; expected '
+                f'one of {[key for key in COSTS if key in baseline]}')
         if self.budget and not self.over(record, baseline):
             now = ', '.join(
                 f'{k} {self.cost(record, baseline, k):.4g} of {v:.4g}'

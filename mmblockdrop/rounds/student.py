@@ -4,6 +4,7 @@ from typing import Any, Collection, Dict, List, Optional, Sequence
 from mmblockdrop.compression import (Id, LinearRepair, check_lora, has_lora,
                                      load_localizer, merge_lora,
                                      read_localizer)
+from mmblockdrop.utils.batches import run_model
 from mmblockdrop.utils.checkpoint import load_strictly
 from mmblockdrop.utils.messages import did_you_mean, listed, require_choice
 
@@ -137,8 +138,8 @@ class Student:
         entries = repair(
             self.localizer, model.uncompressed(),
             self.hook.structure(self.runner), removed, batches,
-            lambda localizer, batch: localizer(
-                **model.data_preprocessor(batch, False), mode='tensor'))
+            lambda localizer, batch: run_model(
+                localizer, model.data_preprocessor(batch, False), 'tensor'))
         for entry in entries:
             self.runner.logger.info(describe_repair(entry))
         return entries

@@ -1,7 +1,7 @@
 """Score by what a candidate does to the encoder's features, after repair."""
 from typing import Any
 
-from mmblockdrop.compression import LinearRepair, block_tensor
+from mmblockdrop.compression import LinearRepair, Structure, block_tensor
 from mmblockdrop.compression.record import Id
 from mmblockdrop.registry import REPAIRS, SCORERS
 from mmblockdrop.utils.recorder import record
@@ -47,7 +47,7 @@ class FeatureErrorScorer(Scorer):
         """See :meth:`Scorer.__call__`."""
         teacher = teacher_of(context, 'train_cfg.scorer=FeatureErrorScorer')
         structure = context.structure
-        encoder = encoder_path(structure.block_of(structure.order[0]))
+        encoder = features_path(structure)
         places = range(len(context.batches))
         held = places[HELD_OUT - 1::HELD_OUT] or places[-1:]
         fitted = [i for i in places if i not in held] or list(held)
@@ -76,6 +76,19 @@ class FeatureErrorScorer(Scorer):
         return results.means(context.candidates)
 
 
-def encoder_path(block: str) -> str:
-    """Dotted path of the encoder that holds a block, such as 'backbone'."""
-    return block.partition('.')[0]
+def features_path(structure: Structure) -> str:
+    """Dotted path of the module that returns the features.
+
+    Args:
+        structure: What can be removed.
+
+    Returns:
+        The encoder, such as 'backbone'; the last block of blocks that lie in
+        the localizer itself.
+    """
+    first = structure.block_of(structure.order[0])
+    encoder = first.partition('.')[0]
+    module = structure.model.get_submodule(encoder)
+    if isinstance(module, torch.nn.ModuleList) or encoder == first:
+        return structure.block_of(structure.order[-1])
+    return encoder

@@ -2,6 +2,7 @@
 from typing import Any, Dict, List, Tuple
 
 from mmblockdrop.registry import SCORERS
+from mmblockdrop.utils.batches import batch_size, run_model
 
 from torch import Tensor, nn
 
@@ -58,9 +59,9 @@ def summed_loss(model: nn.Module, data: Dict[str, Any]) -> Tuple[float, int]:
     Returns:
         The sum, and the number of samples.
     """
-    losses = model(**data, mode='loss')
+    losses = run_model(model, data, 'loss')
     loss = sum(_mean(v) for k, v in losses.items() if 'loss' in k)
-    samples = len(data['data_samples'])
+    samples = batch_size(data)
     return loss.double().item() * samples, samples
 
 

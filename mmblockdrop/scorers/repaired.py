@@ -6,6 +6,7 @@ from mmblockdrop.compression import LinearRepair
 from mmblockdrop.compression.bypass import DroppedBlock
 from mmblockdrop.compression.record import Id
 from mmblockdrop.compression.repair import Change
+from mmblockdrop.utils.batches import run_model
 
 import torch
 from torch import nn
@@ -70,7 +71,7 @@ def run_plainly(context: ScoringContext, localizer: nn.Module,
         batch: What a loader gave.
     """
     data = context.model.data_preprocessor(batch, False)
-    localizer(**data, mode='tensor')
+    run_model(localizer, data, 'tensor')
 
 
 def repair_candidates(

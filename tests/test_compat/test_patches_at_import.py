@@ -54,3 +54,15 @@ def test_configs_inherit_from_ours(tmp_path, monkeypatch):
     file = tmp_path / 'config.py'
     file.write_text(f"_base_ = 'mmblockdrop::{name.as_posix()}'\nextra = 1\n")
     assert Config.fromfile(file).extra == 1
+
+
+def test_no_scope_is_written_into_what_is_inherited(tmp_path):
+    """Names of mmengine and mmaction2 in our configs are found."""
+    file = tmp_path / 'config.py'
+    for path in sorted((ROOT / 'configs').rglob('*.py'))[:40]:
+        name = path.relative_to(ROOT / 'configs').as_posix()
+        file.write_text(f"_base_ = 'mmblockdrop::{name}'\n")
+        inherited = Config.fromfile(file, format_python_code=False)
+        plain = Config.fromfile(path, format_python_code=False)
+        assert '_scope_' not in str(inherited.to_dict())
+        assert inherited.to_dict() == plain.to_dict()

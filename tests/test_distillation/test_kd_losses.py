@@ -44,11 +44,14 @@ def test_one_class_is_rejected_where_the_published_loss_is_zero(golden):
             continue
         assert case['loss'] == 0 and not case['grad_student'].any()
         with pytest.raises(ValueError, match="activation='sigmoid'"):
-            ClassKLLoss()(case['student'], case['teacher'])
+            ClassKLLoss(activation='softmax')(case['student'],
+                                              case['teacher'])
+        default = ClassKLLoss(case['temperature'])
         student = case['student'].clone().requires_grad_()
         loss = ClassKLLoss(case['temperature'], activation='sigmoid')
         value = loss(student, case['teacher'])
         value.backward()
+        assert value == default(case['student'], case['teacher'])
         assert value > 1e-3 and student.grad.abs().max() > 1e-3
 
 
