@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional, Sequence
 
 from mmblockdrop.registry import TRANSFORMS
 from mmblockdrop.utils.io import whole_file
-from mmblockdrop.utils.video import FrameArray, UnreadableVideoError
+from mmblockdrop.utils.video import FrameArray, UnreadableVideoError, absence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -86,7 +86,7 @@ class CachedFrames(BaseTransform):
     def _path(self, results: Dict[str, Any]) -> str:
         filename = results['filename']
         if not osp.isfile(filename):
-            raise UnreadableVideoError(filename, 'there is no such file')
+            raise UnreadableVideoError(filename, absence(filename))
         status = os.stat(filename)
         key = (f'{osp.abspath(filename)}|{status.st_size}|'
                f'{status.st_mtime_ns}|{self.recipe}')

@@ -125,9 +125,13 @@ class VideoSources:
         (key, folder), = self.data_prefix.items()
         require_folder(folder, f"data_prefix['{key}']")
         stems = [filename_tmpl.format(name) for name in self.names]
-        found = [find_media(folder, stem, suffixes) for stem in stems]
-        files = [path or osp.join(folder, stem + suffixes[0])
-                 for path, stem in zip(found, stems)]
+        found = [find_media(folder, stem, suffixes,
+                            f'ann_file={self.ann_file!r}') for stem in stems]
+        files = [
+            path or osp.join(folder, stem + (
+                '' if osp.splitext(stem)[1].lower() in suffixes else
+                suffixes[0])) for path, stem in zip(found, stems)
+        ]
         missing = [index for index, path in enumerate(found) if path is None]
         if missing:
             first = files[missing[0]]

@@ -300,7 +300,7 @@ def _one_video_dataset(model: nn.Module, video: Path, frames: int, fps: float,
             "(test_dataloader.dataset.data_prefix has the key 'feature'); "
             'localizing a video needs a config that reads frames')
     follow_grid(cfg, model.dataset_meta)
-    name = video.stem
+    name = video.name
     entry = dict(
         subset='test',
         duration=frames / fps,
@@ -315,7 +315,7 @@ def _one_video_dataset(model: nn.Module, video: Path, frames: int, fps: float,
     ]
     cfg.update(
         ann_file=ann_file,
-        data_prefix=dict(video=str(video.resolve().parent)),
+        data_prefix=dict(video=str(video.parent.absolute())),
         suffixes=[video.suffix.lower()],
         classes=list(classes),
         test_mode=True,

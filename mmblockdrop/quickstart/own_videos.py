@@ -222,7 +222,8 @@ def find_readable(data: Path, name: str) -> Optional[Path]:
     Returns:
         Its file; None if there is none, or it is damaged.
     """
-    path = find_media(str(data / VIDEOS), name)
+    path = find_media(str(data / VIDEOS), name,
+                      where=str(data / ANNOTATIONS))
     try:
         return path and probe_video(path) and Path(path)
     except UnreadableVideoError:

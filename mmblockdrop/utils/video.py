@@ -302,7 +302,7 @@ def resampled_length(duration: float, fps: float) -> int:
 def _file_key(filename: str) -> Tuple[str, int, int]:
     """What changes when a file does."""
     if not osp.isfile(filename):
-        raise UnreadableVideoError(filename, 'there is no such file')
+        raise UnreadableVideoError(filename, absence(filename))
     status = os.stat(filename)
     return filename, status.st_size, status.st_mtime_ns
 
@@ -349,7 +349,24 @@ def _probe(filename: str, size: int, mtime_ns: int) -> Tuple[int, float]:
     return len(video), video.fps
 
 
-@functools.lru_cache(maxsize=8)
+def absence(filename: PathLike) -> str:
+    """Why there is no file of a name.
+
+    Args:
+        filename: What is no file.
+
+    Returns:
+        Words for an error.
+    """
+    if osp.isdir(filename):
+        return 'it is a folder, expected a file'
+    if osp.islink(filename):
+        return (f'it is a link to {os.readlink(filename)!r}, which does not '
+                'exist')
+    return 'there is no such file'
+
+
+@functools.lru_cache(maxsize=1024)
 def _listing(folder: str, mtime_ns: int) -> Dict[str, Tuple[str, ...]]:
     """Suffixes of the files of a folder by the rest of their names."""
     files: Dict[str, Tuple[str, ...]] = {}
@@ -359,24 +376,45 @@ def _listing(folder: str, mtime_ns: int) -> Dict[str, Tuple[str, ...]]:
     return files
 
 
-def find_media(folder: str, stem: str,
-               suffixes: Sequence[str] = VIDEO_SUFFIXES) -> Optional[str]:
+def find_media(folder: str,
+               name: str,
+               suffixes: Sequence[str] = VIDEO_SUFFIXES,
+               where: str = '') -> Optional[str]:
     """File of a video in a folder, whatever its suffix.
+
+    Suffixes may be in upper case, in the name and of the file. Links may lead
+    anywhere.
 
     Args:
         folder: Folder of videos or features.
-        stem: File name, with or without its suffix.
+        name: Name of the video, with or without a suffix, below ``folder``:
+            ``x``, ``x.mp4``, ``camera_1/x``.
         suffixes: Accepted suffixes, best first.
+        where: What gave the name, for errors.
 
     Returns:
         Path of the file, None if there is none.
+
+    Raises:
+        ValueError: The name is absolute or leads out of the folder.
     """
+    path = osp.normpath(name)
+    if osp.isabs(path) or path.split(os.sep)[0] == osp.pardir:
+        raise ValueError(f'{where}{": " if where else ""}the video {name!r} '
+                         f'lies outside {folder!r}; expected a name below it')
+    inside, stem = osp.split(path)
+    if inside:
+        folder = osp.join(folder, inside)
+        if not osp.isdir(folder):
+            return None
     files = _listing(folder, os.stat(folder).st_mtime_ns)
+    base, ending = osp.splitext(stem)
+    if ending.lower() in suffixes:
+        for present in sorted(files.get(base, ()), key=ending.__ne__):
+            if present.lower() == ending.lower():
+                return osp.join(folder, base + present)
     for suffix in suffixes:
         for present in files.get(stem, ()):
             if present.lower() == suffix:
                 return osp.join(folder, stem + present)
-    path = osp.join(folder, stem)
-    if osp.splitext(stem)[1].lower() in suffixes and osp.isfile(path):
-        return path
     return None

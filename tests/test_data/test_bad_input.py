@@ -1,10 +1,14 @@
 """Wrong paths, wrong annotations, and files that cannot be read."""
 import json
 import os
+from pathlib import Path
+
+from mmblockdrop.quickstart.own_videos import find_readable
 
 import numpy as np
 import pytest
 from mmengine.dataset import pseudo_collate
+from programs import load_program
 from tiny_videos import PIPELINE
 from torch.utils.data import DataLoader
 
@@ -216,6 +220,65 @@ def test_wrong_suffix_is_told(build, root):
     folder = root(entries(3))
     with pytest.raises(RuntimeError, match="suffix of .'.avi',.*v0.mp4"):
         build(data_root=folder, suffixes=['.avi'])
+
+
+def named(root, *names):
+    """A data set of videos in a folder of their own, under other names."""
+    folder = root(entries(len(names)))
+    path = f'{folder}/annotations.json'
+    content = json.load(open(path))
+    content['database'] = dict(zip(names, content['database'].values()))
+    json.dump(content, open(path, 'w'))
+    os.mkdir(f'{folder}/videos/sub')
+    os.rename(f'{folder}/videos/v1.mp4', f'{folder}/videos/sub/v1.MP4')
+    return folder
+
+
+def test_names_with_suffix_or_folder(build, root, capsys):
+    """The same look-up in the data set and in the programs."""
+    folder = named(root, 'v0.MP4', 'sub/v1.mp4')
+    dataset = build(data_root=folder, test_mode=True)
+    assert [os.path.relpath(name, f'{folder}/videos')
+            for name in dataset.filenames] == ['v0.mp4', 'sub/v1.MP4']
+    assert [packed['data_samples'].video_name for packed in dataset][::2] == [
+        'v0.MP4', 'sub/v1.mp4']
+    assert load_program('data/check_data').main(
+        [folder, '--workers', '1', '--strict']) == 0
+    assert 'Everything fits' in capsys.readouterr().out
+    assert load_program('data/write_frame_counts').main(
+        [folder, '--workers', '1']) == 0
+    assert find_readable(Path(folder), 'sub/v1').name == 'v1.MP4'
+
+
+@pytest.mark.parametrize('name', ['../v1', '{folder}/videos/v0.mp4'])
+def test_names_outside_the_folder_of_videos(build, root, name, capsys):
+    folder = named(root, 'v0', 'v1')
+    name = name.format(folder=folder)
+    path = f'{folder}/annotations.json'
+    content = json.load(open(path))
+    content['database'] = {name: content['database']['v0']}
+    json.dump(content, open(path, 'w'))
+    os.rename(f'{folder}/videos/sub/v1.MP4', f'{folder}/v1.mp4')
+    with pytest.raises(ValueError, match=f"annotations.json.*'{name}'"):
+        build(data_root=folder)
+    with pytest.raises(ValueError, match=f"annotations.json.*'{name}'"):
+        find_readable(Path(folder), name)
+    assert load_program('data/check_data').main(
+        [folder, '--workers', '1']) == 1
+    assert f'bad entry: {name}' in capsys.readouterr().out
+    for program in ('data/write_frame_counts', ):
+        assert load_program(program).main([folder, '--workers', '1']) == 2
+        assert repr(name) in capsys.readouterr().err
+    # Where no file is read a name is a name.
+    assert build(data_root=folder, data_prefix=dict()).video_names == [name]
+
+
+def test_a_folder_in_place_of_a_video(build, root):
+    folder = root(dict(v0=dict(frames=0, duration=3.)))
+    os.mkdir(f'{folder}/videos/v0.mp4')
+    dataset = build(data_root=folder, max_broken_share=0)
+    with pytest.raises(RuntimeError, match='v0.mp4.*folder'):
+        dataset[0]
 
 
 def test_filename_template(build, root):

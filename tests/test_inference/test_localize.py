@@ -317,6 +317,14 @@ def test_suffixes_may_be_in_upper_case(config, tmp_path, video):
     np.testing.assert_array_equal(found['scores'], wanted['scores'])
 
 
+def test_links_are_followed(config, tmp_path, video):
+    """Of two names that differ in case alone the one that was given."""
+    (tmp_path / 'link.mp4').symlink_to(video)
+    (tmp_path / 'link.MP4').write_bytes(b'another file')
+    found = localize_video(init_localizer(config), tmp_path / 'link.mp4')
+    assert found['duration'] == pytest.approx(6)
+
+
 def test_missing_and_damaged_files_are_named(config, tmp_path, video):
     model = init_localizer(config)
     with pytest.raises(FileNotFoundError, match="video=.*mean 'clip.mp4'"):

@@ -82,6 +82,61 @@ def test_files_are_found_whatever_their_suffix(tmp_path):
     assert find_media(folder, 'c') is None
 
 
+@pytest.mark.parametrize('name, file', [
+    ('x', 'x.mp4'),
+    ('x.mp4', 'x.mp4'),
+    ('x.MP4', 'x.mp4'),
+    ('x.avi', None),
+    ('y.1', 'y.1.mkv'),
+    ('IMG_1', 'IMG_1.MP4'),
+    ('IMG_1.mp4', 'IMG_1.MP4'),
+    ('IMG_1.MP4', 'IMG_1.MP4'),
+    ('both.MP4', 'both.MP4'),
+    ('both.mp4', 'both.mp4'),
+    ('sub/x', 'sub/x.webm'),
+    ('sub/x.webm', 'sub/x.webm'),
+    ('sub/../x', 'x.mp4'),
+    ('./sub//x', 'sub/x.webm'),
+    ('link/x', 'link/x.mov'),
+    ('linked', 'linked.mp4'),
+    ('absent/x', None),
+    ('x/x', None),
+    ('sub', None),
+    ('', None),
+    ('a\0b', None),
+    ('a\0b/x', None),
+    ('x' * 300, None),
+])
+def test_one_look_up_for_every_way_to_name_a_video(tmp_path, name, file):
+    outside, folder = tmp_path / 'outside', tmp_path / 'videos'
+    for path in (outside, folder / 'sub'):
+        path.mkdir(parents=True)
+    (outside / 'x.mov').touch()
+    (folder / 'link').symlink_to(outside)
+    (folder / 'linked.mp4').symlink_to(outside / 'x.mov')
+    for other in ('x.mp4', 'y.1.mkv', 'IMG_1.MP4', 'both.MP4', 'both.mp4',
+                  'sub/x.webm'):
+        (folder / other).touch()
+    found = find_media(str(folder), name)
+    assert found == (None if file is None else str(folder / file))
+
+
+@pytest.mark.parametrize('name', ['../x', '../videos/x', 'sub/../../x', '..',
+                                  '/etc/x', '//etc/x.mp4'])
+def test_names_that_lead_out_of_the_folder(tmp_path, name):
+    with pytest.raises(ValueError, match=f"a.json: .*'{name}'.*outside"):
+        find_media(str(tmp_path), name, where='a.json')
+
+
+def test_a_folder_and_a_dead_link_are_told(tmp_path):
+    (tmp_path / 'a.mp4').mkdir()
+    (tmp_path / 'b.mp4').symlink_to(tmp_path / 'gone.mp4')
+    with pytest.raises(UnreadableVideoError, match='a.mp4.*folder'):
+        Video(tmp_path / 'a.mp4')
+    with pytest.raises(UnreadableVideoError, match='b.mp4.*gone.mp4'):
+        Video(tmp_path / 'b.mp4')
+
+
 def test_nothing_else_imports_the_decoders():
     files = [
         path for folder in ('mmblockdrop', 'tools', 'projects', 'demo')

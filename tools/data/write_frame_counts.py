@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
             entry.update({k: known[k] for k in ('frame', 'fps', 'duration')
                           if k in known})
             continue
-        path = find_media(folder, args.filename_tmpl.format(name))
+        path = find_media(folder, args.filename_tmpl.format(name),
+                          where=args.ann)
         if path is None:
             failed[name] = f'no file in {folder!r}'
         else:

@@ -206,9 +206,14 @@ def check_folder(database: Mapping[str, Mapping[str, Any]],
     found: Dict[str, Found] = {}
     if folder is not None:
         require_folder(folder, 'folder of videos')
-        files = {name: find_media(folder, filename_tmpl.format(name), suffixes)
-                 for name in database}
-        problems += _names(database, folder, files, filename_tmpl, suffixes)
+        files: Dict[str, Optional[str]] = {}
+        for name in database:
+            try:
+                files[name] = find_media(folder, filename_tmpl.format(name),
+                                         suffixes)
+            except ValueError as error:
+                problems.append(Problem('bad entry', name, str(error)))
+        problems += _names(files, folder, filename_tmpl, suffixes)
         there = {path: name for name, path in files.items() if path}
         read, failed = for_each(
             partial(inspect_video, decode=decode), list(there), workers)
@@ -222,18 +227,19 @@ def check_folder(database: Mapping[str, Mapping[str, Any]],
     return sorted(problems, key=lambda p: kinds.index(p.kind)), found
 
 
-def _names(database: Mapping[str, Any], folder: str,
-           files: Mapping[str, Optional[str]], template: str,
+def _names(files: Mapping[str, Optional[str]], folder: str, template: str,
            suffixes: Sequence[str]) -> List[Problem]:
     """Files that are missing, there twice, or not annotated."""
-    listing = [name for name in sorted(os.listdir(folder))
+    used = {name: osp.relpath(path, folder)
+            for name, path in files.items() if path}
+    folders = {'', *map(osp.dirname, used.values())}
+    listing = [osp.join(inside, name) for inside in sorted(folders)
+               for name in sorted(os.listdir(osp.join(folder, inside)))
                if osp.splitext(name)[1].lower() in suffixes]
     stems = Counter(osp.splitext(name)[0] for name in listing)
-    problems, wanted = [], set()
+    problems = []
     for name, path in files.items():
         stem = template.format(name)
-        wanted |= {stem, osp.splitext(stem)[0] if path and
-                   osp.basename(path) == stem else stem}
         if path is None:
             problems.append(
                 Problem('missing file', name, f'no {stem!r} with a suffix of '
@@ -242,5 +248,6 @@ def _names(database: Mapping[str, Any], folder: str,
             problems.append(
                 Problem('several files', name, f'{stems[stem]} files are '
                         f'called {stem!r}; {osp.basename(path)} is used'))
+    wanted = {osp.splitext(path)[0] for path in used.values()}
     return problems + [Problem('file not annotated', stem, 'not in the JSON')
                        for stem in stems if stem not in wanted]

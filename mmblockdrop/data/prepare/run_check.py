@@ -18,7 +18,7 @@ from mmblockdrop.data.annotations import load_database
 from mmblockdrop.registry import DATASETS
 from mmblockdrop.utils.config import localizer_config, type_name
 from mmblockdrop.utils.messages import did_you_mean, listed
-from mmblockdrop.utils.video import decoding_reason, read_errors
+from mmblockdrop.utils.video import absence, decoding_reason, read_errors
 
 import numpy as np
 from mmengine.config import Config
@@ -448,7 +448,7 @@ def _is_there(path: str) -> bool:
 def _reason(path: str, lengths: Dict[str, float]) -> Optional[str]:
     """What is wrong with a file; notes the seconds of a video."""
     if not osp.isfile(path):
-        return 'there is no such file'
+        return absence(path)
     if not osp.getsize(path):
         return 'the file has zero bytes'
     try:

@@ -207,7 +207,7 @@ def measure(name: str, entry: dict, folder: PathLike) -> None:
         ValueError: There is no such video, or it cannot be read.
     """
     require_folder(folder, '--videos')
-    path = find_media(str(folder), name)
+    path = find_media(str(folder), name, where='--videos')
     if path is None:
         present = [file.stem for file in Path(folder).iterdir()]
         raise ValueError(f'--videos={str(folder)!r} has no video {name!r}'
