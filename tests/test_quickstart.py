@@ -8,12 +8,15 @@ from mmblockdrop.quickstart import (DEMO, ConfigPair, StepFailed, quickstart,
                                     steps)
 from mmblockdrop.quickstart.__main__ import main
 from mmblockdrop.quickstart.origin import set_aside_unless_same
-from mmblockdrop.quickstart.own_videos import choose_subsets, write_configs
+from mmblockdrop.quickstart.own_videos import (choose_subsets,
+                                               pretrained_encoder,
+                                               write_configs)
 from mmblockdrop.quickstart.steps import (is_newer, run_has_finished,
                                           unseen_video)
 from mmblockdrop.registry import DATASETS, MODELS
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -130,6 +133,68 @@ def test_derived_configs_read_the_videos_and_build(own, derived):
     scored = DATASETS.build(scored)  # of so few videos on all
     assert names <= {scored.get_data_info(i)['video_name']
                      for i in range(len(scored))}
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """A small transformer of mmpretrain with random weights."""
+    init_default_scope('mmaction')
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.VisionTransformer',
+            arch=dict(
+                embed_dims=64,
+                num_layers=3,
+                num_heads=1,
+                feedforward_channels=64),
+            img_size=28,
+            patch_size=14,
+            layer_scale_init_value=1.))
+    path = tmp_path_factory.mktemp('weights') / 'vit.pth'
+    torch.save(dict(state_dict={
+        f'backbone.{k}': v for k, v in model.state_dict().items()}), path)
+    return path
+
+
+@pytest.mark.slow
+def test_pretrained_encoder_of_frames(own, weights, tmp_path, capsys):
+    files = write_configs(own, tmp_path, *DEMO, str(weights))
+    assert f'pretrained and frozen, 3 blocks of width 64, from {weights}' in (
+        capsys.readouterr().out)
+    baseline, drop = map(Config.fromfile, files)
+    init_default_scope('mmaction')
+    model = MODELS.build(baseline.model)
+    model.init_weights()
+    state = torch.load(weights, weights_only=True)['state_dict']
+    blocks = model.backbone.encoder.layers
+    assert torch.equal(blocks[2].ln1.weight,
+                       state['backbone.layers.2.ln1.weight'])
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+    sample = DATASETS.build(baseline.train_dataloader.dataset)[0]
+    assert sample['inputs'].shape[0:2] == (1, 3)
+    assert sample['inputs'].shape[2:] == (baseline.model.window_size, 84, 84)
+    inputs = model.data_preprocessor(
+        dict(inputs=[sample['inputs']], data_samples=[
+            sample['data_samples']]), True)
+    assert 'loss_cls' in model(**inputs, mode='loss')
+    assert drop.train_cfg.repair.type == 'mmblockdrop.LinearRepair'
+    assert drop.model.localizer == baseline.model
+
+
+def test_weights_that_cannot_be_downloaded(capsys):
+    assert pretrained_encoder('file-of-nobody://nowhere.invalid/x') is None
+    assert 'from scratch' in capsys.readouterr().out
+
+
+def test_weights_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='--backbone.*dinov2-small'):
+        pretrained_encoder('dinov2-smal')
+    path = tmp_path / 'other.pth'
+    torch.save(dict(weight=torch.ones(1)), path)
+    with pytest.raises(ValueError, match='backbone.pretrained.*patch_embed'):
+        pretrained_encoder(str(path))
+    with pytest.raises(SystemExit):
+        main(['--backbone', 'dinov2-small'])
 
 
 @pytest.mark.parametrize('subsets,val,test', [

@@ -14,6 +14,15 @@ ORIGINAL = ('patch_embed.proj.weight', 'encoder.patch_embed.proj.weight',
 #: In the names of adapters.
 ADAPTER = '.adapter.'
 CONVERTER = 'tools/model_converters/videomae_to_mmblockdrop.py'
+#: Image transformers by name, mmpretrain's checkpoints.
+FRAME_ENCODERS = {
+    f'dinov2-{size}': 'https://download.openmmlab.com/mmpretrain/v1.0/dinov2/'
+    f'vit-{size}-p14_dinov2-pre_3rdparty_{release}.pth'
+    for size, release in (('small', '20230426-5641ca5a'),
+                          ('base', '20230426-ba246503'))
+}
+#: Channels of a head of attention, in all vision transformers of these names.
+HEAD = 64
 
 
 def load_pretrained(backbone: nn.Module, checkpoint: str) -> None:
@@ -81,3 +90,49 @@ def _weights(checkpoint: str) -> Dict[str, Tensor]:
         for k, v in state.items() if k.startswith('backbone.')
     }
     return inside or state
+
+
+def frame_encoder_config(checkpoint: str, image_size: int) -> dict:
+    """Config of a frozen ``FrameEncoder`` for pretrained weights.
+
+    Width, depth and patch size are read off the weights.
+
+    Args:
+        checkpoint: File or URL of a ``VisionTransformer`` of mmpretrain whose
+            heads have 64 channels, such as those in ``FRAME_ENCODERS``.
+        image_size: Height and width of a frame in pixels; the nearest
+            multiple of a patch below is taken.
+
+    Returns:
+        The config; ``encoder.img_size`` is the size that was taken.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, or is of another encoder.
+    """
+    state = _weights(checkpoint)
+    try:
+        width, _, patch, _ = state['patch_embed.projection.weight'].shape
+        hidden = state['layers.0.ffn.layers.0.0.weight'].shape[0]
+    except KeyError as error:
+        raise ValueError(
+            f'backbone.pretrained={checkpoint!r} has no {error}: expected the '
+            'weights of a VisionTransformer of mmpretrain') from None
+    depth = 1 + max(
+        int(name.split('.')[1]) for name in state if name[:7] == 'layers.')
+    scaled = any(name.endswith('.gamma1.weight') for name in state)
+    return dict(
+        type='mmblockdrop.FrameEncoder',
+        encoder=dict(
+            type='mmpretrain.VisionTransformer',
+            arch=dict(
+                embed_dims=width,
+                num_layers=depth,
+                num_heads=max(width // HEAD, 1),
+                feedforward_channels=hidden),
+            img_size=image_size // patch * patch,
+            patch_size=patch,
+            layer_scale_init_value=1e-5 if scaled else 0.,
+            out_type='raw',
+            frozen_stages=depth),
+        pretrained=checkpoint)

@@ -1,6 +1,7 @@
 """Train, compress, test and localize, from videos to table and pictures.
 
     python -m mmblockdrop.quickstart [--data ROOT] [--work-dir DIR]
+        [--backbone dinov2-small]
 
 Without ``--data`` it generates demonstration videos. ``ROOT`` holds
 ``annotations.json`` in ActivityNet's format and a folder ``videos``. What is
@@ -28,7 +29,16 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         type=Path,
         help='where results go (default: work_dirs/quickstart, with --data '
         'work_dirs/quickstart_<name of the folder>)')
-    return parser.parse_args(argv)
+    parser.add_argument(
+        '--backbone',
+        help='with --data: pretrained encoder of frames, dinov2-small, '
+        'dinov2-base, or the file or URL of such weights; trained from '
+        'scratch where they cannot be downloaded')
+    args = parser.parse_args(argv)
+    if args.backbone and not args.data:
+        parser.error('--backbone goes with --data: the demonstration is made '
+                     'for an encoder that learns from scratch')
+    return args
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -37,7 +47,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     warnings.simplefilter('ignore')
     from . import StepFailed, quickstart
     try:
-        quickstart(args.data, args.work_dir)
+        quickstart(args.data, args.work_dir, backbone=args.backbone)
     except StepFailed as error:
         traceback.print_exception(error.__cause__)
         print(f'quickstart: {error}. Run the same command again to go on from '

@@ -3,6 +3,8 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from mmblockdrop.backbones.pretrained import (FRAME_ENCODERS,
+                                              frame_encoder_config)
 from mmblockdrop.data.annotations import ActionReader, load_database
 from mmblockdrop.utils.messages import require_file, require_folder
 from mmblockdrop.utils.video import (UnreadableVideoError, find_media,
@@ -18,6 +20,10 @@ CLIP_STEPS = 8
 MAX_FPS = 60.
 #: Windows of an epoch, as many as the demonstration has videos.
 EPOCH = 200
+#: The same behind a pretrained encoder, which takes longer for each.
+EPOCH_PRETRAINED = 60
+#: Pixels of a frame for a pretrained encoder, and before it is cropped.
+IMAGE, IMAGE_BEFORE_CROP = 84, 96
 #: Training videos that candidates are scored on, or all if there are fewer.
 #: On one or two every candidate may have the same mAP.
 SCORED = 25
@@ -25,8 +31,11 @@ SPLIT = dict(ratio=0.15, seed=0)
 LOADERS = ('train', 'val', 'test', 'score')
 
 
-def write_configs(data: Path, work: Path, baseline: Path,
-                  block_drop: Path) -> Tuple[Path, Path]:
+def write_configs(data: Path,
+                  work: Path,
+                  baseline: Path,
+                  block_drop: Path,
+                  backbone: Optional[str] = None) -> Tuple[Path, Path]:
     """Write ``baseline.py`` and ``blockdrop.py`` for a folder of videos.
 
     Grid steps are as long as the short actions need, pyramid levels as many
@@ -39,17 +48,25 @@ def write_configs(data: Path, work: Path, baseline: Path,
         work: Where the configs go.
         baseline: Config to start from.
         block_drop: Config of its compression.
+        backbone: Pretrained encoder of frames that takes the place of the
+            config's encoder, see :func:`pretrained_encoder`. Defaults to
+            None.
 
     Returns:
         The two files.
 
     Raises:
-        FileNotFoundError: A part of ``data`` does not exist.
-        ValueError: The annotations lack what is needed.
+        FileNotFoundError: A part of ``data`` does not exist, or ``backbone``
+            is a file that does not.
+        ValueError: The annotations lack what is needed, or ``backbone`` is
+            not such an encoder.
     """
     database = read_database(data)
     cfg, drop = Config.fromfile(baseline), Config.fromfile(block_drop)
+    encoder = pretrained_encoder(backbone) if backbone else None
     _fit(cfg, data, database)
+    if encoder is not None:
+        _use_pretrained(cfg, drop, encoder)
     for name in LOADERS:
         dataset = cfg[f'{name}_dataloader'].dataset
         dataset.data_root = str(data)
@@ -112,6 +129,92 @@ def _fit(cfg: Config, data: Path, database: Dict[str, Any]) -> None:
     print(f'{len(database)} videos, {len(labels)} classes; training videos of '
           f'{fps:.1f} frames per second (median); a grid step is '
           f'{stride / fps:.2f} s, a window {window} steps, {levels} levels')
+
+
+def pretrained_encoder(backbone: str) -> Optional[dict]:
+    """Config of a pretrained encoder of frames, if its weights can be had.
+
+    Says which encoder is used.
+
+    Args:
+        backbone: A name in ``FRAME_ENCODERS``, whose weights are downloaded,
+            or the file or URL of a checkpoint of the same kind.
+
+    Returns:
+        The config; None if the weights cannot be downloaded: the encoder is
+        then trained from scratch.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not such a checkpoint, or the name is unknown.
+    """
+    checkpoint = FRAME_ENCODERS.get(backbone, backbone)
+    if checkpoint == backbone and '://' not in backbone:
+        try:
+            require_file(backbone, '--backbone')
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'{error}; or one of {sorted(FRAME_ENCODERS)}') from None
+    try:
+        cfg = frame_encoder_config(checkpoint, IMAGE)
+    except ValueError as error:
+        if '://' not in checkpoint:
+            raise
+        print(f'--backbone {backbone}: the weights cannot be had ({error}). '
+              'The encoder is trained from scratch')
+        return None
+    arch = cfg['encoder']['arch']
+    print(f'--backbone {backbone}: pretrained and frozen, '
+          f'{arch["num_layers"]} blocks of width {arch["embed_dims"]}, from '
+          f'{checkpoint}')
+    return cfg
+
+
+def _use_pretrained(cfg: Config, drop: Config, encoder: dict) -> None:
+    """Put a frozen encoder of frames before the detector.
+
+    Blocks are chosen by the features and repaired, since the encoder is not
+    trained.
+    """
+    size = encoder['encoder']['img_size']
+    for name in LOADERS:
+        dataset = cfg[f'{name}_dataloader'].dataset
+        dataset.frames_per_step = 1
+        pipeline = []
+        for transform in dataset.pipeline:
+            kind = transform['type']
+            if kind == 'mmblockdrop.CachedFrames':
+                transform = dict(transform, transforms=[
+                    dict(type='mmblockdrop.OpenVideo'),
+                    dict(type='DecordDecode'),
+                    dict(
+                        type='Resize',
+                        scale=(IMAGE_BEFORE_CROP, IMAGE_BEFORE_CROP),
+                        keep_ratio=False)
+                ])
+            elif kind == 'RandomCrop':
+                transform = dict(transform, size=size)
+            elif kind == 'CenterCrop':
+                transform = dict(transform, crop_size=size)
+            if kind != 'mmblockdrop.JitterContrast':
+                pipeline.append(transform)
+        dataset.pipeline = pipeline
+    training = cfg.train_dataloader.dataset
+    training.windows_per_video = max(
+        1, training.windows_per_video * EPOCH_PRETRAINED // EPOCH)
+    cfg.model.data_preprocessor.update(
+        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+    cfg.model.backbone = encoder
+    cfg.model.clip_frames = CLIP_STEPS
+    cfg.model.projection.in_channels = 2 * encoder['encoder']['arch'][
+        'embed_dims']
+    drop.train_cfg.update(
+        epochs_per_round=0,
+        scorer=dict(type='mmblockdrop.FeatureErrorScorer'),
+        repair=dict(type='mmblockdrop.LinearRepair'))
+    for hook in drop.custom_hooks:
+        if hook['type'] == 'mmblockdrop.BlockDropHook':
+            hook['stack'] = 'backbone.encoder.layers'
 
 
 def read_database(data: Path) -> Dict[str, Any]:

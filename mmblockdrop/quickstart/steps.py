@@ -39,7 +39,8 @@ class StepFailed(RuntimeError):
 def quickstart(data: Union[str, Path, None] = None,
                work: Union[str, Path, None] = None,
                configs: ConfigPair = DEMO,
-               demo: DemoSpec = DemoSpec()) -> Path:
+               demo: DemoSpec = DemoSpec(),
+               backbone: Optional[str] = None) -> Path:
     """Train, compress, test and localize.
 
     What is finished is reused as long as configs and annotations stay the
@@ -54,6 +55,9 @@ def quickstart(data: Union[str, Path, None] = None,
             current folder.
         configs: What to run, or to derive configs from.
         demo: The demonstration videos.
+        backbone: With ``data``: pretrained encoder of frames, see
+            :func:`~mmblockdrop.quickstart.own_videos.pretrained_encoder`.
+            Defaults to None, an encoder that is trained from scratch.
 
     Returns:
         The table of results; pictures lie beside it and in ``blockdrop``.
@@ -75,7 +79,8 @@ def quickstart(data: Union[str, Path, None] = None,
         data = Path(data).resolve()
         work = Path(work or f'work_dirs/quickstart_{data.name}')
         headline(1, f'Videos: {data}')
-        configs = ConfigPair(*write_configs(data, work, *configs))
+        configs = ConfigPair(*write_configs(data, work, *configs,
+                                            backbone))
     set_aside_unless_same(work, configs, data / 'annotations.json')
 
     full, drop = map(Config.fromfile, configs)
