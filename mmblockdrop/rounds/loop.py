@@ -1,4 +1,5 @@
 """The rounds: score, drop, align, measure, merge, record."""
+import itertools
 import math
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import nn
 
 from .evaluator import ModelEvaluator
 from .hook import find_hook
+from .iterations import ending_loader, require_length, save_by_epoch, stretches
 from .rebuild import fresh_localizer, plain_model
 from .resume import (LATEST, FiniteLossHook, evaluated_epochs, explained,
                      last_checkpoint_held, require_best)
@@ -85,6 +87,9 @@ class DistillationLoop(EpochBasedTrainLoop):
             out is as in the others.
         stop: When the run stops by itself: ``tolerance`` and ``budget`` of
             :class:`~.stopping.Stopping`.
+        iters_per_round: Training iterations after each drop, in place of
+            ``epochs_per_round``. ``validation`` then counts iterations, too;
+            what lies between two evaluations is an epoch for the runner.
         **earlier: The keys of the groups as earlier versions took them, such
             as ``val_interval``; see :data:`MOVED`.
 
@@ -109,6 +114,7 @@ class DistillationLoop(EpochBasedTrainLoop):
                  validation: Optional[dict] = None,
                  subset: Optional[dict] = None,
                  stop: Optional[dict] = None,
+                 iters_per_round: Optional[int] = None,
                  **earlier: Any) -> None:
         if earlier.pop('keep_scores_every', None) is not None:
             runner.logger.warning('train_cfg.keep_scores_every was removed '
@@ -140,10 +146,20 @@ class DistillationLoop(EpochBasedTrainLoop):
                                  self.stopping.given)
         require_whole('train_cfg.drops_per_round', drops_per_round, 1)
         require_whole('train_cfg.epochs_per_round', epochs_per_round, 0)
+        if isinstance(dataloader, dict):
+            require_length(dataloader.get('dataset'))
+        full = Phase(epochs_per_round)
+        if iters_per_round is None:
+            full.validation = Validation(**groups['validation'])
+            dataloader = ending_loader(dataloader)
+        else:
+            full = stretches(iters_per_round, groups['validation'], subset)
+            dataloader = ending_loader(dataloader,
+                                       iters_per_round // full.epochs)
+        save_by_epoch(runner, runner.hooks)
         self.drops_per_round = drops_per_round
         self.metric, self.sign = metric, 1 if higher_is_better else -1
-        full = Phase(epochs_per_round, Validation(**groups['validation']))
-        super().__init__(runner, dataloader, self.n_rounds * epochs_per_round,
+        super().__init__(runner, dataloader, self.n_rounds * full.epochs,
                          full.validation.begin, full.validation.interval)
         full.dataloader = self.dataloader
         self.schedule = build_schedule(runner, full, subset, dataloader,
@@ -425,6 +441,16 @@ class DistillationLoop(EpochBasedTrainLoop):
                 self.run_epoch()
             self.judge_epoch(self._epoch - first)
         entry['seconds']['align'] = time.perf_counter() - began
+
+    def run_epoch(self) -> None:
+        """Train one epoch; a sampler that never ends is cut off."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        batches = itertools.islice(self.dataloader, len(self.dataloader))
+        for number, batch in enumerate(batches):
+            self.run_iter(number, batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
 
     def judge_epoch(self, epoch: int) -> None:
         """Evaluate an epoch of the round and keep it if it is the best.
