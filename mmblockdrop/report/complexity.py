@@ -24,6 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 Inputs = Union[Tensor, Sequence[Tensor], Dict[str, Any]]
 #: Operations per element of a layer norm in the paper's counting.
 NORM_OPS = 4
+#: Short passes are timed this often at most.
+MOST_REPEATS = 500
 #: Parts of a module's path that the paper's counting does not see.
 UNSEEN_LINEAR = ('mlp', 'ffn', 'lora_')
 UNSEEN_CONV = ('patch_embed', )
@@ -136,6 +138,7 @@ def compare_latency(model: nn.Module,
                     inputs: Inputs,
                     data_samples: Optional[list] = None,
                     pairs: int = 15,
+                    min_seconds: float = 1.,
                     max_seconds: float = 10.) -> Dict[str, Any]:
     """Time a model and a reference in turn: reference, model, and so on.
 
@@ -147,7 +150,9 @@ def compare_latency(model: nn.Module,
         reference: Another model for the same inputs, as the uncompressed one.
         inputs: One window on the device of both.
         data_samples: Samples of the inputs.
-        pairs: Pairs of passes that are timed. Defaults to 15.
+        pairs: Least number of pairs of passes that are timed. Defaults to 15.
+        min_seconds: Short passes go on until this time, for 500 pairs at
+            most. Defaults to 1.
         max_seconds: No further pair is begun after this time. Defaults to 10.
 
     Returns:
@@ -156,7 +161,7 @@ def compare_latency(model: nn.Module,
         ``latency_spread``, the quartiles of that ratio.
     """
     times = _time_in_turn([reference, model], inputs, data_samples, pairs,
-                          max_seconds)
+                          max_seconds, min_seconds)
     ratios = sorted(own / other for other, own in times)
     quartiles = statistics.quantiles(
         ratios, n=4, method='inclusive') if len(ratios) > 1 else ratios * 3
@@ -167,8 +172,10 @@ def compare_latency(model: nn.Module,
 
 
 def _time_in_turn(models: Sequence[nn.Module], inputs: Inputs,
-                  data_samples: Optional[list], repeats: int,
-                  max_seconds: float) -> List[List[float]]:
+                  data_samples: Optional[list],
+                  repeats: int,
+                  max_seconds: float,
+                  min_seconds: float = 0.) -> List[List[float]]:
     """Milliseconds of each model, repeat by repeat, after one to warm up."""
     times: List[List[float]] = []
     training = [model.training for model in models]
@@ -179,7 +186,11 @@ def _time_in_turn(models: Sequence[nn.Module], inputs: Inputs,
     try:
         with torch.no_grad():
             began = time.perf_counter()
-            for _ in range(repeats + 1):
+            for number in range(MOST_REPEATS + 1):
+                spent = time.perf_counter() - began
+                if number and (spent > max_seconds or number > repeats
+                               and spent > min_seconds):
+                    break
                 times.append([])
                 for model, mode in zip(models, modes):
                     start = time.perf_counter()
@@ -187,8 +198,6 @@ def _time_in_turn(models: Sequence[nn.Module], inputs: Inputs,
                     if device is not None and device.type == 'cuda':
                         torch.cuda.synchronize(device)
                     times[-1].append(1e3 * (time.perf_counter() - start))
-                if time.perf_counter() - began > max_seconds:
-                    break
     finally:
         for model, mode in zip(models, training):
             model.train(mode)

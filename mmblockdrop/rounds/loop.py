@@ -97,6 +97,9 @@ class DistillationLoop(EpochBasedTrainLoop):
         ValueError: A setting that cannot work; names it and what can.
     """
 
+    #: What measures the model.
+    evaluator_class: Any = ModelEvaluator
+
     def __init__(self,
                  runner: Runner,
                  dataloader: Any,
@@ -131,7 +134,7 @@ class DistillationLoop(EpochBasedTrainLoop):
             move(subset, inside, 'train_cfg.subset')
             subset.update(inside)
 
-        self.evaluator = ModelEvaluator(runner, score_dataloader)
+        self.evaluator = self.evaluator_class(runner, score_dataloader)
         self.hook = find_hook(runner)
         self.hook.call_after_replay(self._prepare_resumed)
         if not any(isinstance(h, FiniteLossHook) for h in runner.hooks):

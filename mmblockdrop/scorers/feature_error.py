@@ -1,5 +1,5 @@
 """Score by what a candidate does to the encoder's features, after repair."""
-from typing import Any
+from typing import Any, Tuple
 
 from mmblockdrop.compression import LinearRepair, Structure, block_tensor
 from mmblockdrop.compression.record import Id
@@ -55,7 +55,7 @@ class FeatureErrorScorer(Scorer):
         def features(localizer: torch.nn.Module, batch: Any) -> torch.Tensor:
             with record(localizer, [encoder]) as found:
                 run_plainly(context, localizer, batch)
-            return block_tensor(found[encoder]).double()
+            return block_tensor(found[encoder])
 
         results = CandidateResults(context.candidates)
         changes = repair_candidates(context, self.repair, teacher, results,
@@ -64,11 +64,11 @@ class FeatureErrorScorer(Scorer):
             with torch.no_grad(), executions_counted(context, results,
                                                      teacher):
                 wanted = features(teacher, batch)
-            spread = (wanted - wanted.mean()).square().sum().item()
 
             def compare(candidate: Id) -> None:
-                gap = features(structure.model, batch) - wanted
-                results.add(candidate, gap.square().sum().item(), spread)
+                results.add(
+                    candidate,
+                    *feature_gap(features(structure.model, batch), wanted))
 
             context.without_each(
                 context.candidates, compare, results, changes=changes)
@@ -92,3 +92,21 @@ def features_path(structure: Structure) -> str:
     if isinstance(module, torch.nn.ModuleList) or encoder == first:
         return structure.block_of(structure.order[-1])
     return encoder
+
+
+def feature_gap(features: torch.Tensor,
+                wanted: torch.Tensor) -> Tuple[float, float]:
+    """Compare features with those of the teacher.
+
+    Args:
+        features: Of the student, any shape.
+        wanted: Of the teacher, the same shape, on any device.
+
+    Returns:
+        Squared error and squared deviation from the mean of the teacher's,
+        summed over all elements.
+    """
+    wanted = wanted.to(features.device).double()
+    gap = features.double() - wanted
+    return (gap.square().sum().item(),
+            (wanted - wanted.mean()).square().sum().item())
