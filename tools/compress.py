@@ -5,10 +5,11 @@
     python tools/compress.py CONFIG CHECKPOINT --drop 25%
     python tools/compress.py CONFIG CHECKPOINT --max-macs 75%
 
---preview trains nothing: it drops and repairs block after block, measures each
-depth, and says which one to take; --no-training writes that model. Without them
-it writes a config that inherits from CONFIG into WORK_DIR/config, says where,
-and runs it. The file stays: change it and run it with tools/train.py.
+--preview trains nothing: it drops and repairs block after block, measures
+each depth, and says which one to take; --no-training writes that model.
+Without them it writes a config that inherits from CONFIG into WORK_DIR/config,
+says where, and runs it. The file stays: change it and run it with
+tools/train.py.
 """
 import argparse
 import itertools
@@ -21,8 +22,7 @@ from mmblockdrop.compression.derive import compression_config, write_once
 from mmblockdrop.compression.preview_config import preview_config
 from mmblockdrop.report.preview import (choose_depth, describe_preview,
                                         preview_points)
-from mmblockdrop.rounds.preview import (preview_key, read_key,
-                                        take_from_preview)
+from mmblockdrop.rounds.preview import preview_key, read_key, take_from_preview
 from mmblockdrop.rounds.stopping import count_drops
 from mmblockdrop.utils.io import read_json
 from mmblockdrop.utils.lock import WorkDirInUse, owned
@@ -48,11 +48,13 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     ends = parser.add_argument_group('when to stop (25 % if none is given)')
     ends.add_argument(
         '--drop', help='number of blocks to drop, or a share such as 25%%')
-    for name, what in (('macs', 'most MACs, a number or such as 75%%; with '
-                        '--preview several'), ('params', 'most parameters, '
-                       'likewise'), ('latency-ms', 'most latency, likewise')):
-        ends.add_argument(
-            f'--max-{name}', type=cost, nargs='+', default=[], help=what)
+    limit = dict(type=cost, nargs='+', default=[])
+    ends.add_argument(
+        '--max-macs', **limit,
+        help='most MACs, a number or such as 75%%; several with --preview')
+    ends.add_argument('--max-params', **limit, help='most parameters, likewise')
+    ends.add_argument('--max-latency-ms', **limit,
+                      help='most latency, likewise')
     ends.add_argument(
         '--tolerance',
         type=float,

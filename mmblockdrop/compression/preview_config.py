@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
 from mmblockdrop.utils.checkpoint import read_checkpoint
-from mmblockdrop.utils.config import (localizer_config, plain_config,
-                                      type_name)
+from mmblockdrop.utils.config import localizer_config, plain_config, type_name
 from mmblockdrop.utils.io import PathLike, read_lines, write_json
 from mmblockdrop.utils.messages import require_folder
 from mmblockdrop.utils.video import (VIDEO_SUFFIXES, UnreadableVideoError,
@@ -139,7 +138,7 @@ def _without_labels(cfg: Config, loop: Dict[str, Any], folder: Path,
             sampler=dict(type='DefaultSampler', shuffle=False))
         for subset in (FITTED, HELD if subsets[HELD] else FITTED))
     cfg.val_cfg = dict()
-    cfg.val_evaluator = dict(type='mmblockdrop.TADMetric')
+    cfg.val_evaluator = []
     loop.update(metric='feature_error', higher_is_better=False)
 
 
@@ -206,4 +205,3 @@ def list_videos(folder: Path, ann_file: Path) -> Dict[str, List[str]]:
     ann_file.parent.mkdir(parents=True, exist_ok=True)
     write_json(dict(database=database), ann_file)
     return found
-

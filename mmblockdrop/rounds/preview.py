@@ -104,7 +104,7 @@ class PreviewEvaluator(ModelEvaluator):
 
 @LOOPS.register_module()
 class PreviewLoop(DistillationLoop):
-    """Drops and repairs block after block, trains nothing, measures each depth.
+    """Drops and repairs block after block, and measures each depth.
 
     A run of :class:`~.loop.DistillationLoop` without epochs: candidates are
     scored by the error of the features, the best one goes, and the rest is
