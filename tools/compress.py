@@ -52,7 +52,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     ends.add_argument(
         '--max-macs', **limit,
         help='most MACs, a number or such as 75%%; several with --preview')
-    ends.add_argument('--max-params', **limit, help='most parameters, likewise')
+    ends.add_argument(
+        '--max-params', **limit, help='most parameters, likewise')
     ends.add_argument('--max-latency-ms', **limit,
                       help='most latency, likewise')
     ends.add_argument(

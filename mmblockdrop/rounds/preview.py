@@ -9,7 +9,7 @@ from mmblockdrop.compression import block_tensor
 from mmblockdrop.registry import LOOPS
 from mmblockdrop.report import write_report
 from mmblockdrop.report.preview import write_preview
-from mmblockdrop.scorers.feature_error import encoder_path, feature_gap
+from mmblockdrop.scorers.feature_error import feature_gap, features_path
 from mmblockdrop.scorers.partial_scores import digest
 from mmblockdrop.utils.io import PathLike, read_json, write_json
 from mmblockdrop.utils.messages import require_whole
@@ -62,7 +62,7 @@ class PreviewEvaluator(ModelEvaluator):
         model = plain_model(self.runner.model)
         student, teacher = localizer_of(model), model.uncompressed()
         structure = find_hook(self.runner).structure(self.runner)
-        encoder = encoder_path(structure.block_of(structure.order[0]))
+        encoder = features_path(structure)
         loader = self.runner.val_loop.dataloader
         evaluator = copy.deepcopy(self.keep_evaluator())
         sums = torch.zeros(2, dtype=torch.float64)
