@@ -1,7 +1,7 @@
 """Published checkpoints, and the same weights under our names."""
 from mmblockdrop.utils.checkpoint import read_checkpoint
 
-from .detector import (convert_detector, detector_name, refuse_adapters,
+from .detector import (convert_detector, detector_for_opentad, detector_name,
                        rename_detector)
 from .encoder import convert_encoder, suggested_config
 from .files import save_checkpoint, unwrap
@@ -10,7 +10,7 @@ from .report import ConversionReport
 
 __all__ = [
     'ConversionReport', 'convert_detector', 'convert_encoder',
-    'detector_name', 'encoder_for_mmaction', 'read_checkpoint',
-    'refuse_adapters', 'rename_detector', 'save_checkpoint',
+    'detector_for_opentad', 'detector_name', 'encoder_for_mmaction',
+    'read_checkpoint', 'rename_detector', 'save_checkpoint',
     'suggested_config', 'unwrap'
 ]

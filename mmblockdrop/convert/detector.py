@@ -1,4 +1,4 @@
-"""Detectors of Progressive Block Drop, OpenTAD and AdaTAD.
+"""Detectors of Progressive Block Drop, OpenTAD and AdaTAD, and back.
 
 They name the encoder ``backbone.model.backbone`` and the head ``rpn_head``,
 keep LoRA as matrices ``A`` [in, rank] and ``B`` [rank, out] beside the layer,
@@ -17,7 +17,7 @@ from mmblockdrop.utils.meta import empty_weights
 
 import torch
 
-from .files import strip
+from .files import strip, unwrap
 from .report import ConversionReport
 
 STACK = 'backbone.blocks'
@@ -27,22 +27,33 @@ WEIGHTS = dict(ema='state_dict_ema', live='state_dict')
 #: Published names to ours, in this order.
 RULES = ((r'^module\.', ''), (r'^backbone\.model\.backbone\.', 'backbone.'),
          (r'^rpn_head\.', 'head.'))
+#: Class of the encoders that carry adapters.
+ADAPTED = 'AdapterViT'
+#: Adapters of a published side network.
+SIDE = re.compile(r'^backbone\.ladders\.adapters\.(\d+)\.')
 LORA = re.compile(r'attn\.lora_(\w+)\.([AB])$')
 
 
-def detector_name(name: str, lora: Sequence[str] = ()) -> str:
+def detector_name(name: str,
+                  lora: Sequence[str] = (),
+                  side: Sequence[int] = ()) -> str:
     """Name of a published parameter in our localizer.
 
     Args:
         name: Published name.
         lora: Layers of our encoder's attention that carry LoRA, ``('qkv',
             'proj')`` for the published code's.
+        side: See :func:`side_blocks`.
 
     Returns:
         Our name.
     """
     for pattern, ours in RULES:
         name = re.sub(pattern, ours, name)
+    found = SIDE.match(name)
+    if found and int(found[1]) < len(side):
+        rest = name[found.end():]
+        name = f'{STACK}.{side[int(found[1])]}.adapter.{rest}'
     name = LORA.sub(r'attn.\1.lora_\2.default.weight', name)
     if lora and name.startswith(f'{STACK}.'):
         layers = '|'.join(map(re.escape, lora))
@@ -109,28 +120,52 @@ def merge(state: State, alpha: float = 1.) -> State:
     return merged
 
 
-def refuse_adapters(state: State, source: str) -> None:
-    """Reject a detector whose function we cannot compute.
+def side_blocks(model: Dict[str, Any]) -> List[int]:
+    """Blocks whose adapters are a side network, by the config of a model.
+
+    Published files number these adapters, ours name the block.
+
+    Args:
+        model: Config of the localizer.
+
+    Returns:
+        Numbers of the blocks; none for any other encoder.
+    """
+    backbone = model.get('backbone') or {}
+    adapters = backbone.get('adapters') or {}
+    if not adapters.get('side'):
+        return []
+    blocks = adapters.get('blocks')
+    return list(range(backbone['depth']) if blocks is None else blocks)
+
+
+def check_adapters(state: State, model: Dict[str, Any], source: str) -> None:
+    """Raise if a file has AdaTAD's adapters and the config none.
 
     Args:
         state: Published names.
+        model: Config of the localizer.
         source: File, for errors.
 
     Raises:
-        ValueError: The encoder carries AdaTAD's adapters; names them.
+        ValueError: Says which config is needed.
     """
-    adapters = [name for name in state if '.adapter.' in name]
-    if adapters:
-        blocks = sorted(
-            {int(i)
-             for i in re.findall(r'blocks\.(\d+)\.adapter', ' '.join(adapters))
-             })
+    inside = [name for name in state if '.adapter.' in name]
+    beside = [name for name in state if '.ladders.' in name]
+    found = inside or beside
+    kind = str((model.get('backbone') or {}).get('type')).split('.')[-1]
+    side = bool(side_blocks(model))
+    if found and (kind != ADAPTED or side != bool(beside)):
+        blocks = sorted({
+            int(i)
+            for i in re.findall(r'blocks\.(\d+)\.adapter', ' '.join(inside))
+        })
+        wanted = 'side=True' if beside else f'blocks={blocks}'
         raise ValueError(
-            f"{source} carries {len(adapters)} keys of AdaTAD's "
-            f'temporal-informative adapters ({adapters[0]}, ...) in blocks '
-            f'{blocks}. mmblockdrop has no such layer, and without it the '
-            'encoder computes something else, so nothing is converted. '
-            'Detectors without adapters (fully fine-tuned, or with LoRA) are.')
+            f"{source} carries {len(found)} keys of AdaTAD's adapters "
+            f'({found[0]}, ...), but the config has '
+            f'backbone.type={kind!r} with adapters.side={side}; expected '
+            f"type='mmblockdrop.{ADAPTED}', adapters=dict({wanted})")
 
 
 def choose_weights(content: Dict[str, Any], weights: Optional[str],
@@ -191,11 +226,13 @@ def convert_detector(
         ``report.check()`` before using it.
 
     Raises:
-        ValueError: Adapters, weights that are not there, LoRA of another
-            rank than the config's, or LoRA that cannot be merged.
+        ValueError: Adapters that the config does not have, weights that are
+            not there, LoRA of another rank than the config's, or LoRA that
+            cannot be merged.
     """
     state, weights = choose_weights(content, weights, source)
-    refuse_adapters(state, source)
+    check_adapters(state, model, source)
+    side = side_blocks(model)
     targets = lora_targets(state)
     if merge_lora and targets:
         state, targets = merge(state, alpha), []
@@ -205,7 +242,7 @@ def convert_detector(
     gaps = record['start_dropped']
     found = {}
     for name, value in state.items():
-        ours = detector_name(name, targets)
+        ours = detector_name(name, targets, side)
         if ours != name:
             report.renamed[name] = ours
         found[ours] = _value(name, value)
@@ -278,3 +315,68 @@ def _expected(model: Dict[str, Any], lora: Optional[Dict[str, Any]],
         start_dropped=gaps,
         rounds=[])
     return shapes, record
+
+
+# ----------------------------------------------------------------------- back
+def published_name(name: str, side: Sequence[int] = ()) -> str:
+    """Name of a parameter of our localizer in OpenTAD.
+
+    Args:
+        name: Our name.
+        side: See :func:`side_blocks`.
+
+    Returns:
+        The published name, without ``module.``.
+    """
+    found = re.match(rf'{re.escape(STACK)}\.(\d+)\.adapter\.', name)
+    if found and int(found[1]) in side:
+        rest = name[found.end():]
+        name = f'backbone.ladders.adapters.{side.index(int(found[1]))}.{rest}'
+    name = re.sub(r'attn\.(\w+)\.lora_([AB])\.default\.weight$',
+                  r'attn.lora_\1.\2', name)
+    name = re.sub(r'\.base_layer\.(weight|bias)$', r'.\1', name)
+    name = re.sub(r'^backbone\.', 'backbone.model.backbone.', name)
+    return re.sub(r'^head\.', 'rpn_head.', name)
+
+
+def detector_for_opentad(
+        content: Dict[str, Any],
+        model: Dict[str, Any],
+        source: str = 'checkpoint') -> Tuple[Dict[str, Any], ConversionReport]:
+    """Convert a localizer of ours into a checkpoint of OpenTAD.
+
+    Blocks that were dropped are absent; LoRA stays attached.
+
+    Args:
+        content: Our checkpoint.
+        model: Config of the localizer, whole.
+        source: File, for the report.
+
+    Returns:
+        ``state_dict`` and ``state_dict_ema`` with the same weights, under
+        names with and without ``module.``; and what became of every key. Call
+        ``report.check()`` before using it.
+
+    Raises:
+        ValueError: It holds no weights.
+    """
+    state, _ = unwrap(content, source)
+    report = ConversionReport(source, 'detector of mmblockdrop')
+    lora = (content.get('meta', {}).get('blockdrop') or {}).get('lora')
+    shapes, record = _expected(model, lora, state)
+    report.dropped = record['start_dropped']
+    report.compare(shapes, state)
+    side = side_blocks(model)
+    found = {}
+    for name, value in state.items():
+        theirs = published_name(name, side)
+        if theirs != name:
+            report.renamed[name] = theirs
+        if LORA.search(theirs):
+            value = value.t().contiguous()
+            if lora and theirs.endswith('.B'):
+                alpha = lora.get('alpha') or lora['rank']
+                value = value * (alpha / lora['rank'])
+        found[theirs] = value
+    live = {f'module.{name}': value for name, value in found.items()}
+    return dict(state_dict=live, state_dict_ema=found, epoch=0), report
