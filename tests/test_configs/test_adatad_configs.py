@@ -6,7 +6,6 @@ from mmblockdrop.registry import MODELS
 from mmblockdrop.utils.meta import empty_weights
 
 import pytest
-import torch
 import yaml
 from config_kit import (ROOT, crop_sizes, datasets, localizer_of, read,
                         shorten_windows, shrink, use_data, write_data)
@@ -130,12 +129,7 @@ def test_from_a_frozen_trunk_to_a_shorter_model(tmp_path):
     model = check_round(cfg)
     entry = runner.train_loop.hook.rounds[0]
     assert entry['temporal_reach'] == 2
-    before = torch.load(checkpoint, weights_only=False)['state_dict']
-    changed = {
-        name
-        for name, value in model.state_dict().items()
-        if not torch.equal(value, before[name])
-    }
-    assert any('.adapter.' in name for name in changed)
-    assert all('.adapter.' in name for name in changed
-               if name.startswith('backbone.'))
+    assert not any('.lora_' in name for name in model.state_dict())
+    trained = [n for n, p in runner.model.named_parameters()
+               if p.requires_grad and '.blocks.' in n]
+    assert trained and all('.adapter.' in name for name in trained)
