@@ -5,11 +5,14 @@ The format is ``{"database": {name: {"subset", "duration", "frame", "fps",
 seconds. ``duration``, ``frame`` and ``fps`` may be absent where the video
 itself can tell.
 """
+import functools
 import logging
 import math
 import os.path as osp
 import random
+import statistics
 import sys
+from collections import Counter
 from typing import (Any, Callable, Dict, List, Mapping, Optional, Sequence,
                     Tuple, Union)
 
@@ -20,11 +23,21 @@ import numpy as np
 from mmengine.logging import print_log
 
 BAD_SEGMENTS = ('error', 'drop')
+#: Defects of segments that have no times.
+NOT_TIMES = ('is not two numbers', 'is not finite')
+#: Times the duration of a video at which an end is no mistake of a second.
+FAR = 5.
 
 
 def warn(message: str) -> None:
     """Log a warning."""
     print_log(message, logger='current', level=logging.WARNING)
+
+
+@functools.lru_cache(maxsize=256)
+def _warn_once(message: str) -> None:
+    """Log a warning; data sets read an annotation file several times."""
+    warn(message)
 
 
 # Reading ---------------------------------------------------------------------
@@ -62,7 +75,7 @@ def load_database(ann_file: str) -> Dict[str, dict]:
         ann_file: ActivityNet-style JSON.
 
     Returns:
-        Entry of each video by name.
+        Entry of each video by name, with :func:`plain_label` of every label.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -70,10 +83,63 @@ def load_database(ann_file: str) -> Dict[str, dict]:
             of them has another form.
     """
     database = read_database(ann_file)
+    counts: Counter = Counter()
+    blanks = 0
     for name, entry in database.items():
         for defect in entry_defects(entry):
             raise ValueError(f'ann_file={ann_file!r}: video {name!r} {defect}')
+        for action in entry.get('annotations', ()):
+            label = plain_label(action['label'])
+            blanks += label != action['label']
+            counts[label] += 1
+            action['label'] = label
+    if blanks:
+        _warn_once(f'ann_file={ann_file!r}: blanks around or within the '
+                   f'labels of {blanks} actions are left out')
+    for spellings in similar_labels(counts):
+        _warn_once(f'ann_file={ann_file!r}: labels that differ only in case '
+                   f'are different classes: {spellings}')
     return database
+
+
+def plain_label(label: str) -> str:
+    """A label with single blanks within and none around it."""
+    return ' '.join(label.split())
+
+
+def similar_labels(counts: Mapping[str, int]) -> List[str]:
+    """Labels that differ only in case.
+
+    Args:
+        counts: Actions by label.
+
+    Returns:
+        For each group its labels with their number of actions, in words.
+    """
+    groups: Dict[str, List[str]] = {}
+    for label in counts:
+        groups.setdefault(label.casefold(), []).append(label)
+    return [', '.join(f'{label!r} ({counts[label]} actions)'
+                      for label in sorted(group))
+            for group in groups.values() if len(group) > 1]
+
+
+def wrong_unit(shares: Sequence[float]) -> Optional[str]:
+    """Whether the times of actions are hardly seconds.
+
+    Args:
+        shares: End of each action as a share of its video.
+
+    Returns:
+        What was found and expected; None if most ends lie in their videos.
+    """
+    middle = statistics.median(shares) if shares else 0.
+    if middle <= FAR:
+        return None
+    unit = 'milliseconds' if middle > 100 else 'frames or milliseconds'
+    return (f'{len(shares)} actions end, in the median, at {middle:.0f} times '
+            f'the duration of their video: their times may be {unit}, '
+            'expected seconds')
 
 
 def entry_defects(entry: Any) -> List[str]:
@@ -128,7 +194,7 @@ def load_classes(classes: Union[str, Sequence[str], None], data_root: str,
     if classes is None:
         labels = {action['label'] for video in database.values()
                   for action in video.get('annotations', ())}
-        names = sorted(labels - set(drop_labels))
+        names = sorted(labels - set(map(plain_label, drop_labels)))
     elif isinstance(classes, str):
         names = read_names(classes, data_root, 'classes')
     else:
@@ -206,6 +272,24 @@ def read_timing(where: str, entry: Mapping[str, Any], fps: Optional[float],
         raise ValueError(f'{where} has duration={duration}, fps={fps}, '
                          f'frame={frames}; all must be positive')
     return float(duration), float(fps), int(frames)
+
+
+def require_seconds(where: str, duration: float, seconds: float) -> None:
+    """Reject a duration that is hardly in seconds.
+
+    Args:
+        where: The video, for errors.
+        duration: What its annotation says.
+        seconds: Length of the file, or at most that.
+
+    Raises:
+        ValueError: The duration is a hundred times as long.
+    """
+    if duration > 100 * seconds:
+        raise ValueError(
+            f'{where} has duration={duration:g}, but lasts {seconds:.3g} s or '
+            'less by its frames: the annotated times may be milliseconds, '
+            'expected seconds')
 
 
 # Which videos ----------------------------------------------------------------
@@ -358,11 +442,14 @@ class ActionReader:
                  bad_segments: str, ann_file: str) -> None:
         require_choice('bad_segments', bad_segments, BAD_SEGMENTS)
         self.index = {name: label for label, name in enumerate(classes)}
-        self.drop_labels = set(drop_labels)
+        for label, name in enumerate(classes):
+            self.index.setdefault(plain_label(name), label)
+        self.drop_labels = {*drop_labels, *map(plain_label, drop_labels)}
         self.bad_segments = bad_segments
         self.ann_file = ann_file
         self.counts: Dict[str, int] = {}
         self.first: Dict[str, str] = {}
+        self.shares: List[float] = []
 
     def read(self, name: str, annotations: Sequence[Mapping[str, Any]],
              duration: float) -> Tuple[np.ndarray, np.ndarray]:
@@ -392,6 +479,8 @@ class ActionReader:
                     f'{where} has a label that is neither in classes nor in '
                     f'drop_labels{did_you_mean(label, self.index)}')
             defect = self.defect(action.get('segment'), duration)
+            if defect not in NOT_TIMES:
+                self.shares.append(float(action['segment'][1]) / duration)
             if defect and not self._tolerate(defect, where, duration):
                 continue
             segments.append([float(time) for time in action['segment']])
@@ -431,15 +520,24 @@ class ActionReader:
         beyond = defect == 'reaches beyond the video'
         if self.bad_segments == 'error' and not beyond and (
                 defect != 'has zero length'):
+            hint = wrong_unit(self.shares[-1:])
             raise ValueError(
                 f'{where}: the segment {defect} (of {duration:.2f} s). '
-                "Correct it, or leave such out with bad_segments='drop'")
+                "Correct it, or leave such out with bad_segments='drop'"
+                f'{f". {hint}" if hint else ""}')
         self.counts[defect] = self.counts.get(defect, 0) + 1
         self.first.setdefault(defect, where)
         return beyond
 
     def report(self) -> None:
-        """Warn once of what was tolerated, with its number."""
+        """Warn once of what was tolerated, with its number.
+
+        Raises:
+            ValueError: Most times are hardly seconds.
+        """
+        hint = wrong_unit(self.shares)
+        if hint:
+            raise ValueError(f'ann_file={self.ann_file!r}: {hint}')
         for defect, count in self.counts.items():
             done = ('are cut at its ends when shown'
                     if defect == 'reaches beyond the video' else

@@ -108,17 +108,17 @@ class CachedFrames(BaseTransform):
         os.makedirs(self.cache_dir, exist_ok=True)
         opened = self.opener(dict(results))
         reader, total = opened['video_reader'], opened['total_frames']
-        kept, own = None, f'.{os.getpid()}-{uuid.uuid4().hex[:8]}.part'
-        with whole_file(path, own) as partial:
+        own = f'.{os.getpid()}-{uuid.uuid4().hex[:8]}.part'
+        # Not through a memory map, where a full disk ends the process.
+        with whole_file(path, own) as partial, open(partial, 'wb') as kept:
             for start in range(0, total, CHUNK_FRAMES):
                 stop = min(start + CHUNK_FRAMES, total)
                 frames = self._decode(opened, reader, range(start, stop))
-                if kept is None:
-                    kept = np.lib.format.open_memmap(
-                        partial, mode='w+', dtype=np.uint8,
-                        shape=(total, *frames.shape[1:]))
-                kept[start:stop] = frames
-            kept.flush()
+                if start == 0:
+                    np.lib.format.write_array_header_1_0(
+                        kept, dict(descr='|u1', fortran_order=False,
+                                   shape=(total, *frames.shape[1:])))
+                kept.write(np.ascontiguousarray(frames, np.uint8).data)
 
     def _decode(self, results: Dict[str, Any], reader: Any,
                 indices: Sequence[int]) -> np.ndarray:

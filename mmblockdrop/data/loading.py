@@ -13,7 +13,7 @@ from mmblockdrop.utils.video import (FrameArray, ResampledVideo,
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from .annotations import warn
+from .annotations import require_seconds, warn
 
 
 @TRANSFORMS.register_module()
@@ -68,6 +68,9 @@ class OpenVideo(BaseTransform):
                                       results['fps'])
         else:
             reader = self._open(results['filename'])
+            require_seconds(f'the annotation of {results["filename"]!r}',
+                            results.get('duration', 0.),
+                            len(reader) / reader.fps)
             if results.get('sample_fps'):
                 reader = ResampledVideo(reader, results['fps'])
         results['video_reader'] = reader

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from mmengine.utils import track_iter_progress
 
-from .annotations import ActionReader, read_timing, warn
+from .annotations import ActionReader, read_timing, require_seconds, warn
 from .windows import unique_actions
 
 FEATURE_SUFFIXES = ('.npy', )
@@ -225,6 +225,9 @@ class VideoRecords:
             timing = dict(duration=given, fps=self.grid_fps, frame=1)
         duration, fps, frames = read_timing(
             where, timing, self.fps, lambda: self.sources.probe(index, entry))
+        if entry.get('frame') and entry.get('duration'):
+            require_seconds(where, duration,
+                            entry['frame'] / (entry.get('fps') or 1.))
         if self.grid_fps:
             fps = self.grid_fps
             frames = resampled_length(duration, fps)

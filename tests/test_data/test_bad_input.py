@@ -114,6 +114,64 @@ def test_segment_of_no_length_is_left_out(build):
     assert len(dataset[0]['data_samples'].video_segments) == 1
 
 
+@pytest.mark.parametrize('factor, duration, unit', [
+    (1000, 2.4, 'milliseconds'), (10, 2.4, 'frames'),
+    (1000, 2400., 'milliseconds')])
+@pytest.mark.parametrize('bad_segments', ['error', 'drop'])
+def test_times_that_are_no_seconds(build, root, factor, duration, unit,
+                                   bad_segments):
+    entry = dict(annotations=actions([factor, 2 * factor]), duration=duration)
+    folder = root(dict(a=dict(entry, frame=24), b=dict(entry, frame=24)))
+    with pytest.raises(ValueError, match=f'annotations.json.*{unit}'):
+        build(data_root=folder, bad_segments=bad_segments)
+
+
+@pytest.mark.parametrize('grid', [{}, dict(sample_fps=5, snippet_stride=None)])
+def test_a_duration_in_milliseconds_is_told_by_the_file(build, grid):
+    entry = dict(duration=2400., annotations=actions([1000, 2000]))
+    dataset = build(dict(a=entry), **grid)
+    with pytest.raises(ValueError, match='a.mp4.*duration=2400.*millisec'):
+        dataset[0]
+
+
+def test_one_action_far_away_is_left_out(build, logged):
+    dataset = build(dict(a=dict(annotations=actions([0.5, 1.5], [1, 2], [
+        1000, 1500]))), bad_segments='drop')
+    assert len(dataset.get_data_info(0)['video_labels']) == 2
+
+
+@pytest.mark.parametrize('classes', [None, 'category_idx.txt',
+                                     ['jump', 'run ', 'Run']])
+def test_blanks_in_labels(build, logged, classes):
+    spelled = [dict(segment=[0.5, 1.5], label=label)
+               for label in ('jump', ' jump', 'run', 'run ', 'run\n')]
+    if classes and 'Run' in classes:
+        spelled.append(dict(segment=[0.5, 1.5], label='Run'))
+    dataset = build(dict(a=dict(annotations=spelled)), classes=classes)
+    labels = dataset.get_data_info(0)['video_labels'].tolist()
+    assert labels == [0, 0, 1, 1, 1, 2][:len(spelled)]
+    found = [line for line in logged if 'blanks around' in line]
+    assert len(found) == 1 and 'annotations.json' in found[0]
+    assert '3 actions' in found[0]
+
+
+def test_labels_that_differ_in_case(build, logged):
+    spelled = [dict(segment=[0.5, 1.5], label=label)
+               for label in ('jump', 'Jump', 'jump', 'run')]
+    dataset = build(dict(a=dict(annotations=spelled)), classes=None)
+    assert dataset.metainfo['classes'] == ('Jump', 'jump', 'run')
+    found = [line for line in logged if "'Jump' (1 actions)" in line]
+    assert len(found) == 1 and "'jump' (2 actions)" in found[0]
+
+
+def test_a_label_to_drop_may_have_blanks(build):
+    spelled = [dict(segment=[0.5, 1.5], label=label)
+               for label in ('jump', 'Ambiguous ', 'Ambiguous')]
+    dataset = build(dict(a=dict(annotations=spelled)), classes=None,
+                    drop_labels=['Ambiguous'])
+    assert dataset.metainfo['classes'] == ('jump', )
+
+
 def test_nothing_left(build):
     with pytest.raises(ValueError, match='no sample remains of the 2 videos'):
         build(entries(2, annotations=[]))

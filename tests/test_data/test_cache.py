@@ -43,6 +43,23 @@ def test_same_samples_with_and_without(build, tmp_path, windows):
     assert len(kept(tmp_path / 'cache')) == 3
 
 
+def test_a_full_disk_is_an_error_of_the_file(build, tmp_path):
+    resource = pytest.importorskip('resource')
+    cache = tmp_path / 'cache'
+    dataset = build(dict(a=dict(frames=60)), windows='resize',
+                    pipeline=[cached(cache), *PIPELINE[1:]])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30000, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            dataset[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(cache) in str(caught.value.filename)
+    assert not kept(cache)
+    assert dataset[0] is not None and len(kept(cache)) == 1
+
+
 def test_a_changed_video_or_recipe_is_decoded_anew(build, root, tmp_path):
     folder, cache = root(dict(a=dict(frames=20))), tmp_path / 'cache'
 

@@ -85,7 +85,8 @@ def test_everything_that_does_not_fit_is_listed(root, tmp_path, capsys):
     kinds = {(p['video'], p['kind']) for p in content['problems']}
     assert kinds == {
         ('gone', 'missing file'), ('cut', 'unreadable file'),
-        ('rate', 'wrong frame rate'), ('long', 'wrong duration'),
+        ('rate', 'wrong frame rate'), ('rate', 'other frame rate'),
+        ('long', 'wrong duration'),
         ('count', 'wrong frame count'),
         ('label', 'unknown label'), ('late', 'bad segment'),
         ('over', 'segment beyond the end'),
@@ -115,6 +116,27 @@ def test_form_of_an_entry(entry, key):
     found = check_entry('a', entry)
     assert [problem.kind for problem in found] == ['bad entry'] * bool(key)
     assert not key or key in found[0].detail
+
+
+def test_entries_that_do_not_fit_each_other(root, tmp_path, capsys):
+    far = dict(annotations=[dict(segment=[1000, 2000], label='jump')])
+    folder = root(dict(
+        a=far, b=far, c=dict(far, fps=25., frames=50),
+        d=dict(annotations=[dict(segment=[0, 1], label='Jump '),
+                            dict(segment=[0, 1], label='run ')])))
+    out = tmp_path / 'report.json'
+    assert check_data.main([folder, '--workers', '1', '--classes',
+                            'category_idx.txt', '--out', str(out)]) == 1
+    problems = {}
+    for problem in json.loads(out.read_text())['problems']:
+        problems.setdefault(problem['kind'], []).append(problem)
+    assert 'milliseconds' in problems['wrong unit'][0]['detail']
+    assert problems['wrong unit'][0]['weight'] == 'error'
+    assert [p['video'] for p in problems['other frame rate']] == ['c']
+    assert "'Jump' (1 actions)" in problems['similar labels'][0]['detail']
+    assert len(problems['label with blanks']) == 2
+    assert [p['detail'][:12] for p in problems['unknown label']] == [
+        "label 'Jump "]
 
 
 def test_warnings_are_errors_if_asked(root):

@@ -6,7 +6,10 @@ from functools import partial
 from typing import (Any, Dict, List, Mapping, NamedTuple, Optional, Sequence,
                     Tuple)
 
-from mmblockdrop.data.annotations import ActionReader, entry_defects
+from mmblockdrop.data.annotations import (NOT_TIMES, ActionReader,
+                                          entry_defects, plain_label,
+                                          similar_labels, wrong_unit)
+from mmblockdrop.structures.grid_rate import TOLERANCE
 from mmblockdrop.utils.messages import did_you_mean, require_folder
 from mmblockdrop.utils.video import (VIDEO_SUFFIXES, UnreadableVideoError,
                                      Video, find_media)
@@ -17,8 +20,10 @@ from .parallel import for_each
 
 #: Kinds of problems, worst first. A run goes well in spite of warnings.
 ERRORS = ('missing file', 'unreadable file', 'wrong frame rate',
-          'wrong duration', 'bad entry', 'unknown label', 'bad segment')
-WARNINGS = ('wrong frame count', 'variable frame rate', 'slow to read',
+          'wrong duration', 'wrong unit', 'bad entry', 'unknown label',
+          'bad segment')
+WARNINGS = ('wrong frame count', 'other frame rate', 'variable frame rate',
+            'slow to read', 'similar labels', 'label with blanks',
             'segment beyond the end', 'segment of zero length',
             'several files', 'file not annotated')
 
@@ -123,7 +128,12 @@ def check_entry(name: str,
         duration = min(duration, found.frames / found.fps + SECONDS)
     for action in entry.get('annotations', ()):
         label = action.get('label')
-        if classes is not None and label not in {*classes, *drop_labels}:
+        if plain_label(label) != label:
+            problems.append(
+                Problem('label with blanks', name, f'{label!r} is taken for '
+                        f'{plain_label(label)!r}'))
+        if classes is not None and plain_label(label) not in map(
+                plain_label, (*classes, *drop_labels)):
             problems.append(
                 Problem('unknown label', name,
                         f'label {label!r}{did_you_mean(label, classes)}'))
@@ -223,8 +233,43 @@ def check_folder(database: Mapping[str, Mapping[str, Any]],
     for name, entry in database.items():
         problems += check_entry(name, entry, classes, drop_labels,
                                 found.get(name), tolerance)
+    problems += _collisions(database, found)
     kinds = ERRORS + WARNINGS
     return sorted(problems, key=lambda p: kinds.index(p.kind)), found
+
+
+def _collisions(database: Mapping[str, Any],
+                found: Mapping[str, Found]) -> List[Problem]:
+    """Labels, frame rates and units that do not fit each other."""
+    problems = []
+    usable = {name: entry for name, entry in database.items()
+              if not entry_defects(entry)}
+    counts: Counter = Counter()
+    shares = []
+    for name, entry in usable.items():
+        duration = entry.get('duration')
+        if not duration and name in found:
+            duration = found[name].frames / found[name].fps
+        for action in entry.get('annotations', ()):
+            counts[plain_label(action['label'])] += 1
+            if duration and duration > 0 and ActionReader.defect(
+                    action.get('segment'), duration) not in NOT_TIMES:
+                shares.append(float(action['segment'][1]) / duration)
+    every = f'all {len(database)} videos'
+    problems += [Problem('similar labels', every, f'{text} differ only in '
+                         'case') for text in similar_labels(counts)]
+    unit = wrong_unit(shares)
+    if unit:
+        problems.append(Problem('wrong unit', every, unit))
+    rates = [file.fps for file in found.values()]
+    for name, file in found.items():
+        usual = float(np.median(rates))
+        if abs(file.fps / usual - 1) > TOLERANCE:
+            problems.append(
+                Problem('other frame rate', name, f'{file.fps:.3f} frames per '
+                        f'second, the median is {usual:.3f}: a grid that '
+                        'counts frames has other steps there; use sample_fps'))
+    return problems
 
 
 def _names(files: Mapping[str, Optional[str]], folder: str, template: str,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import (Any, Dict, Iterator, List, Mapping, NamedTuple, Optional,
                     Sequence, Tuple)
 
-from mmblockdrop.data.annotations import load_database
+from mmblockdrop.data.annotations import load_database, require_seconds
 from mmblockdrop.registry import DATASETS
 from mmblockdrop.utils.config import localizer_config, type_name
 from mmblockdrop.utils.messages import did_you_mean, listed
@@ -397,6 +397,7 @@ def open_files(found: Mapping[str, Sequence[Subset]], reads: Sequence[str],
 
     Raises:
         RuntimeError: More are unreadable than ``max_broken_share`` allows.
+        ValueError: A video is annotated in milliseconds.
     """
     lines: List[str] = []
     problems: List[str] = []
@@ -417,6 +418,9 @@ def open_files(found: Mapping[str, Sequence[Subset]], reads: Sequence[str],
                 if reason is not None:
                     broken[name] = reason
                 seconds = lengths.get(path)
+                if duration and seconds:
+                    require_seconds(f'{role}: video {name!r} of '
+                                    f'{subset.ann_file!r}', duration, seconds)
                 if duration and seconds and role != 'score' and (
                         seconds < duration - max(SECONDS, .01 * duration)):
                     lines.append(f'{role}: video {name!r} lasts '
