@@ -74,6 +74,9 @@ class DistillationLoop(EpochBasedTrainLoop):
             inputs of ``score_dataloader`` (labels are not used), such as
             ``dict(type='mmblockdrop.LinearRepair')``. With
             ``epochs_per_round=0`` it is all that follows a drop.
+        align_if_needed: Leave a round untrained if the metric after its repair
+            is within ``stop.tolerance`` of the full model's. Defaults to
+            False.
         protect: Original numbers that are never dropped.
         student: What is trained: ``frozen``, ``trainable``, ``merge_lora`` and
             ``dynamic_teacher`` of :class:`~.student.Student`.
@@ -112,6 +115,7 @@ class DistillationLoop(EpochBasedTrainLoop):
                  higher_is_better: bool = True,
                  lora: Optional[dict] = None,
                  repair: Optional[dict] = None,
+                 align_if_needed: bool = False,
                  protect: Sequence[Id] = (),
                  student: Optional[dict] = None,
                  validation: Optional[dict] = None,
@@ -181,6 +185,14 @@ class DistillationLoop(EpochBasedTrainLoop):
             raise ValueError(
                 'train_cfg.repair needs the uncompressed teacher, found '
                 'train_cfg.student.dynamic_teacher=True')
+        self.align_if_needed = align_if_needed
+        if align_if_needed and not (self.repair
+                                    and self.stopping.tolerance is not None):
+            raise ValueError(
+                f'train_cfg.align_if_needed={align_if_needed!r} needs '
+                'train_cfg.repair and train_cfg.stop.tolerance, found '
+                f'repair={repair!r} and '
+                f'tolerance={self.stopping.tolerance!r}')
         self.built_with = runner.seed
         self.config = flat_config(runner.cfg, MOVED)
 
@@ -423,6 +435,14 @@ class DistillationLoop(EpochBasedTrainLoop):
         """Train against the teacher; keep the best evaluated epoch."""
         entry = self.hook.current
         assert entry is not None
+        if self.align_if_needed:
+            entry['not_aligned'] = self.stopping.within(
+                self.hook.record, entry['metric_before'])
+            if entry['not_aligned']:
+                self.runner.logger.info(
+                    f'Round {entry["round"]} is not trained: repair alone is '
+                    'within the tolerance')
+                return
         began = time.perf_counter()
         first = self.schedule.first_epoch(self.hook.rounds[:-1])
         last = first + self.phase.epochs

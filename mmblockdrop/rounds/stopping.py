@@ -143,10 +143,10 @@ class Stopping:
         if last is None or 'metric_after' not in last:
             return None
         name, number = record['metric'], last['round']
-        teacher = record['baseline'].get('teacher_metric',
-                                         record['baseline']['metric'])
+        teacher = self._teacher(record)
         fall = self.sign * (teacher - last['metric_after'])
-        if self.tolerance is not None and fall > self.tolerance + 1e-12:
+        if self.tolerance is not None and not self.within(
+                record, last['metric_after']):
             return dict(
                 reason='tolerance',
                 round=number,
@@ -163,6 +163,26 @@ class Stopping:
                 round=number,
                 text=f'Round {number} meets the budget: {met}.')
         return None
+
+    def within(self, record: Dict[str, Any], metric: float) -> bool:
+        """Whether a metric is within the tolerance.
+
+        Args:
+            record: The record of the run.
+            metric: The metric of a model.
+
+        Returns:
+            True or False. There is a tolerance.
+        """
+        assert self.tolerance is not None
+        fall = self.sign * (self._teacher(record) - metric)
+        return fall <= self.tolerance + 1e-12
+
+    @staticmethod
+    def _teacher(record: Dict[str, Any]) -> float:
+        """Metric of the uncompressed model."""
+        baseline = record['baseline']
+        return baseline.get('teacher_metric', baseline['metric'])
 
     def spent(self, record: Dict[str, Any], dropped: int) -> Dict[str, Any]:
         """Why the run ends after its last round.

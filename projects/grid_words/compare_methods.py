@@ -41,6 +41,7 @@ CONFIGS = 'projects/grid_words/configs'
 METRICS = ('tad/mAP@0.50', 'tad/mAP')
 #: Repair in closed form, and the choice without labels that goes with it.
 REPAIR = 'train_cfg.repair.type=mmblockdrop.LinearRepair'
+NO_REPAIR = 'train_cfg.repair=None'
 BY_FEATURES = 'train_cfg.scorer.type=mmblockdrop.FeatureErrorScorer'
 NO_TRAINING = 'train_cfg.epochs_per_round=0'
 #: What each method uses labels for.
@@ -110,14 +111,14 @@ def methods(configs: Sequence[str], depth: int, epochs: int,
     for remaining in blocks:
         drops = depth - remaining
         for name, config, options in (
-            ('cut', block_drop, [NO_TRAINING]),
+            ('cut', block_drop, [NO_TRAINING, NO_REPAIR]),
             ('repaired', block_drop, [NO_TRAINING, REPAIR, BY_FEATURES]),
             ('repaired-by-map', block_drop, [NO_TRAINING, REPAIR]),
-            ('aligned', block_drop, []),
+            ('aligned', block_drop, [NO_REPAIR]),
             ('repaired-aligned', block_drop, [REPAIR, BY_FEATURES]),
-            ('gt-only', gt_only, []),
+            ('gt-only', gt_only, [NO_REPAIR]),
             ('random', block_drop,
-             ['train_cfg.scorer.type=mmblockdrop.RandomScorer'])):
+             [NO_REPAIR, 'train_cfg.scorer.type=mmblockdrop.RandomScorer'])):
             rows.append(
                 Method(
                     name,
@@ -128,7 +129,7 @@ def methods(configs: Sequence[str], depth: int, epochs: int,
                     run=name))
         rows.append(
             Method('at-once', remaining, block_drop, [
-                f'train_cfg.drops={drops}',
+                NO_REPAIR, f'train_cfg.drops={drops}',
                 f'train_cfg.drops_per_round={drops}',
                 f'train_cfg.epochs_per_round={drops * per_round}'
             ]))

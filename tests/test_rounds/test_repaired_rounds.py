@@ -95,3 +95,34 @@ def test_repair_needs_the_uncompressed_teacher(block_drop, tmp_path):
         tmp_path, repair=REPAIR, student=dict(dynamic_teacher=True))
     with pytest.raises(ValueError, match='dynamic_teacher=True'):
         train(cfg)
+
+
+def test_rounds_are_aligned_only_if_needed(block_drop, tmp_path):
+    """A generous tolerance needs no training, a strict one does."""
+    for name, tolerance in dict(generous=1., strict=0.).items():
+        train(
+            block_drop(
+                tmp_path / name,
+                drops=2,
+                epochs_per_round=1,
+                repair=REPAIR,
+                align_if_needed=True,
+                stop=dict(tolerance=tolerance)))
+    rounds = read_record(tmp_path / 'generous')['rounds']
+    assert [r['not_aligned'] for r in rounds] == [True, True]
+    assert all(set(r['epochs']) == {'0'} and r['best_epoch'] == 0
+               for r in rounds)
+    assert not list((tmp_path / 'generous').glob('epoch_*.pth'))
+    record = read_record(tmp_path / 'strict')
+    for entry in record['rounds']:
+        fell = entry['metric_before'] < record['baseline']['metric']
+        assert entry['not_aligned'] is not fell
+        assert ('1' in entry['epochs']) is fell
+
+
+@pytest.mark.parametrize('options', [
+    dict(stop=dict(tolerance=0.1)), dict(repair=REPAIR)])
+def test_align_if_needed_needs_repair_and_a_tolerance(options, block_drop,
+                                                      tmp_path):
+    with pytest.raises(ValueError, match='train_cfg.align_if_needed'):
+        train(block_drop(tmp_path, align_if_needed=True, **options))

@@ -1,6 +1,10 @@
-# Rounds of block drop for the small localizers: half a cosine each.
+# Rounds of block drop for the small localizers: what is dropped is repaired in
+# closed form, then aligned over half a cosine.
 rounds = dict(
-    type='mmblockdrop.DistillationLoop', drops='25%', lora=dict(rank=16))
+    type='mmblockdrop.DistillationLoop',
+    drops='25%',
+    lora=dict(rank=16),
+    repair=dict(type='mmblockdrop.LinearRepair'))
 round_hooks = [
     dict(type='mmblockdrop.BlockDropHook', stack='backbone.blocks'),
     dict(type='mmblockdrop.TimelineHook')

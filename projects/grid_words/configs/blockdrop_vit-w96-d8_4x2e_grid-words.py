@@ -16,7 +16,8 @@ train_cfg = dict(
     epochs_per_round=2,
     scorer=dict(type='mmblockdrop.MetricScorer'),
     score_dataloader=_base_.score_dataloader,
-    lora=dict(rank=24))
+    lora=dict(rank=24),
+    repair=dict(type='mmblockdrop.LinearRepair'))
 custom_hooks = _base_.round_hooks
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = _base_.round_schedule
