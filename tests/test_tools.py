@@ -266,6 +266,71 @@ def test_mixed_precision_reaches_the_optimizer_wrapper(toy, monkeypatch):
     assert built[0]['loss_scale'] == 'dynamic'
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_mixed_precision_without_gpu_is_rejected_at_once(toy, tmp_path):
+    with pytest.raises(ValueError, match='AmpOptimWrapper.*GPU'):
+        train.main([str(toy / 'toy_config.py'), '--amp', '--work-dir',
+                    str(tmp_path / 'amp')])
+    assert not (tmp_path / 'amp').exists()
+
+
+def test_shorter_training_leaves_out_later_schedulers(toy, tmp_path):
+    """The cosine begins after the one epoch that is left."""
+    config = toy / 'scheduled.py'
+    config.write_text(
+        "_base_ = './toy_config.py'\nparam_scheduler = ["
+        "dict(type='LinearLR', start_factor=0.1, end=1,"
+        ' convert_to_iter_based=True), '
+        "dict(type='CosineAnnealingLR', begin=1, eta_min_ratio=0.01,"
+        ' convert_to_iter_based=True)]\n')
+    for epochs, schedulers in ((1, 1), (2, 2)):
+        train.main([
+            str(config), '--work-dir', str(tmp_path), '--cfg-options',
+            f'train_cfg.max_epochs={epochs}'
+        ])
+        found = CheckpointLoader.load_checkpoint(
+            str(tmp_path / f'epoch_{epochs}.pth'))
+        assert len(found['param_schedulers']) == schedulers
+
+
+def test_copied_folder_resumes_from_itself(toy, tmp_path):
+    """Its ``last_checkpoint`` names the folder that it is a copy of."""
+    for epoch in (1, 2):
+        shutil.copy(toy / 'whole' / f'epoch_{epoch}.pth', tmp_path)
+    whole = toy / 'whole' / 'epoch_3.pth'
+    (tmp_path / 'last_checkpoint').write_text(str(whole))
+    content = (tmp_path / 'epoch_2.pth').read_bytes()
+    (tmp_path / 'epoch_2.pth').write_bytes(content[:len(content) // 2])
+    command = [str(toy / 'toy_config.py'), '--work-dir', str(tmp_path),
+               '--seed', '1', '--resume']
+    (tmp_path / 'epoch_1.pth').rename(tmp_path / 'kept.pth')
+    cfg = Config(dict(work_dir=str(tmp_path), resume=True))
+    train.resume_from_here(cfg, 'start.pth')
+    assert (cfg.resume, cfg.load_from) == (False, 'start.pth')
+    (tmp_path / 'kept.pth').rename(tmp_path / 'epoch_1.pth')
+    train.main(command)
+    assert torch.equal(weight(tmp_path / 'epoch_3.pth'), weight(whole))
+
+
+def test_two_trainings_in_one_folder(toy, tmp_path):
+    """The second one is rejected and changes nothing."""
+    hold = ('import sys, time\nfrom mmblockdrop.utils.lock import owned\n'
+            'with owned(sys.argv[1]):\n print(flush=True)\n time.sleep(99)')
+    held = subprocess.Popen([sys.executable, '-c', hold, str(tmp_path)],
+                            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+                            stdout=subprocess.PIPE)
+    try:
+        held.stdout.readline()
+        with pytest.raises(RuntimeError,
+                           match=f'{tmp_path}.*process {held.pid}'):
+            train.main([str(toy / 'toy_config.py'), '--work-dir',
+                        str(tmp_path)])
+    finally:
+        held.kill()
+        held.wait()
+    assert [p.name for p in tmp_path.iterdir()] == ['run.lock']
+
+
 def test_wrong_config_names_the_nearest(toy):
     with pytest.raises(FileNotFoundError, match="config.*'toy_config.py'"):
         train.main([str(toy / 'toy_confg.py')])
