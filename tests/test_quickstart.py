@@ -1,11 +1,12 @@
 """The quickstart: its six steps, and configs for a folder of videos."""
 import json
 import os
+import shutil
 from pathlib import Path
 
 from mmblockdrop.data.prepare.synthetic import DemoSpec, make_dataset
-from mmblockdrop.quickstart import (DEMO, ConfigPair, StepFailed, quickstart,
-                                    steps)
+from mmblockdrop.quickstart import (DEMO, ConfigPair, StepFailed, own_videos,
+                                    quickstart, steps)
 from mmblockdrop.quickstart.__main__ import main
 from mmblockdrop.quickstart.origin import set_aside_unless_same
 from mmblockdrop.quickstart.own_videos import (choose_subsets,
@@ -19,6 +20,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from tiny_videos import write_video
 
 SMALL = DemoSpec(
     seed=1, videos=dict(training=6, validation=1, test=2), longest=24.)
@@ -51,15 +53,26 @@ def test_all_steps(small, tmp_path, capsys):
     """In another folder than the repository's, as all paths are relative."""
     table = quickstart(configs=small, demo=SMALL)
     assert table == Path('work_dirs/quickstart/results.md')
-    rows = [line.split('|')[1:-1] for line in table.read_text().splitlines()]
+    rows = [line.split('|')[1:-1] for line in table.read_text().splitlines()
+            if line.startswith('|')]
     assert [row[0].strip() for row in rows[2:]] == ['full', 'compressed']
     assert [int(row[1]) for row in rows[2:]] == [3, 2]
-    assert float(rows[3][2]) < float(rows[2][2])  # parameters
+    assert float(rows[3][2].split()[0]) < float(rows[2][2])  # parameters
+    assert 'test: 2 videos with' in table.read_text()
+    output = capsys.readouterr()
+    lines = (output.out + output.err).splitlines()
+    assert len(lines) < 200
+    assert [line for line in lines if line.startswith('train: 6 videos, ')]
+    assert not [line for line in lines if 'paramwise_options' in line]
     work = tmp_path / 'work_dirs' / 'quickstart'
     assert {'blockdrop_scores.png', 'blockdrop_tradeoff.png'} <= {
         path.name for path in (work / 'blockdrop').glob('*.png')}
     video, = work.glob('demo_test_*.json')
     assert video.with_suffix('.png').stat().st_size > 10000
+    assert 'paramwise_options' in next(
+        (work / 'full').rglob('*.log')).read_text()
+    best, = (work / 'full').glob('best_tad_mAP_epoch_*.pth')
+    assert best.read_bytes() == (work / 'full/best.pth').read_bytes()
     written = {path: path.stat().st_mtime_ns for path in work.rglob('*')
                if path.name not in ('results.md', 'made_from.json')
                and path.is_file()}
@@ -84,6 +97,48 @@ def test_a_step_that_fails_is_named(small, tmp_path, monkeypatch, capsys):
         quickstart(configs=small, demo=SMALL)
     assert main([]) == 1
     assert 'RuntimeError: no room' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_three_videos_of_one_class(small, tmp_path, monkeypatch, capsys):
+    """Of two seconds each, with an action of half the video."""
+    monkeypatch.setattr(own_videos, 'EPOCH', 2)
+    (tmp_path / 'mine/videos').mkdir(parents=True)
+    database = {}
+    for name, subset in (('a', 'training'), ('b', 'validation'),
+                         ('c', 'test')):
+        write_video(tmp_path / f'mine/videos/{name}.mp4', 20)
+        database[name] = dict(subset=subset, duration=2., annotations=[
+            dict(segment=[.5, 1.5], label='jump')])
+    (tmp_path / 'mine/annotations.json').write_text(
+        json.dumps(dict(database=database)))
+    (tmp_path / 'mine/category_idx.txt').write_text('run\njump\n')
+    table = quickstart('mine', configs=small)
+    assert 'test: 1 video with 1 action' in table.read_text()
+    output = capsys.readouterr().out
+    assert "not read: 'category_idx.txt'" in output
+    assert "classes with one training action: 'jump'" in output
+    assert 'on 48 x 48 grey pixels, trained from scratch' in output
+    written = Config.fromfile('work_dirs/quickstart_mine/baseline.py')
+    dataset = written.train_dataloader.dataset
+    assert dataset.window_size / dataset.sample_fps < 8
+    assert not {'data_root', 'num_classes', 'window_size'} & {*written}
+
+
+@pytest.mark.slow
+def test_a_broken_test_video_ends_it_before_training(small, own, tmp_path,
+                                                     capsys):
+    shutil.copytree(own, tmp_path / 'mine')
+    annotations = tmp_path / 'mine/annotations.json'
+    content = json.loads(annotations.read_text())
+    for entry in content['database'].values():
+        entry['annotations'] = [dict(segment=[1, 4], label='swap')]
+    annotations.write_text(json.dumps(content))
+    path, = (tmp_path / 'mine/videos').glob('demo_test_*')
+    path.write_bytes(path.read_bytes()[:500])
+    assert main(['--data', 'mine']) == 1
+    assert path.name in capsys.readouterr().err
+    assert not [*tmp_path.rglob('*.pth')]
 
 
 @pytest.fixture(scope='module')
@@ -248,6 +303,10 @@ def test_actions_that_cannot_be_meant_are_left_out(own, derived, tmp_path):
     entry['annotations'][-1].pop('label')
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
     with pytest.raises(ValueError, match="'label': name"):
+        write(tmp_path, tmp_path)
+    entry['annotations'][-1]['label'] = 'Swap '
+    (tmp_path / 'annotations.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="'Swap ', 'swap'"):
         write(tmp_path, tmp_path)
 
 

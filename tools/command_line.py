@@ -62,16 +62,17 @@ def build_runner(cfg: Config) -> Any:
 
     Args:
         cfg: ``runner_type`` names a registered runner; without it the runner
-            is mmengine's.
+            is mmengine's, with a shorter console.
 
     Returns:
         The runner, which loads checkpoints strictly.
     """
+    from mmblockdrop.utils.console import ConsoleRunner
+
     from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
     if 'runner_type' in cfg:
         runner = RUNNERS.build(cfg)
     else:
-        runner = Runner.from_cfg(cfg)
+        runner = ConsoleRunner.from_cfg(cfg)
     runner.register_hook(dict(type='mmblockdrop.StrictLoadHook'))
     return runner

@@ -173,8 +173,9 @@ def _draw_band(axes: Axes, row: TimelineRow, lanes: Sequence[int],
             facecolor=color, alpha=strength, hatch=hatch, edgecolor='white'))
         text = label if score is None else f'{label} {score:.2f}'
         inches = (end - start) / duration * width * 0.86
-        for candidate in (text, label):
-            if len(candidate) * 0.062 < inches:
+        room = int(inches / 0.062)
+        for candidate in (text, label, label[:room - 1] + '.'):
+            if 1 < len(candidate) <= room:
                 axes.text((start + end) / 2, height - 0.5 - lane, candidate,
                           ha='center', va='center', fontsize=7, clip_on=True,
                           path_effects=[withStroke(linewidth=2,

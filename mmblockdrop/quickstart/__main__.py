@@ -50,10 +50,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         quickstart(args.data, args.work_dir, backbone=args.backbone)
     except StepFailed as error:
         traceback.print_exception(error.__cause__)
-        print(f'quickstart: {error}. Run the same command again to go on from '
-              'here.', file=sys.stderr)
+        print(f'quickstart: {error}. When that is corrected, the same command '
+              'goes on from here.', file=sys.stderr)
         return 1
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print(f'quickstart: {error}', file=sys.stderr)
         return 1
     return 0

@@ -1,4 +1,5 @@
 """Derive the configs of the quickstart for a folder of videos."""
+import inspect
 from pathlib import Path
 from statistics import median_low
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -6,12 +7,14 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from mmblockdrop.backbones.pretrained import (FRAME_ENCODERS,
                                               frame_encoder_config)
 from mmblockdrop.data.annotations import ActionReader, load_database
-from mmblockdrop.utils.messages import require_file, require_folder
+from mmblockdrop.data.prepare.run_check import similar_labels
+from mmblockdrop.utils.messages import listed, require_file, require_folder
 from mmblockdrop.utils.video import (UnreadableVideoError, find_media,
                                      probe_video)
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 ANNOTATIONS, VIDEOS = 'annotations.json', 'videos'
 TUBELET = 2  # frames of one grid step, as the backbone's tubelet_size
@@ -28,6 +31,13 @@ IMAGE, IMAGE_BEFORE_CROP = 84, 96
 #: On one or two every candidate may have the same mAP.
 SCORED = 25
 SPLIT = dict(ratio=0.15, seed=0)
+#: Grid steps that a video of median length has at least.
+LEAST_STEPS = 16
+#: Where the full localizer goes, in the folder of results.
+FULL = Path('full', 'best.pth')
+#: What a config holds that is run, not inherited.
+RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters,
+               'score_dataloader', 'custom_imports'}
 LOADERS = ('train', 'val', 'test', 'score')
 
 
@@ -38,10 +48,10 @@ def write_configs(data: Path,
                   backbone: Optional[str] = None) -> Tuple[Path, Path]:
     """Write ``baseline.py`` and ``blockdrop.py`` for a folder of videos.
 
-    Grid steps are as long as the short actions need, pyramid levels as many
-    as the long ones need, the encoder sees clips of 16 frames, and the rest
-    is the given configs'. The files are complete and can be changed and run
-    by themselves.
+    Grid steps are as long as the short actions need, and so short that a video
+    has 16 of them; pyramid levels are as many as the long actions need. The
+    encoder sees clips of 16 frames, and the rest is the given configs'. The
+    files are complete and can be changed and run by themselves.
 
     Args:
         data: Holds ``annotations.json`` and ``videos``.
@@ -74,11 +84,18 @@ def write_configs(data: Path,
         drop[f'{name}_dataloader'] = cfg[f'{name}_dataloader']
     drop.train_cfg.score_dataloader = cfg.score_dataloader
     drop.model.localizer = cfg.model
+    drop.model.checkpoint = str(work / FULL)
     files = work / 'baseline.py', work / 'blockdrop.py'
     work.mkdir(parents=True, exist_ok=True)
-    cfg.dump(str(files[0]))
-    drop.dump(str(files[1]))
+    for config, path in zip((cfg, drop), files):
+        for key in {*config} - RUNNER_KEYS:  # variables of what was inherited
+            config.pop(key)
+        config.dump(str(path))
     print(f'Configs: {files[0]}, {files[1]}')
+    others = [p.name for p in sorted(data.iterdir()) if p.is_file()
+              and p.name != ANNOTATIONS]
+    print(f'Classes: the labels of {ANNOTATIONS}, in alphabetical order' +
+          (f'; not read: {listed(others)}' if others else ''))
     return files
 
 
@@ -87,18 +104,22 @@ def _fit(cfg: Config, data: Path, database: Dict[str, Any]) -> None:
     subsets = sorted({v['subset'] for v in database.values()})
     roles = choose_subsets(subsets, data)
     lengths, labels = read_actions(database)
+    for names in similar_labels(labels):
+        raise ValueError(
+            f'{data / ANNOTATIONS} has the labels {listed(names)}, which '
+            'differ by blanks or case alone: expected one spelling')
     if not len(lengths):
         raise ValueError(f'{data / ANNOTATIONS} holds no action with a label '
                          'and a segment [start, end], start < end')
     fps = frame_rate(data, [
         name for name, video in database.items()
         if video['subset'] == roles['train']['subset']])
-    stride = max(
-        TUBELET,
-        TUBELET * int(np.quantile(lengths, 0.1) * fps / 2 / TUBELET))
+    durations = [v['duration'] for v in database.values()]
+    longest_step = min(
+        np.quantile(lengths, 0.1) / 2, np.median(durations) / LEAST_STEPS)
+    stride = max(TUBELET, TUBELET * int(longest_step * fps / TUBELET))
     longest = np.quantile(lengths, 0.95) * fps / stride
     levels = int(np.clip(np.ceil(np.log2(max(longest / 4, 1))) + 1, 3, 6))
-    durations = [v['duration'] for v in database.values()]
     steps = np.median(durations) * fps / stride
     window = int(np.clip(np.ceil(steps / CLIP_STEPS), 4, 24)) * CLIP_STEPS
 

@@ -2,22 +2,29 @@
 import copy
 import gc
 import os
+import shutil
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, NamedTuple, Optional, Union
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple, Union
 
 import mmblockdrop
 from mmblockdrop.apis import localization_text, localize_to_files
 from mmblockdrop.data.annotations import load_database
+from mmblockdrop.data.prepare.run_check import ROLES, check_data, check_disk
 from mmblockdrop.data.prepare.synthetic import (DemoSpec, is_finished,
                                                 make_dataset)
+from mmblockdrop.report import cost_cells, markdown_table
+from mmblockdrop.report.text import (format_interval, format_metric,
+                                     interval_of, sample_text)
+from mmblockdrop.utils.config import type_name
+from mmblockdrop.utils.console import ConsoleRunner
 from mmblockdrop.utils.io import read_json, whole_file, write_json
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from .origin import set_aside_unless_same
-from .own_videos import find_readable, write_configs
+from .own_videos import FULL, find_readable, write_configs
 
 CONFIGS = Path(mmblockdrop.__file__).parent / '.mim/configs/demo_actions'
 
@@ -84,11 +91,13 @@ def quickstart(data: Union[str, Path, None] = None,
     set_aside_unless_same(work, configs, data / 'annotations.json')
 
     full, drop = map(Config.fromfile, configs)
-    weights = work / 'full' / f'epoch_{full.train_cfg.max_epochs}.pth'
-    step(2, 'Training the full detector', lambda: train(full, work / 'full'),
-         weights.exists())
+    weights, rounds = work / FULL, work / 'blockdrop'
     drop.model.checkpoint = str(weights)
-    rounds = work / 'blockdrop'
+    if not run_has_finished(rounds / 'blockdrop.json'):
+        lines = [describe_model(full), *check_data(full, ROLES)]
+        print('\n'.join(lines), flush=True)
+    step(2, 'Training the full detector',
+         lambda: train_full(full, weights), weights.exists())
     step(3, 'Progressive block drop', lambda: train(drop, rounds),
          run_has_finished(rounds / 'blockdrop.json'))
     record = read_json(rounds / 'blockdrop.json', 'record')
@@ -152,16 +161,80 @@ def step(number: int, what: str, action: Callable[[], Any],
     print(f'{what}: {time.perf_counter() - began:.0f} s', flush=True)
 
 
-def train(cfg: Config, work_dir: Path) -> None:
+def describe_model(cfg: Config) -> str:
+    """Say what is trained, and on which pixels.
+
+    Args:
+        cfg: Config of the full localizer.
+
+    Returns:
+        One line.
+    """
+    backbone, loader = cfg.model.backbone, cfg.train_dataloader
+    text = f'Model: {type_name(backbone)}'
+    if {'depth', 'embed_dims'} <= {*backbone}:
+        text += (f' of {backbone.depth} blocks of width '
+                 f'{backbone.embed_dims}')
+    if 'img_size' in backbone:
+        colour = 'grey' if backbone.get('in_channels', 3) == 1 else 'colour'
+        text += f', on {backbone.img_size} x {backbone.img_size} {colour}'
+        text += ' pixels'
+    start = backbone.get('pretrained') or backbone.get('init_cfg') or (
+        cfg.get('load_from'))
+    text += ', pretrained' if start else (
+        ', trained from scratch: quick, and much weaker than a pretrained '
+        'encoder on large pictures')
+    dataset = loader.dataset
+    seconds = None
+    if dataset.get('sample_fps'):
+        seconds = dataset.window_size / dataset.sample_fps
+    return text + (f'; windows of {seconds:.1f} s' if seconds else '')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Runner with a short console that loads checkpoints strictly."""
+    runner = ConsoleRunner.from_cfg(cfg)
+    runner.register_hook(dict(type='mmblockdrop.StrictLoadHook'))
+    return runner
+
+
+def train(cfg: Config, work_dir: Path) -> Runner:
     """Train, or go on with a training that was interrupted.
 
     Args:
         cfg: The config.
         work_dir: Where logs and models go.
+
+    Returns:
+        The runner.
     """
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.resume = str(work_dir), True
-    Runner.from_cfg(cfg).train()
+    runner = build_runner(cfg)
+    check_disk(runner)
+    runner.train()
+    return runner
+
+
+def train_full(cfg: Config, weights: Path) -> None:
+    """Train the full localizer and keep its best epoch on validation.
+
+    A round of block drop keeps its best epoch too, so that the full and the
+    compressed localizer are compared alike.
+
+    Args:
+        cfg: The config.
+        weights: Where the best epoch goes.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.default_hooks.checkpoint.update(save_best='tad/mAP', rule='greater')
+    hub = train(cfg, weights.parent).message_hub
+    best = hub.get_info('best_ckpt') or (
+        weights.parent / f'epoch_{cfg.train_cfg.max_epochs}.pth')
+    best = weights.parent / Path(best).name
+    with whole_file(weights) as temporary:
+        shutil.copyfile(best, temporary)
+    print(f'The best epoch on the validation videos is kept: {best.name}')
 
 
 def test(cfg: Config, checkpoint: Path, work_dir: Path) -> Dict[str, float]:
@@ -177,7 +250,7 @@ def test(cfg: Config, checkpoint: Path, work_dir: Path) -> Dict[str, float]:
     """
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.load_from = str(work_dir), str(checkpoint)
-    return Runner.from_cfg(cfg).test()
+    return build_runner(cfg).test()
 
 
 def localize(video: Path, cfg: Config, compressed: Path, full: Path,
@@ -254,17 +327,52 @@ def results_table(record: Dict[str, Any], full: Dict[str, float],
     Returns:
         Markdown.
     """
-    rows = [('full', record['baseline'], full),
-            ('compressed', record['rounds'][-1], compressed)]
-    lines = [
-        '| model | blocks | params (M) | GMACs | latency (ms) | test mAP@0.5 '
-        '| test mAP |', '| --- | --- | --- | --- | --- | --- | --- |'
-    ]
-    for name, entry, metrics in rows:
-        lines.append(
-            f'| {name} | {len(entry["blocks_left"])} '
-            f'| {entry["params"] / 1e6:.2f} | {entry["macs"] / 1e9:.2f} '
-            f'| {entry["latency_ms"]:.0f} '
-            f'| {100 * metrics["tad/mAP@0.50"]:.1f} '
-            f'| {100 * metrics["tad/mAP"]:.1f} |')
-    return '\n'.join(lines)
+    metric = record['metric']
+    baseline = record['baseline']
+    rows = []
+    for name, entry, test in (('full', baseline, full),
+                              ('compressed', record['rounds'][-1],
+                               compressed)):
+        row = dict(model=name, blocks=str(len(entry['blocks_left'])))
+        row.update(cost_cells(entry, {} if entry is baseline else baseline))
+        value = entry.get('metric_after', entry.get('metric'))
+        row['validation mAP (%)'] = format_metric(
+            value, metric) + format_interval(
+                interval_of(record, entry), metric)
+        for title, key in (('test mAP@0.5 (%)', 'tad/mAP@0.50'),
+                           ('test mAP (%)', 'tad/mAP')):
+            row[title] = format_metric(test[key], key) + format_interval(
+                test.get(f'{key}_interval'), key)
+        rows.append(row)
+    notes = [f'{subset}: {text}' for subset, text in (
+        ('Validation', sample_text(baseline.get('metrics') or {}, metric)),
+        ('test', sample_text(full, 'tad/mAP'))) if text]
+    text = markdown_table(rows)
+    if notes:
+        text += ('\n\n' + '; '.join(notes) + '. In brackets: 95 % intervals '
+                 'by bootstrap over these videos. Validation videos chose the '
+                 'epochs, so the test videos count.')
+    low, high = test_overlap(full, compressed)
+    if low < high:
+        text += ('\nThe intervals of test mAP overlap: these videos do not '
+                 'tell which of the two is better.')
+    return text
+
+
+def test_overlap(full: Dict[str, Any],
+                 compressed: Dict[str, Any]) -> Tuple[float, float]:
+    """Where the intervals of two models overlap.
+
+    Args:
+        full: Test metrics.
+        compressed: Test metrics.
+
+    Returns:
+        Low and high end; the low one is not below the high one if they do not,
+        or are not known.
+    """
+    key = 'tad/mAP_interval'
+    if key not in full or key not in compressed:
+        return 1., 0.
+    lows, highs = zip(full[key], compressed[key])
+    return max(lows), min(highs)

@@ -38,7 +38,7 @@ def round_table(record: Dict[str, Any]) -> str:
             baseline.get('metric'), metric) + format_interval(
                 interval_of(record, baseline), metric),
         'best epoch': '-',
-        **_cost(baseline, {}),
+        **cost_cells(baseline, {}),
         'minutes': '-'
     }]
     for entry in record.get('rounds', []):
@@ -58,7 +58,7 @@ def round_table(record: Dict[str, Any]) -> str:
                 entry.get('metric_after'), metric) + format_interval(
                     interval_of(record, entry), metric),
             'best epoch': str(entry.get('best_epoch', '-')),
-            **_cost(entry, baseline),
+            **cost_cells(entry, baseline),
             'minutes': format_count(
                 sum(entry.get('seconds', {}).values()) or None, 60, 1)
         })
@@ -145,8 +145,17 @@ def _score(entry: Mapping[str, Any], record: Mapping[str, Any]) -> str:
                      if s is not None) or '-'
 
 
-def _cost(entry: Mapping[str, Any],
-          baseline: Mapping[str, Any]) -> Dict[str, str]:
+def cost_cells(entry: Mapping[str, Any],
+               baseline: Mapping[str, Any]) -> Dict[str, str]:
+    """Cells of a table for the cost of a model.
+
+    Args:
+        entry: Baseline or a round of a record.
+        baseline: What it is compared with; empty compares with nothing.
+
+    Returns:
+        Text by column.
+    """
     cells = {}
     for title, key, unit, digits in (('params (M)', 'params', 1e6, 2),
                                      ('GMACs', 'macs', 1e9, 2),

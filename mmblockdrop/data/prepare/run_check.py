@@ -48,6 +48,7 @@ class Subset(NamedTuple):
     Attributes:
         ann_file: Its annotations.
         subsets: Names of its subsets there; None for files without subsets.
+        part: Which part of them, '' for all.
         videos: Names of its videos.
         paths: Their files, in the same order.
         actions: Actions by label.
@@ -58,6 +59,7 @@ class Subset(NamedTuple):
     """
     ann_file: str
     subsets: Optional[Tuple[str, ...]]
+    part: str
     videos: List[str]
     paths: List[str]
     actions: Counter
@@ -204,6 +206,7 @@ def read_untrimmed(dataset: Any) -> Subset:
     return Subset(
         dataset.ann_file,
         (subset, ) if isinstance(subset, str) else tuple(subset),
+        _part(dataset),
         list(labels),
         list(dataset.filenames) if dataset.data_prefix else [],
         Counter(kept.tolist()),
@@ -213,12 +216,21 @@ def read_untrimmed(dataset: Any) -> Subset:
         dataset.max_broken_share)
 
 
+def _part(dataset: Any) -> str:
+    """Which videos of its subset a data set takes."""
+    text = f'{dataset.split["part"]} part of ' if dataset.split else ''
+    if dataset.sample_ratio != 1:
+        text += f'{100 * dataset.sample_ratio:g} % of '
+    return text
+
+
 def read_activitynet(dataset: Any) -> Subset:
     """What mmaction2's ``ActivityNetDataset`` reads: features in CSV files."""
     rows = [dataset.get_data_info(index) for index in range(len(dataset))]
     actions = Counter(str(action.get('label'))
                       for row in rows for action in row.get('annotations', ()))
-    return Subset(dataset.ann_file, None, [row['video_name'] for row in rows],
+    names = [row['video_name'] for row in rows]
+    return Subset(dataset.ann_file, None, '', names,
                   [row['feature_path'] for row in rows], actions, None, 0,
                   [None] * len(rows), 0.)
 
@@ -238,7 +250,8 @@ def count_line(subsets: Sequence[Subset]) -> str:
         text = (f'{_count(len(subset.videos), "video")}, '
                 f'{_count(total, "action")} of {_count(classes, "class")}')
         if subset.subsets:
-            text += f' (subset {", ".join(map(repr, subset.subsets))})'
+            text += (f' ({subset.part}subset '
+                     f'{", ".join(map(repr, subset.subsets))})')
         if subset.dropped:
             text += (f'; {_count(subset.dropped, "action")} left out, as '
                      'their segments cannot be meant')
@@ -290,7 +303,9 @@ def check_evaluated(cfg: Config, role: str,
         raise ValueError(
             f'{role}_dataloader.dataset: none of its '
             f'{_count(videos, "video")} in {subsets[0].ann_file!r} has an '
-            'action: nothing can be evaluated')
+            'action: nothing can be evaluated' + (
+                '; give some videos with actions a subset of their own, such '
+                "as 'validation'" if subsets[0].part else ''))
 
 
 # ------------------------------------------------------------------- classes
@@ -332,7 +347,26 @@ def check_classes(cfg: Config,
         if count < expected:
             raise ValueError(f'{text}: expected {expected}')
         lines += [text] * (count > expected)
-    return lines + rare_classes(found)
+    return lines + rare_classes(found) + [
+        f'labels that differ by blanks or case alone: {listed(names)}'
+        for names in similar_labels(named[0][1] if named else ())
+    ]
+
+
+def similar_labels(names: Sequence[str]) -> List[List[str]]:
+    """Find names that probably mean the same.
+
+    Args:
+        names: Names of classes.
+
+    Returns:
+        Groups of names that differ by blanks, underscores or case alone.
+    """
+    groups: Dict[str, List[str]] = {}
+    for name in names:
+        key = ' '.join(str(name).replace('_', ' ').casefold().split())
+        groups.setdefault(key, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _entry(names: Sequence[str], number: int) -> str:
