@@ -21,6 +21,7 @@ out.
 """
 import difflib
 import os
+import warnings
 
 from . import (checkpoint, colorjitter, drn, gloo, multimodal, scope,
                torchvision, vit)
@@ -63,4 +64,7 @@ def apply() -> None:
     for name, module in PATCHES.items():
         if name not in left_out:
             module.patch()
+    # mmcv-lite says so at import; nothing of ours or of the localizers uses it.
+    warnings.filterwarnings(
+        'ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     _applied = True

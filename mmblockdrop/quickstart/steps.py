@@ -179,11 +179,11 @@ def describe_model(cfg: Config) -> str:
         colour = 'grey' if backbone.get('in_channels', 3) == 1 else 'colour'
         text += f', on {backbone.img_size} x {backbone.img_size} {colour}'
         text += ' pixels'
-    start = backbone.get('pretrained') or backbone.get('init_cfg') or (
-        cfg.get('load_from'))
-    text += ', pretrained' if start else (
-        ', trained from scratch: quick, and much weaker than a pretrained '
-        'encoder on large pictures')
+    pretrained = (backbone.get('pretrained') or cfg.get('load_from')
+                  or "'Pretrained'" in str(backbone))
+    text += ', pretrained' if pretrained else (
+        ', trained from scratch: quick, and weaker than a pretrained encoder '
+        '(--backbone)')
     dataset = loader.dataset
     seconds = None
     if dataset.get('sample_fps'):
