@@ -64,7 +64,7 @@ def apply() -> None:
     for name, module in PATCHES.items():
         if name not in left_out:
             module.patch()
-    # mmcv-lite says so at import; nothing of ours or of the localizers uses it.
+    # mmcv-lite warns of it at import; nothing here uses it.
     warnings.filterwarnings(
         'ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     _applied = True

@@ -7,6 +7,7 @@ import toy
 def test_long_messages_go_into_the_file_alone(tmp_path, capsys):
     cfg = toy.config(tmp_path / 'run', log_level='INFO')
     cfg.experiment_name = 'console'
+    cfg.optim_wrapper.optimizer.weight_decay = .1
     cfg.optim_wrapper.paramwise_cfg = dict(norm_decay_mult=0.)
     runner = ConsoleRunner.from_cfg(cfg)
     runner.build_optim_wrapper(cfg.optim_wrapper)
