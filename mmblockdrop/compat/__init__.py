@@ -7,6 +7,7 @@ Patch           Defect
 ``multimodal``  mmaction2's VindLU beside transformers 5, or without timm
 ``torchvision`` torchvision from PyPI beside a CPU build of torch
 ``checkpoint``  resume on torch >= 2.6; code and hostile data in checkpoints
+``latest``      a copied work directory resumes from the original
 ``gloo``        several processes on machines without CUDA
 ``colorjitter`` mmaction2's ``ColorJitter`` on numpy 2
 ``vit``         ``pretrained=`` of mmaction2's VideoMAE ViT
@@ -23,7 +24,7 @@ import difflib
 import os
 import warnings
 
-from . import (checkpoint, colorjitter, drn, gloo, multimodal, scope,
+from . import (checkpoint, colorjitter, drn, gloo, latest, multimodal, scope,
                torchvision, vit)
 from .versions import check_versions
 
@@ -34,6 +35,7 @@ PATCHES = dict(
     multimodal=multimodal,
     torchvision=torchvision,
     checkpoint=checkpoint,
+    latest=latest,
     gloo=gloo,
     colorjitter=colorjitter,
     vit=vit,

@@ -19,6 +19,7 @@ from mmblockdrop.report.text import (format_interval, format_metric,
 from mmblockdrop.utils.config import type_name
 from mmblockdrop.utils.console import ConsoleRunner
 from mmblockdrop.utils.io import read_json, whole_file, write_json
+from mmblockdrop.utils.lock import owned
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -210,9 +211,10 @@ def train(cfg: Config, work_dir: Path) -> Runner:
     """
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.resume = str(work_dir), True
-    runner = build_runner(cfg)
-    check_disk(runner)
-    runner.train()
+    with owned(work_dir):
+        runner = build_runner(cfg)
+        check_disk(runner)
+        runner.train()
     return runner
 
 

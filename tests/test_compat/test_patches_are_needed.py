@@ -47,6 +47,15 @@ def scope():
     from mmengine.config.config import Config
     Config._get_cfg_path('mmblockdrop::a/b.py', '')
 @probe
+def latest():
+    import tempfile
+    from mmengine.runner.checkpoint import find_latest_checkpoint
+    with tempfile.TemporaryDirectory() as folder:
+        open(folder + '/epoch_1.pth', 'w').close()
+        with open(folder + '/last_checkpoint', 'w') as note:
+            note.write('/original/epoch_1.pth')
+        raise FileNotFoundError(find_latest_checkpoint(folder))
+@probe
 def drn():
     import mmaction.models.localizers
 @probe
@@ -88,6 +97,7 @@ def test_mmaction_models_are_imported():
 @pytest.mark.slow
 @pytest.mark.parametrize('patch, expected', [
     ('scope', 'does not support to load mmblockdrop config'),
+    ('latest', '/original/epoch_1.pth'),
     ('drn', "No module named 'mmaction.models.localizers.drn'"),
     ('multimodal', "cannot import name 'apply_chunking_to_forward'"),
     ('torchvision', 'operator torchvision::nms does not exist'),

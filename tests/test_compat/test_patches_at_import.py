@@ -59,7 +59,7 @@ def test_configs_inherit_from_ours(tmp_path, monkeypatch):
 def test_no_scope_is_written_into_what_is_inherited(tmp_path):
     """Names of mmengine and mmaction2 in our configs are found."""
     file = tmp_path / 'config.py'
-    for path in sorted((ROOT / 'configs').rglob('*.py'))[::6]:
+    for path in sorted((ROOT / 'configs').rglob('*.py'))[::25]:
         name = path.relative_to(ROOT / 'configs').as_posix()
         file.write_text(f"_base_ = 'mmblockdrop::{name}'\n")
         inherited = Config.fromfile(file, format_python_code=False)
