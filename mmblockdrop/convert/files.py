@@ -2,8 +2,8 @@
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
-from mmblockdrop.utils.checkpoint import State, state_dict_of, unwrap_state
-from mmblockdrop.utils.io import whole_file
+from mmblockdrop.utils.checkpoint import (State, state_dict_of, unwrap_state,
+                                          write_checkpoint)
 
 import torch
 
@@ -54,5 +54,4 @@ def save_checkpoint(content: Dict[str, Any],
             source) else 'a file that exists'
         raise FileExistsError(f'{path} is {what}: name another one')
     target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as temporary:
-        torch.save(content, temporary)
+    write_checkpoint(content, target)

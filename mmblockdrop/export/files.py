@@ -3,11 +3,11 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
+from mmblockdrop.utils.checkpoint import write_checkpoint
 from mmblockdrop.utils.config import plain_config, type_name
 from mmblockdrop.utils.io import whole_file
 from mmblockdrop.version import __version__
 
-import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
@@ -124,7 +124,11 @@ def _write(out: Path, name: str, cfg: Config, state: Dict[str, Tensor],
     out.mkdir(parents=True, exist_ok=True)
     content = dict(
         meta=meta, state_dict={k: v.contiguous() for k, v in state.items()})
-    _replace(out / f'{name}.pth', lambda p: torch.save(content, p))
+    try:
+        write_checkpoint(content, out / f'{name}.pth')
+    except OSError as error:
+        raise ExportError(f'{out / name}.pth cannot be written: '
+                          f'{error}') from error
     _replace(out / f'{name}.py', lambda p: cfg.dump(str(p)))
     return [f'{name}.py', f'{name}.pth']
 

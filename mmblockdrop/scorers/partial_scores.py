@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from mmblockdrop.compat.checkpoint import load_file
-from mmblockdrop.utils.io import whole_file
+from mmblockdrop.utils.checkpoint import write_checkpoint
 
 import torch
 from mmengine.dist import (all_reduce, barrier, get_rank, get_world_size,
@@ -101,9 +101,8 @@ class PartialScores:
 
     def _write(self, first: int, states: List[Any]) -> None:
         path = self.folder / f'rank{get_rank()}_{first:08d}.pt'
-        with whole_file(path) as temporary:
-            torch.save(
-                dict(key=self.key, first=first, states=states), temporary)
+        write_checkpoint(
+            dict(key=self.key, first=first, states=states), path)
 
     def _load(self, path: Path) -> Optional[dict]:
         """Content of a file; None where it is damaged or of another run."""

@@ -8,7 +8,7 @@ from mmblockdrop.compat.checkpoint import load_file
 import torch
 from torch import Tensor, nn
 
-from .io import PathLike
+from .io import PathLike, whole_file
 from .messages import require_file
 
 State = Dict[str, Tensor]
@@ -49,6 +49,30 @@ def read_checkpoint(path: PathLike, key: str = 'checkpoint') -> Any:
     except Exception as error:  # a damaged file may raise anything
         raise ValueError(f'{key}={str(path)!r} cannot be read: '
                          f'{last_line(error)}') from error
+
+
+def write_checkpoint(content: Any, path: PathLike,
+                     suffix: str = '.tmp') -> None:
+    """Write a checkpoint whole or not at all.
+
+    Args:
+        content: What ``torch.save`` takes.
+        path: The file, in a folder that exists.
+        suffix: See :func:`.io.whole_file`.
+
+    Raises:
+        OSError: The disk is full, or another reason of the system, where
+            torch says "unexpected pos"; ``filename`` is the file.
+    """
+    with whole_file(path, suffix) as temporary, open(temporary, 'wb') as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            cause = error.__context__
+            if isinstance(cause, OSError):
+                raise OSError(cause.errno, cause.strerror,
+                              str(path)) from error
+            raise
 
 
 def last_line(error: BaseException) -> str:

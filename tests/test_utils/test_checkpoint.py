@@ -1,11 +1,13 @@
 """One reader and one comparison of checkpoints."""
 import argparse
+import errno
 import os
 
 from mmblockdrop.apis import init_localizer
 from mmblockdrop.compression import read_localizer
 from mmblockdrop.utils.checkpoint import (compare_states, load_strictly,
-                                          read_checkpoint, state_dict_of)
+                                          read_checkpoint, state_dict_of,
+                                          write_checkpoint)
 
 import export
 import pytest
@@ -156,3 +158,20 @@ def test_checkpoint_with_code_is_rejected_by_every_door(
     assert export.main(
         [str(tmp_path / 'config.py'), str(path), str(tmp_path / 'out')]) == 1
     assert not os.path.exists('attacked') and not os.path.exists('out')
+
+
+def test_a_full_disk_is_told(tmp_path):
+    resource = pytest.importorskip('resource')
+    path = tmp_path / 'model.pth'
+    write_checkpoint(dict(a=torch.ones(3)), path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100000, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            write_checkpoint(dict(a=torch.ones(100000)), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    assert caught.value.filename == str(path)
+    assert os.listdir(tmp_path) == ['model.pth']
+    assert read_checkpoint(path)['a'].tolist() == [1, 1, 1]
