@@ -82,6 +82,22 @@ def test_counts_of_every_subset(make):
     assert not [x for x in lines if 'opened' in x]  # all of them were
 
 
+def test_all_data_sets_lay_one_grid(make):
+    cfg = make(sample_fps=5., snippet_stride=None)
+    check_data(cfg, ALL)
+    cfg.test_dataloader.dataset.update(sample_fps=None, snippet_stride=2)
+    wanted = 'test_dataloader.dataset.sample_fps=None, expected 5.0'
+    assert line(check_data(cfg), 'test_dataloader').startswith(wanted)
+    with pytest.raises(ValueError, match=wanted):
+        check_data(cfg, ALL)
+
+
+def test_a_duration_in_milliseconds_ends_the_check(make):
+    cfg = make(dict(d=dict(duration=2400., **actions((200., 800.)))))
+    with pytest.raises(ValueError, match="test: video 'd'.*milliseconds"):
+        check_data(cfg)
+
+
 def test_a_class_that_occurs_once_is_named(make):
     cfg = make(dict(a=actions((.2, .8), label='run')))
     assert line(check_data(cfg), 'classes with one') == (

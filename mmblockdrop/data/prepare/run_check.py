@@ -56,6 +56,8 @@ class Subset(NamedTuple):
         dropped: Actions left out, as their segment cannot be meant.
         durations: Annotated seconds, where given.
         max_broken_share: Share of the videos that may be unreadable.
+        sample_fps: Grid steps per second; None for a grid of frames, or where
+            there is none.
     """
     ann_file: str
     subsets: Optional[Tuple[str, ...]]
@@ -67,6 +69,7 @@ class Subset(NamedTuple):
     dropped: int
     durations: List[Optional[float]]
     max_broken_share: float
+    sample_fps: Optional[float] = None
 
 
 def check_run(runner: Runner) -> None:
@@ -139,6 +142,7 @@ def check_data(cfg: Config,
              and not (role == 'score' and 'train' in found)] + lines
     lines += unused_subsets(found)
     lines += check_classes(cfg, found)
+    lines += check_grids(found, reads)
     lines += open_files(found, reads, time.monotonic() + seconds)
     return lines or ['no data set of a known kind: nothing looked at']
 
@@ -213,7 +217,8 @@ def read_untrimmed(dataset: Any) -> Subset:
         list(dataset.metainfo['classes']),
         wanted - len(kept),
         [database[name].get('duration') for name in labels],
-        dataset.max_broken_share)
+        dataset.max_broken_share,
+        dataset.metainfo['sample_fps'])
 
 
 def _part(dataset: Any) -> str:
@@ -367,6 +372,34 @@ def similar_labels(names: Sequence[str]) -> List[List[str]]:
         key = ' '.join(str(name).replace('_', ' ').casefold().split())
         groups.setdefault(key, []).append(name)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def check_grids(found: Mapping[str, Sequence[Subset]],
+                reads: Sequence[str]) -> List[str]:
+    """Check that all data sets lay one grid in seconds, or none does.
+
+    Args:
+        found: Data sets by role.
+        reads: See :func:`check_data`.
+
+    Returns:
+        Other rates of data sets that the run does not read.
+
+    Raises:
+        ValueError: A data set that the run reads has another rate.
+    """
+    rates = {role: subset.sample_fps for role in reversed(ROLES)
+             for subset in found.get(role, ())}
+    first = next(iter(rates), '')
+    lines = []
+    for role, rate in rates.items():
+        if rate != rates[first]:
+            text = (f'{role}_dataloader.dataset.sample_fps={rate}, expected '
+                    f'{rates[first]} as in {first}_dataloader.dataset')
+            if role in reads:
+                raise ValueError(text)
+            lines.append(text)
+    return lines
 
 
 def _entry(names: Sequence[str], number: int) -> str:
