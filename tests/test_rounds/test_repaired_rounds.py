@@ -1,9 +1,12 @@
 """Rounds with repair in closed form, and candidates scored without labels."""
+from mmblockdrop.compression import LinearRepair
 from mmblockdrop.registry import MODELS
 
 import pytest
+import torch
 import toy
 from rounds_kit import blocks_in, read_record, read_weights, train
+from test_resume import interrupted, same_weights
 
 pytestmark = pytest.mark.usefixtures('unmeasured')
 REPAIR = dict(type='mmblockdrop.LinearRepair')
@@ -81,6 +84,37 @@ def test_halves_are_repaired(block_drop, tmp_path):
     for entry in read_record(tmp_path)['rounds']:
         assert entry['dropped'][0] in entry['scores']
         assert any(e.get('kept') for e in entry['repair'])
+
+
+def test_averaged_weights_are_repaired(block_drop, tmp_path):
+    """The copy that ``EMAHook`` keeps is made anew after the repair."""
+    states = []
+    for name, hooks in (('plain', []),
+                        ('ema', [dict(type='EMAHook', momentum=0.3)])):
+        cfg = block_drop(
+            tmp_path / name, drops=1, epochs_per_round=0, repair=REPAIR)
+        cfg.custom_hooks += hooks
+        train(cfg)
+        states.append(read_weights(tmp_path / name / 'round_1.pth')[0])
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_resume_takes_the_weights_of_the_checkpoint(block_drop, tmp_path,
+                                                    monkeypatch):
+    whole = tmp_path / 'whole'
+    train(block_drop(whole, repair=REPAIR))
+    work_dir = interrupted(whole, tmp_path, 'epoch_3.pth')
+
+    def never(*args, **kwargs):
+        raise AssertionError('repaired once more')
+
+    monkeypatch.setattr(LinearRepair, '__call__', never)
+    train(block_drop(work_dir, repair=REPAIR, resume=True))
+    same_weights(whole / 'round_2.pth', work_dir / 'round_2.pth',
+                 'state_dict')
+    assert [r['repair'] for r in read_record(work_dir)['rounds']
+            ] == [r['repair'] for r in read_record(whole)['rounds']]
 
 
 def test_repair_needs_a_teacher(block_drop, tmp_path):

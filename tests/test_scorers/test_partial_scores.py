@@ -1,7 +1,5 @@
 """Scoring in several goes, and on several processes."""
-import json
 import os
-import traceback
 
 from mmblockdrop.registry import MODELS
 from mmblockdrop.scorers import (BlockChangeScorer, LossScorer, MetricScorer,
@@ -13,6 +11,7 @@ import torch
 import torch.distributed as dist
 import toy
 from scorers_kit import make_batches, make_context
+from two_processes import in_two_processes
 
 VIDEOS, CANDIDATES = 5, [0, 2, 3]
 
@@ -158,39 +157,6 @@ def test_first_batches_are_not_read(done):
     rest = list(batches_at(batches, range(done, 3)))
     assert len(rest) == 3 - done
     assert read == list(range(2 * done, VIDEOS))
-
-
-def in_two_processes(tmp_path, work):
-    """What two forked processes of a group give.
-
-    Args:
-        work: Called with the rank; returns what JSON can hold.
-    """
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                dist.init_process_group(
-                    'gloo',
-                    init_method=f'file://{tmp_path / "store"}',
-                    rank=rank,
-                    world_size=2)
-                (tmp_path / f'{rank}.json').write_text(json.dumps(work(rank)))
-                dist.barrier()
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        children.append(child)
-    for child in children:
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    return [
-        json.loads((tmp_path / f'{rank}.json').read_text())
-        for rank in range(2)
-    ]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from ..spec import find_place, find_writers
 
 #: A writing layer adds to the stream up to this share of what it is given;
 #: weights of half precision are rounded to a few of their own steps.
-TOLERANCE, HALF_STEPS = 1e-3, 4
+TOLERANCE, HALF_STEPS = 1e-3, 8
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Run = Callable[[], Any]
 
