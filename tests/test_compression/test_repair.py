@@ -315,6 +315,19 @@ def test_a_gap_of_several_blocks_has_one_repair():
     assert torch.allclose(student(inputs), teacher(inputs), atol=1e-2)
 
 
+@pytest.mark.parametrize('refit', [False, True])
+def test_several_gaps_are_repaired(refit):
+    ones = torch.ones(4)
+    teacher = stack(None, ones, None, -ones, None)
+    student = copy.deepcopy(teacher)
+    batches = [dict(inputs=torch.randn(50, 4)) for _ in range(4)]
+    entries = repaired(teacher, student, batches, removed=(3, 1), refit=refit)
+    assert [e['layer'] for e in entries][:2] == ['blocks.0.out',
+                                                'blocks.2.out']
+    inputs = torch.randn(7, 4)
+    assert torch.allclose(student(inputs), teacher(inputs), atol=1e-2)
+
+
 def test_padding_is_left_out():
     teacher = stack(None, torch.ones(4), None)
     clean, padded = copy.deepcopy(teacher), copy.deepcopy(teacher)

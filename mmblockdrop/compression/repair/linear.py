@@ -55,6 +55,7 @@ class LinearRepair:
             of the FFN, and not the last one alone. What the others change in
             the input of the last is unknown to the regression, so they are
             changed first, and the last is fitted to what then is missing.
+            Takes two passes over the data for each block.
         max_memory_gb: Most that the sums of one fit with ``both_layers``, or
             of several candidates of a scorer at once, may take; where more is
             needed the last layer is fitted alone, and candidates are taken in
@@ -71,7 +72,7 @@ class LinearRepair:
     def __init__(self,
                  ridges: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
                  refit: bool = True,
-                 both_layers: bool = True,
+                 both_layers: bool = False,
                  max_memory_gb: float = 2.) -> None:
         if not ridges or not all(r > 0 for r in ridges):
             raise ValueError(f'repair.ridges={ridges!r}: expected positive '
@@ -421,16 +422,16 @@ def repair_plan(structure: Structure, removed: Sequence[Id],
 
     Returns:
         For every regression the ways to do it, the first that works counts.
-        Without ``refit`` there is one: of the last block in front of the gap;
-        else of what makes the stream in front of the stack; else of the last
-        block of the stack before, or the first behind the gap.
+        For a gap they are: the last block in front of it; what makes the
+        stream in front of the stack, where none is; the last block of the
+        stack before; and, without ``refit``, the first block behind it.
     """
     blocks = blocks_of(structure)
     there = [
         i for i, name in enumerate(blocks)
         if not isinstance(structure.model.get_submodule(name), DroppedBlock)
     ]
-    first = min(blocks.index(structure.block_of(part)) for part in removed)
+    gone = sorted({blocks.index(structure.block_of(p)) for p in removed})
 
     def stack(i: int) -> str:
         return blocks[i].rpartition('.')[0]
@@ -442,15 +443,22 @@ def repair_plan(structure: Structure, removed: Sequence[Id],
             i += 1
         return blocks[i]
 
-    front = [i for i in there if i <= first][-1:]
-    behind = [Fit(blocks[i], end(i)) for i in there if i > first]
-    options: List[Fit] = []
-    if front and stack(front[0]) == stack(first):
-        options.append(Fit(blocks[front[0]], end(front[0])))
-    else:
-        begin = next(i for i in range(len(blocks)) if stack(i) == stack(first))
-        options.append(Fit(blocks[begin], end(begin), in_front=True))
-        options += [Fit(blocks[i], end(first)) for i in front]
-    if not refit:
-        return [options + behind[:1]]
-    return [options, *([fit] for fit in behind)]
+    def options(i: int) -> List[Fit]:
+        front = [j for j in there if j <= i][-1:]
+        if front and stack(front[0]) == stack(i):
+            return [Fit(blocks[front[0]], end(front[0]))]
+        begin = next(j for j in range(len(blocks)) if stack(j) == stack(i))
+        return [
+            Fit(blocks[begin], end(begin), in_front=True),
+            *(Fit(blocks[j], end(i)) for j in front)
+        ]
+
+    plan: Dict[str, List[Fit]] = {}
+    for i in gone:
+        found = options(i)
+        behind = [Fit(blocks[j], end(j)) for j in there if j > i]
+        plan.setdefault(found[0].block,
+                        found if refit else found + behind[:1])
+        for fit in behind if refit else ():
+            plan.setdefault(fit.block, [fit])
+    return [plan[block] for block in sorted(plan, key=blocks.index)]
