@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from mmblockdrop.utils.config import plain_config, type_name
-from mmblockdrop.utils.io import read_json, write_json
+from mmblockdrop.utils.io import json_data, read_json, write_json
 
 from mmengine.dist import barrier, is_main_process
 
@@ -193,7 +193,8 @@ def _leaves(value: Any, key: str) -> Iterator[Tuple[str, Any]]:
         for name, entry in value.items():
             yield from _leaves(entry, f'{key}.{name}')
     elif value is not None:
-        text = json.dumps(value, default=lambda x: type(x).__name__)
+        text = json.dumps(
+            json_data(value), default=lambda x: type(x).__name__)
         yield key, json.loads(text)
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from mmblockdrop.rounds.resume import last_point
+from mmblockdrop.rounds.run_file import RunFile, changes, flat_config
 from mmblockdrop.utils.lock import LOCK, WorkDirInUse, owned
 
 import pytest
@@ -246,3 +247,20 @@ def test_what_may_change_within_a_round(whole, block_drop, tmp_path):
     cfg.train_dataloader.num_workers = 1
     train(cfg)
     assert timeless(read_record(folder)) == timeless(read_record(whole))
+
+
+def test_config_is_read_back_as_it_was_kept(tmp_path):
+    """Classes, tuples and infinite numbers count as unchanged."""
+    cfg = dict(
+        optim_wrapper=dict(
+            type=torch.optim.SGD, clip_grad=dict(max_norm=float('inf'))),
+        train_dataloader=dict(sampler=dict(type='DefaultSampler')),
+        train_cfg=dict(val_begin=2, protect=(0, 1)),
+        custom_hooks=[HOOK, EMA])
+    moved = dict(val_begin=('validation', 'begin'))
+    flat = flat_config(cfg, moved)
+    RunFile(tmp_path).begin(flat, None)
+    assert RunFile(tmp_path).last['config'] == flat_config(cfg, moved)
+    assert flat['train_cfg.validation.begin'] == 2
+    assert flat['custom_hooks.EMAHook.momentum'] == 0.3
+    assert not changes(RunFile(tmp_path).last['config'], flat, True)
