@@ -304,7 +304,7 @@ def test_a_grid_of_frames_warns_of_other_rates(config, films, tmp_path):
         said[name] = [m for m in messages if 'frame rate' in m]
         messages.clear()
     logger.removeHandler(handler)
-    assert len(said['10']) == 1 and "'10' has 10" in said['10'][0]
+    assert len(said['10']) == 1 and "'10.mp4' has 10" in said['10'][0]
     assert not said['20']
 
 

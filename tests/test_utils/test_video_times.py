@@ -217,7 +217,8 @@ def test_the_check_names_what_it_finds(tmp_path):
     write(tmp_path / 'c.mpg', 'mpeg2video')
     problems, found = check_folder(dict(a={}, b={}, c={}), str(tmp_path))
     kinds = {(p.video, p.kind) for p in problems}
-    assert kinds == {('a', 'variable frame rate'), ('b', 'slow to read'),
+    assert kinds == {('a', 'variable frame rate'),
+                     ('a', 'other frame rate'), ('b', 'slow to read'),
                      ('c', 'slow to read')}
     assert not any(problem.is_error for problem in problems)
     assert found['a'].drift > 0.5 and found['c'].drift < 0.05
