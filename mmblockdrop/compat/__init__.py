@@ -4,7 +4,7 @@
 Patch           Defect
 =============== ============================================================
 ``drn``         ``mmaction.models.localizers.drn`` missing from the wheel
-``multimodal``  mmaction2's VindLU beside transformers 5, or without timm
+``multimodal``  transformers imported at start, and failing from 4.56 on
 ``torchvision`` torchvision from PyPI beside a CPU build of torch
 ``checkpoint``  resume on torch >= 2.6; code and hostile data in checkpoints
 ``latest``      a copied work directory resumes from the original

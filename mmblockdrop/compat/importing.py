@@ -5,14 +5,17 @@ that it patches. It therefore waits here until somebody imports its module.
 """
 import sys
 from collections import defaultdict
+from contextlib import nullcontext
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
-from typing import Callable, DefaultDict, Dict, List, Optional, Sequence, Tuple
+from typing import (Callable, ContextManager, DefaultDict, Dict, List, Optional,
+                    Sequence, Tuple)
 
 Fill = Callable[[ModuleType], None]
 Rescue = Callable[[ModuleType, Exception], None]
+Around = Callable[[], ContextManager[None]]
 
 
 class _StandInLoader(Loader):
@@ -35,6 +38,7 @@ class PatchFinder(MetaPathFinder):
 
     def __init__(self) -> None:
         self.after: DefaultDict[str, List[Fill]] = defaultdict(list)
+        self.around: Dict[str, Around] = {}
         self.rescues: Dict[str, Rescue] = {}
         self.stand_ins: Dict[str, Tuple[Fill, bool]] = {}
 
@@ -50,7 +54,8 @@ class PatchFinder(MetaPathFinder):
             fill, is_package = self.stand_ins[fullname]
             return spec_from_loader(
                 fullname, _StandInLoader(fill), is_package=is_package)
-        if fullname not in self.after and fullname not in self.rescues:
+        if not any(fullname in patches for patches in (
+                self.after, self.around, self.rescues)):
             return None
         spec = self._own_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -75,7 +80,8 @@ class PatchFinder(MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             try:
-                execute(module)
+                with self.around.get(fullname, nullcontext)():
+                    execute(module)
             except Exception as error:
                 if fullname not in self.rescues:
                     raise
@@ -105,6 +111,17 @@ def after_import(name: str, patch: Fill) -> None:
         patch(sys.modules[name])
         return
     _FINDER.after[name].append(patch)
+    _install()
+
+
+def around_import(name: str, around: Around) -> None:
+    """Execute a module inside a context.
+
+    Args:
+        name: Full name of the module.
+        around: Gives the context.
+    """
+    _FINDER.around[name] = around
     _install()
 
 

@@ -194,7 +194,13 @@ def add_lora(modules: Modules,
 
 def _add_lora(module: nn.Module, rank: int, alpha: Optional[float],
               targets: Sequence[str], dropout: float) -> int:
-    from peft import LoraConfig, inject_adapter_in_model
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'LoRA needs {error.name}, which is not installed: '
+            "pip install 'mmblockdrop[lora]', or leave lora out of the "
+            'config to train the weights themselves') from error
     trainable = {
         id(p): p.requires_grad
         for p in module.parameters()

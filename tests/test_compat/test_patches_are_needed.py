@@ -94,6 +94,20 @@ def test_mmaction_models_are_imported():
         MODELS.build(dict(type='mmaction.VindLUVQA'))
 
 
+def test_transformers_is_imported_where_it_is_used():
+    code = (
+        'import sys, mmblockdrop, mmaction.models, mmengine.optim\n'
+        'from mmengine.registry import OPTIMIZERS\n'
+        'early = {"transformers", "peft"} & set(sys.modules)\n'
+        'import torch\n'
+        'weight = torch.nn.Parameter(torch.zeros(2))\n'
+        'cfg = dict(type="Adafactor", params=[weight])\n'
+        'kind = type(OPTIMIZERS.build(cfg)).__module__\n'
+        'print(early or kind)')
+    out, errors = start(code).communicate(timeout=300)
+    assert out.splitlines()[-1:] == ['transformers.optimization'], errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('patch, expected', [
     ('scope', 'does not support to load mmblockdrop config'),
