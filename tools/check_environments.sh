@@ -101,9 +101,11 @@ import mmaction.datasets, mmblockdrop.apis, mmblockdrop.rounds'
 try_round() {
     "$1/bin/python" -W ignore - <<'PY'
 import toy
-toy.config('base').dump('base.py')
-cfg = toy.block_drop('rounds', 'base/epoch_1.pth', drops=1)
-cfg.dump('rounds.py')
+for name, cfg in dict(
+        base=toy.config('base'),
+        rounds=toy.block_drop('rounds', 'base/epoch_1.pth', drops=1)).items():
+    cfg.custom_imports = dict(imports=['toy'])
+    cfg.dump(f'{name}.py')
 PY
     local python="$1/bin/python -W ignore"
     $python "$SOURCE/tools/train.py" base.py &&

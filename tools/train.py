@@ -6,6 +6,7 @@ from typing import Optional, Sequence
 
 from mmblockdrop.utils.config import keep_schedulers, type_name
 from mmblockdrop.utils.lock import owned
+from mmblockdrop.utils.config import type_name
 from mmblockdrop.utils.messages import require_file
 
 from command_line import add_arguments, build_runner, read_config
@@ -61,7 +62,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
-        wrapper = cfg.optim_wrapper.setdefault('type', 'OptimWrapper')
+        cfg.optim_wrapper.setdefault('type', 'OptimWrapper')
+        wrapper = type_name(cfg.optim_wrapper)
         if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise ValueError(
                 f'optim_wrapper.type={wrapper!r}: --amp turns OptimWrapper '

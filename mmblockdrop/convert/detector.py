@@ -13,6 +13,7 @@ from mmblockdrop.compression import BlockStack, add_lora
 from mmblockdrop.compression.record import VERSION
 from mmblockdrop.registry import MODELS
 from mmblockdrop.utils.checkpoint import Shapes, State
+from mmblockdrop.utils.config import type_name
 from mmblockdrop.utils.meta import empty_weights
 
 import torch
@@ -153,7 +154,7 @@ def check_adapters(state: State, model: Dict[str, Any], source: str) -> None:
     inside = [name for name in state if '.adapter.' in name]
     beside = [name for name in state if '.ladders.' in name]
     found = inside or beside
-    kind = str((model.get('backbone') or {}).get('type')).split('.')[-1]
+    kind = type_name(model.get('backbone'))
     side = bool(side_blocks(model))
     if found and (kind != ADAPTED or side != bool(beside)):
         blocks = sorted({

@@ -7,6 +7,7 @@ import uuid
 from typing import Any, Dict, Optional, Sequence
 
 from mmblockdrop.registry import TRANSFORMS
+from mmblockdrop.utils.config import plain_config, type_name
 from mmblockdrop.utils.io import whole_file
 from mmblockdrop.utils.video import FrameArray, UnreadableVideoError, absence
 
@@ -52,12 +53,13 @@ class CachedFrames(BaseTransform):
                 f'transforms={list(transforms)} must open the video first and '
                 'decode it then, as [OpenVideo, DecordDecode, Resize]')
         for cfg in transforms:
-            name = str(cfg['type']).rsplit('.', 1)[-1]
+            name = type_name(cfg)
             if 'Random' in name or name in ('Flip', 'ColorJitter'):
                 raise ValueError(f'{name} is random; it belongs behind '
                                  'CachedFrames, not in its transforms')
         self.cache_dir = cache_dir
-        self.recipe = json.dumps(list(transforms), sort_keys=True, default=str)
+        self.recipe = json.dumps(
+            plain_config(list(transforms)), sort_keys=True, default=str)
         self.opener, *self.transforms = (
             TRANSFORMS.build(dict(cfg)) for cfg in transforms)
 

@@ -79,9 +79,9 @@ class Scoring:
     def _check(scorer: dict) -> None:
         """Reject an unknown rule, and arguments that it does not have."""
         name = scorer.get('type')
-        if not isinstance(name, str):  # a class, or missing: mmengine says
+        if name is None:  # mmengine says so
             return
-        kind = SCORERS.get(name)
+        kind = SCORERS.get(name) if isinstance(name, str) else name
         if kind is None:
             names = [f'mmblockdrop.{n}' for n in sorted(SCORERS.module_dict)]
             raise KeyError(

@@ -244,7 +244,9 @@ def shorten(cfg: Config, samples: Optional[int]) -> Config:
     for loader in (*loaders, train.get('score_dataloader')):
         if samples is None or not loader:
             continue
-        kind = DATASETS.get(loader['dataset']['type'])
+        kind = loader['dataset']['type']
+        if isinstance(kind, str):
+            kind = DATASETS.get(kind)
         known = inspect.signature(kind.__init__).parameters
         if 'indices' not in known and 'kwargs' not in known:
             raise ValueError(f'--samples: {kind.__name__} has no argument '
