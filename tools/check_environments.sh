@@ -64,7 +64,8 @@ install() { # environment, requirements
     shift
     if command -v uv >/dev/null; then
         uv pip install --python "$env/bin/python" --index-strategy \
-            unsafe-best-match ${INDEX:+--extra-index-url "$INDEX"} "$@"
+            unsafe-best-match --refresh-package mmblockdrop \
+            ${INDEX:+--extra-index-url "$INDEX"} "$@"
     else
         "$env/bin/python" -m pip --disable-pip-version-check install \
             --progress-bar off ${INDEX:+--extra-index-url "$INDEX"} "$@"

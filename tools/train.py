@@ -6,7 +6,6 @@ from typing import Optional, Sequence
 
 from mmblockdrop.utils.config import keep_schedulers, type_name
 from mmblockdrop.utils.lock import owned
-from mmblockdrop.utils.config import type_name
 from mmblockdrop.utils.messages import require_file
 
 from command_line import add_arguments, build_runner, read_config

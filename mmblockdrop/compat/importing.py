@@ -10,8 +10,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
-from typing import (Callable, ContextManager, DefaultDict, Dict, List, Optional,
-                    Sequence, Tuple)
+from typing import (Callable, ContextManager, DefaultDict, Dict, List,
+                    Optional, Sequence, Tuple)
 
 Fill = Callable[[ModuleType], None]
 Rescue = Callable[[ModuleType, Exception], None]
