@@ -176,6 +176,7 @@ def pretrained_encoder(backbone: str) -> Optional[dict]:
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'{error}; or one of {sorted(FRAME_ENCODERS)}') from None
+        checkpoint = str(Path(backbone).resolve())
     try:
         cfg = frame_encoder_config(checkpoint, IMAGE)
     except ValueError as error:
