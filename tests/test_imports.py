@@ -30,7 +30,7 @@ ARROWS = dict(
     convert={'compression'},
     rounds={'compression', 'distillation', 'report', 'scorers'},
     apis={'compression', 'evaluation', 'inference'},
-    quickstart={'apis', 'backbones', 'data', 'report'})
+    quickstart={'apis', 'backbones', 'compression', 'data', 'report'})
 SHARED = {'compat', 'registry', 'structures', 'utils', 'version'}
 #: Where mmaction2 and mmcv may be imported.
 OPENMMLAB = ('backbones/vit.py', 'compat/', 'data/', 'localizers/')

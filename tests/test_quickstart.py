@@ -1,4 +1,4 @@
-"""The quickstart: its six steps, and configs for a folder of videos."""
+"""The quickstart: its seven steps, and configs for a folder of videos."""
 import json
 import os
 import shutil
@@ -79,7 +79,7 @@ def test_all_steps(small, tmp_path, capsys):
     capsys.readouterr()
 
     quickstart(configs=small, demo=SMALL)
-    assert capsys.readouterr().out.count('reused') == 6
+    assert capsys.readouterr().out.count('reused') == 7
     assert written == {path: path.stat().st_mtime_ns for path in written}
 
 

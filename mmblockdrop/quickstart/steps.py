@@ -1,4 +1,4 @@
-"""The six steps, from videos to a table and pictures."""
+"""The seven steps, from videos to a table and pictures."""
 import copy
 import gc
 import os
@@ -9,11 +9,13 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple, Union
 
 import mmblockdrop
 from mmblockdrop.apis import localization_text, localize_to_files
+from mmblockdrop.compression.preview_config import preview_config
 from mmblockdrop.data.annotations import load_database
 from mmblockdrop.data.prepare.run_check import ROLES, check_data, check_disk
 from mmblockdrop.data.prepare.synthetic import (DemoSpec, is_finished,
                                                 make_dataset)
 from mmblockdrop.report import cost_cells, markdown_table
+from mmblockdrop.report.preview import describe_preview
 from mmblockdrop.report.text import (format_interval, format_metric,
                                      interval_of, sample_text)
 from mmblockdrop.utils.config import type_name
@@ -99,14 +101,20 @@ def quickstart(data: Union[str, Path, None] = None,
         print('\n'.join(lines), flush=True)
     step(2, 'Training the full detector',
          lambda: train_full(full, weights), weights.exists())
-    step(3, 'Progressive block drop', lambda: train(drop, rounds),
+    previewed = work / 'preview' / 'blockdrop.json'
+    step(3, 'Preview: shorter models, nothing trained',
+         lambda: preview(drop, work),
+         run_has_finished(previewed) and is_newer(previewed, weights))
+    print(f'\n{describe_preview(read_json(previewed, "preview"))}')
+    print('Picture:', work / 'preview.png', flush=True)
+    step(4, 'Progressive block drop', lambda: train(drop, rounds),
          run_has_finished(rounds / 'blockdrop.json'))
     record = read_json(rounds / 'blockdrop.json', 'record')
     compressed = rounds / record['rounds'][-1]['checkpoint']
     tested = []
     for number, name, checkpoint, folder in (
-            (4, 'full', weights, work / 'test'),
-            (5, 'compressed', compressed, work / 'test_short')):
+            (5, 'full', weights, work / 'test'),
+            (6, 'compressed', compressed, work / 'test_short')):
         metrics = folder / 'metrics.json'
         step(number, f'Testing the {name} detector', lambda: write_json(
             test(drop, checkpoint, folder), metrics),
@@ -114,7 +122,7 @@ def quickstart(data: Union[str, Path, None] = None,
         tested.append(read_json(metrics, 'metrics'))
     video = unseen_video(data)
     picture = work / f'{video.stem}.png'
-    step(6, 'Localizing one unseen video', lambda: localize(
+    step(7, 'Localizing one unseen video', lambda: localize(
         video, drop, compressed, weights, data / 'annotations.json', work),
          is_newer(picture, compressed))
 
@@ -132,7 +140,7 @@ def quickstart(data: Union[str, Path, None] = None,
 
 def headline(number: int, what: str) -> None:
     """Say which step begins."""
-    print(f'\n=== {number}/6 {what}', flush=True)
+    print(f'\n=== {number}/7 {what}', flush=True)
 
 
 def step(number: int, what: str, action: Callable[[], Any],
@@ -216,6 +224,16 @@ def train(cfg: Config, work_dir: Path) -> Runner:
         check_disk(runner)
         runner.train()
     return runner
+
+
+def preview(cfg: Config, work_dir: Path) -> None:
+    """Measure shorter models, repaired in closed form, or go on with it.
+
+    Args:
+        cfg: Config of the block drop.
+        work_dir: Where ``preview.json``, table and picture go.
+    """
+    build_runner(preview_config(cfg, work_dir)).train()
 
 
 def train_full(cfg: Config, weights: Path) -> None:
