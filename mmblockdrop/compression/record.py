@@ -174,7 +174,7 @@ def structure_class(name: str, key: str = 'kind of the record') -> Any:
     Raises:
         ValueError: There is none; names those there are.
     """
-    found = STRUCTURES.get(name)
+    found = STRUCTURES.get(name) if name and isinstance(name, str) else None
     if found is None:
         require_choice(key, name, [
             f'mmblockdrop.{kind}' for kind in sorted(STRUCTURES.module_dict)

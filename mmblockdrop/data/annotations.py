@@ -256,7 +256,9 @@ def read_timing(where: str, entry: Mapping[str, Any], fps: Optional[float],
     """
     duration, frames = entry.get('duration'), entry.get('frame')
     if fps:
-        frames = None if duration is None else int(duration * fps)
+        frames = None
+        if duration is not None and math.isfinite(duration * fps):
+            frames = int(duration * fps)
     elif entry.get('fps') is not None:
         fps = entry['fps']
     elif duration and frames:
@@ -266,9 +268,10 @@ def read_timing(where: str, entry: Mapping[str, Any], fps: Optional[float],
         frames, fps = frames or found[0], fps or found[1]
     if duration is None and fps > 0:
         duration = frames / fps
-    if frames is None:
+    if frames is None and math.isfinite(duration * fps):
         frames = round(duration * fps)
-    if not (duration and duration > 0 and fps > 0 and frames > 0):
+    if not (duration and duration > 0 and fps > 0 and frames
+            and frames > 0):
         raise ValueError(f'{where} has duration={duration}, fps={fps}, '
                          f'frame={frames}; all must be positive')
     return float(duration), float(fps), int(frames)
@@ -501,7 +504,7 @@ class ActionReader:
         """
         try:
             start, end = (float(time) for time in segment)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return 'is not two numbers'
         if not (math.isfinite(start) and math.isfinite(end)):
             return 'is not finite'

@@ -111,7 +111,10 @@ def read_record(work_dir: Path) -> Optional[Dict[str, Any]]:
     if not isinstance(record, dict):
         raise ValueError(f'{RECORD}={str(path)!r} holds a '
                          f'{type(record).__name__}, expected a record')
-    return upgrade_record(record)
+    try:
+        return upgrade_record(record)
+    except ValueError as error:
+        raise ValueError(f'{RECORD}={str(path)!r}: {error}') from error
 
 
 def left_record(runner: Runner) -> Optional[Dict[str, Any]]:

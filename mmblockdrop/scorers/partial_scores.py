@@ -113,7 +113,9 @@ class PartialScores:
             print_log(f'{path} is not used: {error}', 'current')
             return None
         ours = isinstance(content, dict) and content.get('key') == self.key
-        return content if ours else None
+        if not ours or not isinstance(content.get('states'), list):
+            return None
+        return content
 
     def _remove_behind(self) -> None:
         """Forget batches that not every process has finished.

@@ -247,4 +247,4 @@ def test_all_processes_get_the_verdict_of_the_first(make, tmp_path):
             cwd=Path(__file__).resolve().parents[2]) for rank in range(2)
     ]
     for run in runs:
-        assert 'c.mp4' in run.communicate(timeout=120)[0]
+        assert 'c.mp4' in run.communicate(timeout=500)[0]
