@@ -114,3 +114,10 @@ def test_published_habits_are_on(data):
     assert cfg.val_evaluator != ours.val_evaluator
     changed = differences(cfg.model.to_dict(), ours.model.to_dict())
     assert any(key.startswith('alignments') for key in changed)
+
+
+def test_variant_with_repair_differs_by_repair_alone():
+    plain, repaired = (original('thumos14', stage).to_dict()
+                       for stage in ('blockdrop', 'blockdrop-repaired'))
+    assert differences(plain, repaired) == {
+        'train_cfg.repair', 'train_cfg.scorer.repaired'}
