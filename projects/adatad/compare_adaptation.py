@@ -4,8 +4,9 @@
 
 On the demonstration videos: a trunk is trained first, with a localizer. Then
 each method trains its share of that trunk for three epochs, with a fresh
-localizer; half of the blocks are dropped, one a round, with an epoch of
-alignment each. Finished steps are not repeated, interrupted ones go on, so
+localizer; and half of the blocks are dropped, one a round: chosen by the error
+of the features and repaired in closed form, without training, or chosen by mAP
+and aligned for an epoch each. Finished steps are not repeated, interrupted ones go on, so
 the program can be stopped at any time; it prints the table of what is there.
 Run it in the root of the repository, where data/demo_actions is.
 """
@@ -24,6 +25,15 @@ TRUNK = 'configs/demo_actions/actionformer_vit-w64-d8_8e_demo-actions.py'
 METHODS = ('adapter', 'lora', 'full')
 ROOT = Path('work_dirs/compare_adaptation')
 EPOCHS = 3
+#: Ways to drop blocks: options of the config.
+DROPS = {
+    'repaired': [
+        'train_cfg.epochs_per_round=0',
+        'train_cfg.repair.type=mmblockdrop.LinearRepair',
+        'train_cfg.scorer.type=mmblockdrop.FeatureErrorScorer'
+    ],
+    'aligned': []
+}
 
 
 def config(method: str, drop: bool = False) -> str:
@@ -42,12 +52,14 @@ def run(program: str, *args: str, log: Path) -> None:
                        stdout=file, stderr=subprocess.STDOUT, check=True)
 
 
-def train(path: str, folder: Path, last: str) -> Path:
+def train(path: str, folder: Path, last: str,
+          options: Sequence[str] = ()) -> Path:
     """Train a config, unless that is done; returns its checkpoint."""
     weights = folder / last
     if not weights.exists():
+        more = ['--cfg-options', *options] if options else []
         run('train.py', path, '--work-dir', str(folder), '--resume', 'auto',
-            log=folder / 'train.log')
+            *more, log=folder / 'train.log')
     return weights
 
 
@@ -62,6 +74,16 @@ def test(path: str, weights: Path, name: str) -> Dict[str, Any]:
         with whole_file(result) as partial:
             partial.write_text(found.splitlines()[-1])
     return json.loads(result.read_text())
+
+
+def drop(method: str, way: str) -> None:
+    """Drop half of the blocks and test at a quarter and at the end."""
+    folder = ROOT / f'{method}-{way}'
+    path = config(method, drop=True)
+    train(path, folder, 'round_4.pth', DROPS[way])
+    for dropped in (2, 4):
+        test(path, folder / f'round_{dropped}.pth',
+             f'{method}-{way}-{8 - dropped}')
 
 
 def trained_values(path: str) -> Dict[str, int]:
@@ -83,23 +105,25 @@ def trained_values(path: str) -> Dict[str, int]:
 def table(methods: Sequence[str]) -> str:
     """What is there so far, as Markdown."""
     lines = [
-        '| method | blocks | trained of the encoder (k) | memory of a step '
-        '(MiB) | test mAP@0.5 | test mAP@0.3:0.7 |',
-        '| --- | --: | --: | --: | --: | --: |'
+        '| trained | drops | blocks | trained of 8 blocks (k) | memory of a '
+        'step with 8 blocks (MiB) | test mAP@0.5 | test mAP@0.3:0.7 |',
+        '| --- | --- | --: | --: | --: | --: | --: |'
     ]
     for method in methods:
         cost = trained_values(config(method))
-        for blocks in (8, 6, 4):
-            result = ROOT / f'{method}-{blocks}.json'
+        rows = [(8, 'none dropped', f'{method}-8')]
+        rows += [(blocks, way, f'{method}-{way}-{blocks}')
+                 for way in DROPS for blocks in (6, 4)]
+        for blocks, way, name in rows:
+            result = ROOT / f'{name}.json'
             if not result.exists():
                 continue
             metrics = json.loads(result.read_text())
-            cells = ('', '') if blocks < 8 else (
-                f'{cost["params"] / 1e3:.0f}',
-                f'{(cost["activations"] + cost["trained"]) / 2**20:.0f}')
-            lines.append(f'| {method} | {blocks} | {cells[0]} | {cells[1]} | '
-                         f'{100 * metrics["tad/mAP@0.50"]:.1f} | '
-                         f'{100 * metrics["tad/mAP"]:.1f} |')
+            memory = (cost['activations'] + cost['trained']) / 2**20
+            lines.append(
+                f'| {method} | {way} | {blocks} | {cost["params"] / 1e3:.0f} '
+                f'| {memory:.0f} | {100 * metrics["tad/mAP@0.50"]:.1f} | '
+                f'{100 * metrics["tad/mAP"]:.1f} |')
     return '\n'.join(lines)
 
 
@@ -119,13 +143,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     for method in steps:
         weights = train(config(method), ROOT / method, f'epoch_{EPOCHS}.pth')
         test(config(method), weights, f'{method}-8')
+        drop(method, 'repaired')
     for method in steps:
-        folder = ROOT / f'blockdrop-{method}'
-        path = config(method, drop=True)
-        train(path, folder, 'round_4.pth')
-        for dropped in (2, 4):
-            test(path, folder / f'round_{dropped}.pth',
-                 f'{method}-{8 - dropped}')
+        drop(method, 'aligned')
     print(table(args.methods))
 
 
