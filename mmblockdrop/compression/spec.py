@@ -114,6 +114,10 @@ class BlockSpec:
         teacher_mode: ``teacher_mode`` of the ``TeacherStudentWrapper``.
         facts: Called with the module for what the record should say about it
             after each round: name to a number or text.
+        fold: Called with the module of a model that is exported, to fold
+            layers into others where its function stays the same; returns the
+            arguments of its config that have changed, None for those to leave
+            out.
     """
     stacks: Tuple[Stack, ...] = ()
     why_fixed: Optional[Callable[[nn.Module], Optional[str]]] = None
@@ -125,6 +129,7 @@ class BlockSpec:
     alignments: Mapping[str, dict] = field(default_factory=dict)
     teacher_mode: Optional[str] = None
     facts: Optional[Callable[[nn.Module], Mapping[str, Any]]] = None
+    fold: Optional[Callable[[nn.Module], Mapping[str, Any]]] = None
 
 
 class Place(NamedTuple):

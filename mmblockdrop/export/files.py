@@ -1,8 +1,10 @@
 """Files that stand for themselves: config, checkpoint, and what was done."""
+import copy
 import json
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
+from mmblockdrop.compression.spec import spec_of
 from mmblockdrop.utils.checkpoint import write_checkpoint
 from mmblockdrop.utils.config import plain_config, type_name
 from mmblockdrop.utils.io import whole_file
@@ -59,8 +61,9 @@ def export_model(model: nn.Module,
             others. Nothing has been written then.
     """
     halves = removed_halves(model)
-    plain_cfg = with_mmaction_types(plain_config(model_cfg), bool(halves))
-    short, short_cfg, stacks = renumber(model, plain_cfg, inputs, tolerance)
+    folded, plain_cfg = fold_layers(model, plain_config(model_cfg))
+    plain_cfg = with_mmaction_types(plain_cfg, bool(halves))
+    short, short_cfg, stacks = renumber(folded, plain_cfg, inputs, tolerance)
     out = Path(out_dir)
     dataset_meta = dict(getattr(model, 'dataset_meta', None) or {})
     meta = dict(
@@ -98,6 +101,32 @@ def export_model(model: nn.Module,
     _replace(out / 'export.json',
              lambda p: p.write_text(json.dumps(report, indent=2) + '\n'))
     return report
+
+
+def fold_layers(model: nn.Module, cfg: dict) -> Tuple[nn.Module, dict]:
+    """Fold layers into others where the classes of a model say how.
+
+    Args:
+        model: Compressed model; not changed.
+        cfg: Its config, of plain types; not changed.
+
+    Returns:
+        The model and its config after folding.
+    """
+    specs = {name: spec_of(module) for name, module in model.named_modules()}
+    folds = {n: s.fold for n, s in specs.items() if s and s.fold}
+    if not folds:
+        return model, cfg
+    model, cfg = copy.deepcopy(model), copy.deepcopy(cfg)
+    for name, fold in folds.items():
+        node = cfg
+        for part in filter(None, name.split('.')):
+            node = node[part]
+        for key, value in fold(model.get_submodule(name)).items():
+            node[key] = value
+            if value is None:
+                del node[key]
+    return model, cfg
 
 
 def _write_encoder(out: Path, cfg: Config, model: nn.Module, model_cfg: dict,

@@ -6,9 +6,9 @@ On the demonstration videos: a trunk is trained first, with a localizer. Then
 each method trains its share of that trunk for three epochs, with a fresh
 localizer; and half of the blocks are dropped, one a round: chosen by the error
 of the features and repaired in closed form, without training, or chosen by mAP
-and aligned for an epoch each. Finished steps are not repeated, interrupted ones go on, so
-the program can be stopped at any time; it prints the table of what is there.
-Run it in the root of the repository, where data/demo_actions is.
+and aligned for an epoch each. Finished steps are not repeated, interrupted
+ones go on, so the program can be stopped at any time; it prints the table of
+what is there. Run it in the root of the repository, with data/demo_actions.
 """
 import argparse
 import json

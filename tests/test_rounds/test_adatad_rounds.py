@@ -107,3 +107,30 @@ def test_export_renumbers_the_blocks_with_adapters(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(
             built.extract_feat(inputs), model.extract_feat(inputs))
+
+
+@pytest.mark.parametrize('side', [False, True])
+def test_export_leaves_out_adapters_that_add_nothing(tmp_path, side):
+    cfg = copy.deepcopy(LOCALIZER)
+    cfg['backbone']['adapters'] = dict(temporal=False, side=side)
+    torch.manual_seed(0)
+    model = MODELS.build(copy.deepcopy(cfg)).eval()
+    inputs = torch.randn(1, 1, 3, toy.FRAMES, toy.SIZE, toy.SIZE)
+    report = export_model(model, Config(dict(model=cfg)), cfg, inputs,
+                          tmp_path / 'fresh')
+    assert not any('AdapterViT' in kind
+                   for kind in report['needs_mmblockdrop'])
+    short = Config.fromfile(tmp_path / 'fresh' / 'model.py').model.backbone
+    assert short.type == 'mmaction.VisionTransformer'
+    assert not {'adapters', 'stochastic_depth'} & set(short)
+    with torch.no_grad():
+        model.backbone.blocks[1].adapter.up_proj.weight.normal_()
+        model.backbone.blocks[1].adapter.gamma.fill_(0.5)
+    export_model(model, Config(dict(model=cfg)), cfg, inputs,
+                 tmp_path / 'one')
+    short = Config.fromfile(tmp_path / 'one' / 'model.py').model.backbone
+    assert short.adapters.blocks == [1]
+    state = torch.load(tmp_path / 'one' / 'model.pth', weights_only=False)
+    gamma, = (v for k, v in state['state_dict'].items()
+              if k.endswith('adapter.gamma'))
+    assert gamma == 1

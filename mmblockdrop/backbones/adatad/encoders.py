@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..base import declared_independence, takes_windows
 from ..vit import LoRAViT
-from .adapter import (Clips, Windows, adapters_of, add_adapters,
+from .adapter import (Clips, Windows, adapters_of, add_adapters, fold_adapters,
                       reset_adapters, set_modes, temporal_reach)
 
 #: Parts of the names of the parameters that are trained.
@@ -23,6 +23,21 @@ TRAINED = ('adapter', 'lora_')
 def _mixes_clips(encoder: nn.Module) -> bool:
     """Whether an adapter that remains carries time across clips."""
     return any(adapter.temporal for adapter in adapters_of(encoder).values())
+
+
+def _fold(encoder: Any) -> Dict[str, Any]:
+    """Fold adapters for an export; arguments of the config that change."""
+    fold_adapters(encoder)
+    blocks = [i for i, block in enumerate(encoder.blocks)
+              if hasattr(block, 'adapter')]
+    if blocks:
+        return dict(adapters=dict(encoder.adapters, blocks=blocks))
+    encoder.adapters = {}
+    return dict(
+        type='mmblockdrop.LoRAViT',
+        adapters=None,
+        stochastic_depth=None,
+        trainable=None)
 
 
 @MODELS.register_module()
@@ -55,7 +70,8 @@ class AdapterViT(LoRAViT):
         stacks=(Stack('blocks', 'depth', subsets=('adapters.blocks', )), ),
         writes={**LoRAViT.block_spec.writes, 'adapter.up_proj':
                 'adapter.gamma'},
-        facts=temporal_reach)
+        facts=temporal_reach,
+        fold=_fold)
 
     def __init__(self,
                  *,
