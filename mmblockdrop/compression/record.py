@@ -5,6 +5,7 @@ It is plain data, in ``blockdrop.json`` and in a checkpoint's
 name of the structure, to version 1, which knew whole blocks only.
 """
 import copy
+import re
 from typing import Any, Dict, List, Sequence, Union
 
 from mmblockdrop.registry import STRUCTURES
@@ -18,6 +19,8 @@ Id = Union[int, str]
 VERSION = 2
 #: Keys that every record has.
 KEYS = ('stack', 'depth', 'rounds')
+#: Name of a registered structure, with or without its scope.
+KIND = re.compile(r'(\w+\.)?\w+')
 
 
 def upgrade_record(record: Dict[str, Any]) -> Dict[str, Any]:
@@ -174,7 +177,8 @@ def structure_class(name: str, key: str = 'kind of the record') -> Any:
     Raises:
         ValueError: There is none; names those there are.
     """
-    found = STRUCTURES.get(name) if name and isinstance(name, str) else None
+    plain = isinstance(name, str) and KIND.fullmatch(name)
+    found = STRUCTURES.get(name) if plain else None
     if found is None:
         require_choice(key, name, [
             f'mmblockdrop.{kind}' for kind in sorted(STRUCTURES.module_dict)

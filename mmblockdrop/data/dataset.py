@@ -270,8 +270,13 @@ class UntrimmedVideoDataset(BaseDataset):
         if classes is None:
             classes = self._metainfo.get('classes')
         database = {} if classes is not None else load_database(self.ann_file)
-        names = load_classes(classes, self.data_root, database,
-                             self.drop_labels)
+        try:
+            names = load_classes(classes, self.data_root, database,
+                                 self.drop_labels)
+        except ValueError as error:
+            if classes is not None:
+                raise
+            raise ValueError(f'ann_file={self.ann_file!r}: {error}') from error
         self._label_names = names
         self._metainfo['classes'] = (
             ('action', ) if self.class_agnostic else tuple(names))

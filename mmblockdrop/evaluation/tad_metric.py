@@ -223,7 +223,9 @@ class TADMetric(BaseMetric):
                 '\n' + class_table(table, names, self.tiou_thresholds),
                 logger='current')
         self._warn_unknown(det, table)
-        metrics.update(videos=len(videos), actions=len(gt.labels))
+        # As floats: mmengine writes whole numbers as null.
+        metrics.update(
+            videos=float(len(videos)), actions=float(len(gt.labels)))
         metrics.update({
             f'{key}_interval': [*percentile_interval(values, metrics[key])]
             for key, values in resampled.items()

@@ -101,7 +101,7 @@ def sample_text(metrics: Mapping[str, Any], metric: str) -> str:
                                                            'actions')]
     if None in counts:
         return ''
-    return ' with '.join(f'{count} {what}{"" if count == 1 else "s"}'
+    return ' with '.join(f'{count:g} {what}{"" if count == 1 else "s"}'
                          for count, what in zip(counts, ('video', 'action')))
 
 

@@ -1,7 +1,7 @@
 """Records of any version are read, or rejected by key and value."""
 from mmblockdrop.compression import (BlockStack, all_ids, record_of,
                                      removed_ids, replay, upgrade_record)
-from mmblockdrop.compression.record import read_id
+from mmblockdrop.compression.record import read_id, structure_class
 
 import pytest
 from torch import nn
@@ -63,3 +63,9 @@ def test_ids_are_read_from_text():
     assert read_id('blocks.1.mlp', ['blocks.1.mlp']) == 'blocks.1.mlp'
     with pytest.raises(ValueError, match="'3'"):
         read_id('3', [0, 1, 2])
+
+
+@pytest.mark.parametrize('kind', ['', '../../x', 'a.b.c', 'NoStructure'])
+def test_kinds_that_are_no_structure(kind):
+    with pytest.raises(ValueError, match='kind of the record'):
+        structure_class(kind)

@@ -1,4 +1,6 @@
 """Intervals by bootstrap over videos."""
+import json
+
 from mmblockdrop.evaluation import TADMetric
 from mmblockdrop.evaluation.average_precision import (average_precision,
                                                       match_detections,
@@ -13,6 +15,8 @@ from mmblockdrop.structures.segments import Instances
 import numpy as np
 import pytest
 import torch
+import toy
+from mmengine.runner import Runner
 
 THRESHOLDS = (.3, .5, .7)
 
@@ -158,3 +162,14 @@ def test_the_metric_reports_counts_and_intervals():
     assert 'tad/mAP_interval' not in score(samples[:1])
     with pytest.raises(ValueError, match='TADMetric.bootstrap=-1'):
         TADMetric(bootstrap=-1)
+
+
+def test_the_file_of_test_results_has_intervals_and_counts(tmp_path):
+    runner = Runner.from_cfg(toy.config(tmp_path / 'run'))
+    runner.model.init_weights()
+    runner.test()
+    file, = (tmp_path / 'run').glob('*/*.json')
+    found = json.loads(file.read_text())
+    assert found['tad/videos'] == 5 and found['tad/actions'] == 5
+    low, high = found['tad/mAP_interval']
+    assert low <= found['tad/mAP'] <= high
