@@ -233,6 +233,8 @@ def test_pretrained_encoder_of_frames(own, weights, tmp_path, capsys):
             sample['data_samples']]), True)
     assert 'loss_cls' in model(**inputs, mode='loss')
     assert drop.train_cfg.repair.type == 'mmblockdrop.LinearRepair'
+    stacks = [drop.custom_hooks[0].stack, drop.model.alignments.block.stack]
+    assert stacks == ['backbone.encoder.layers'] * 2
     assert drop.model.localizer == baseline.model
 
 

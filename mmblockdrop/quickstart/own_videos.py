@@ -234,9 +234,14 @@ def _use_pretrained(cfg: Config, drop: Config, encoder: dict) -> None:
         epochs_per_round=0,
         scorer=dict(type='mmblockdrop.FeatureErrorScorer'),
         repair=dict(type='mmblockdrop.LinearRepair'))
+    stack = 'backbone.encoder.layers'
+    drop.model.alignments = dict(
+        block=dict(type='mmblockdrop.BlockAlignment', stack=stack),
+        cls=dict(type='mmblockdrop.ClassAlignment'),
+        seg=dict(type='mmblockdrop.SegmentAlignment'))
     for hook in drop.custom_hooks:
         if hook['type'] == 'mmblockdrop.BlockDropHook':
-            hook['stack'] = 'backbone.encoder.layers'
+            hook['stack'] = stack
 
 
 def read_database(data: Path) -> Dict[str, Any]:

@@ -43,6 +43,7 @@ from mmblockdrop.evaluation.average_precision import (match_detections,
 from mmblockdrop.evaluation.tad_metric import flatten_videos, group_windows
 from mmblockdrop.utils.io import whole_file
 
+import frame_encoders
 import numpy as np
 import torch
 from frame_encoders import (Encoders, Frames, align, choose, cut, first_blocks,
@@ -584,9 +585,13 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument('--align-steps', type=int, default=600)
     parser.add_argument('--tune-epochs', type=int, default=10)
     parser.add_argument('--tune-lr', type=float, default=5e-4)
+    parser.add_argument('--float32', action='store_true',
+                        help='no bfloat16; for encoders whose stream would be '
+                        'in it, as that of TinyViT')
     parser.add_argument('--table', action='store_true',
                         help='do nothing, print what is done')
     args = parser.parse_args(argv)
+    frame_encoders.MIXED = not args.float32
     logging.getLogger('mmengine').setLevel(logging.WARNING)
     args.work_dir.mkdir(parents=True, exist_ok=True)
     cfg = Config.fromfile(args.config)

@@ -29,11 +29,13 @@ STRIDE = 2
 FRAMES = 24
 #: Images that are encoded at once.
 CHUNK = 48
+#: Whether matrix products of encoders are in bfloat16.
+MIXED = True
 
 
 def precision() -> AbstractContextManager:
-    """Matrix products of encoders are in bfloat16, the stream in float32."""
-    return torch.autocast('cpu', torch.bfloat16)
+    """Matrix products of encoders in bfloat16, the stream in float32."""
+    return torch.autocast('cpu', torch.bfloat16, enabled=MIXED)
 
 
 @MODELS.register_module()
