@@ -186,12 +186,13 @@ class TADMetric(BaseMetric):
             ValueError: If there is no annotation to score against.
         """
         self._named = class_names(results, self.classes)
-        for result in results:
-            labels = result['gt_labels']
-            result['gt_labels'] = np.zeros(
-                len(labels), np.int64) if self.class_agnostic else (
-                    label_numbers(labels, self._named))
-        videos = group_windows(results)
+        videos = group_windows([
+            dict(
+                result,
+                gt_labels=np.zeros(len(result['gt_labels']), np.int64)
+                if self.class_agnostic else label_numbers(
+                    result['gt_labels'], self._named)) for result in results
+        ])
         detections = dict(zip(videos, self._merge_all([*videos.values()])))
         if self.outfile is not None:
             write_detections(self.outfile, detections, self.classes)

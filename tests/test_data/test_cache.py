@@ -3,8 +3,11 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from mmblockdrop.data import CachedFrames
+
 import pytest
 import torch
+from mmaction.datasets.transforms import DecordDecode, DecordInit, Flip
 from mmengine.dataset import pseudo_collate
 from tiny_videos import PIPELINE, frame_numbers, write_video
 from torch.utils.data import DataLoader
@@ -126,3 +129,14 @@ def test_transforms_must_open_and_decode(build):
         build(dict(a=dict()), pipeline=[
             dict(type='mmblockdrop.CachedFrames', cache_dir='x',
                  transforms=[PIPELINE[0]])])
+
+
+def test_classes_as_types_are_read_as_their_names(tmp_path):
+    """Types are classes in configs of mmengine's new style."""
+    classes = [dict(type=DecordInit), dict(type=DecordDecode)]
+    names = [dict(type='mmaction.DecordInit'),
+             dict(type='mmaction.DecordDecode')]
+    assert CachedFrames(classes, str(tmp_path)).recipe == CachedFrames(
+        names, str(tmp_path)).recipe
+    with pytest.raises(ValueError, match='Flip'):
+        CachedFrames([*classes, dict(type=Flip)], str(tmp_path))

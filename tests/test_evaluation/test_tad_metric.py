@@ -389,3 +389,14 @@ def test_files_with_values_that_are_not_finite(place, value):
         annotations=[dict(label='run', segment=[0., 1.])])))
     with pytest.raises(ValueError, match=f"Video 'v1' has {place}={value!r}"):
         evaluate_detections(truth, dict(results=dict(v1=[row])), [0.5])
+
+
+@pytest.mark.parametrize('agnostic', [True, False])
+def test_results_are_left_as_they_are(agnostic):
+    metric = TADMetric(class_agnostic=agnostic)
+    metric.dataset_meta = dict(classes=CLASSES)
+    metric.process(None, make_samples())
+    before = [dict(result) for result in metric.results]
+    metric.compute_metrics(metric.results)
+    for result, kept in zip(metric.results, before):
+        assert all(result[key] is kept[key] for key in kept)
