@@ -119,7 +119,7 @@ try_test() {
 
 try_export() {
     "$1/bin/python" -W ignore "$SOURCE/tools/export.py" base.py \
-        rounds/round_1.pth exported && [ -n "$(ls exported)" ]
+        rounds/round_1.pth exported --shape 1 1 3 16 16 16 && [ -n "$(ls exported)" ]
 }
 
 check() {
