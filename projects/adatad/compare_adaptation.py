@@ -143,9 +143,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     for method in steps:
         weights = train(config(method), ROOT / method, f'epoch_{EPOCHS}.pth')
         test(config(method), weights, f'{method}-8')
-        drop(method, 'repaired')
-    for method in steps:
-        drop(method, 'aligned')
+    for way in DROPS:
+        for method in steps:
+            drop(method, way)
     print(table(args.methods))
 
 
