@@ -8,7 +8,8 @@ For every seed, the full model, and from it without training:
 - cut: one block after the other, chosen by mAP, nothing else;
 - repaired: chosen by the error of the features, without labels, and repaired
   in closed form after every drop;
-- repaired-by-map: the same, chosen by mAP.
+- repaired-both: the same, with both layers of a block that write;
+- repaired-by-map: as repaired, chosen by mAP.
 
 With the same training for each, two epochs for every dropped block:
 
@@ -42,14 +43,21 @@ METRICS = ('tad/mAP@0.50', 'tad/mAP')
 #: Repair in closed form, and the choice without labels that goes with it.
 REPAIR = 'train_cfg.repair.type=mmblockdrop.LinearRepair'
 NO_REPAIR = 'train_cfg.repair=None'
+BOTH = 'train_cfg.repair.both_layers=True'
 BY_FEATURES = 'train_cfg.scorer.type=mmblockdrop.FeatureErrorScorer'
 NO_TRAINING = 'train_cfg.epochs_per_round=0'
 #: What each method uses labels for.
 LABELS = {
-    'full': 'training', 'cut': 'choice', 'repaired': 'none',
-    'repaired-by-map': 'choice', 'aligned': 'choice, training',
-    'repaired-aligned': 'training', 'gt-only': 'choice, training',
-    'random': 'training', 'at-once': 'choice, training',
+    'full': 'training',
+    'cut': 'choice',
+    'repaired': 'none',
+    'repaired-both': 'none',
+    'repaired-by-map': 'choice',
+    'aligned': 'choice, training',
+    'repaired-aligned': 'training',
+    'gt-only': 'choice, training',
+    'random': 'training',
+    'at-once': 'choice, training',
     'shallow': 'training'
 }
 #: Configs of the full model, of block drop, and of ground truth only.
@@ -113,6 +121,8 @@ def methods(configs: Sequence[str], depth: int, epochs: int,
         for name, config, options in (
             ('cut', block_drop, [NO_TRAINING, NO_REPAIR]),
             ('repaired', block_drop, [NO_TRAINING, REPAIR, BY_FEATURES]),
+            ('repaired-both', block_drop,
+             [NO_TRAINING, REPAIR, BOTH, BY_FEATURES]),
             ('repaired-by-map', block_drop, [NO_TRAINING, REPAIR]),
             ('aligned', block_drop, [NO_REPAIR]),
             ('repaired-aligned', block_drop, [REPAIR, BY_FEATURES]),

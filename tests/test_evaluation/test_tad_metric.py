@@ -255,6 +255,8 @@ metrics = metric.evaluate(len(samples) - 1)
 if rank == 1:
     import json
     json.dump(metrics, open(sys.argv[3], 'w'))
+dist.barrier()
+dist.destroy_process_group()
 '''
 
 
