@@ -9,12 +9,12 @@ For every seed, the full model, and from it without training:
 - repaired: chosen by the error of the features, without labels, and repaired
   in closed form after every drop;
 - repaired-both: the same, with both layers of a block that write;
-- repaired-by-map: as repaired, chosen by mAP.
+- repaired-by-map, repaired-both-by-map: as these, chosen by mAP.
 
 With the same training for each, two epochs for every dropped block:
 
 - aligned: one a round, chosen by mAP, aligned with the teacher (the paper);
-- repaired-aligned: as repaired, aligned after every repair;
+- repaired-aligned: as repaired-both, aligned after every repair;
 - gt-only: as aligned, but ground truth alone;
 - random: as aligned, but random blocks;
 - at-once: all blocks in one round;
@@ -53,6 +53,7 @@ LABELS = {
     'repaired': 'none',
     'repaired-both': 'none',
     'repaired-by-map': 'choice',
+    'repaired-both-by-map': 'choice',
     'aligned': 'choice, training',
     'repaired-aligned': 'training',
     'gt-only': 'choice, training',
@@ -124,8 +125,10 @@ def methods(configs: Sequence[str], depth: int, epochs: int,
             ('repaired-both', block_drop,
              [NO_TRAINING, REPAIR, BOTH, BY_FEATURES]),
             ('repaired-by-map', block_drop, [NO_TRAINING, REPAIR]),
+            ('repaired-both-by-map', block_drop,
+             [NO_TRAINING, REPAIR, BOTH]),
             ('aligned', block_drop, [NO_REPAIR]),
-            ('repaired-aligned', block_drop, [REPAIR, BY_FEATURES]),
+            ('repaired-aligned', block_drop, [REPAIR, BOTH, BY_FEATURES]),
             ('gt-only', gt_only, [NO_REPAIR]),
             ('random', block_drop,
              [NO_REPAIR, 'train_cfg.scorer.type=mmblockdrop.RandomScorer'])):

@@ -10,7 +10,8 @@ encoder (of mmpretrain, or a npz file of its entries). What is done:
   features and repaired, without labels;
 - encoders: cut (the same blocks, nothing repaired), repaired (with --refit
   the better, on held-out videos, of the fit in front of the gaps alone and of
-  all blocks behind them, too), first (the first blocks, the last repaired);
+  all blocks behind them, too), both (all blocks behind the gaps and both
+  layers of each), first (the first blocks, the last repaired);
 - map: a linear map of the repaired encoder's features to the full one's, by
   ridge regression; it could be folded into the detector's first convolution;
 - align: LoRA, last tokens against the full encoder's, from the repaired one;
@@ -55,7 +56,7 @@ CONFIG = (Path(__file__).parent /
           'configs/actionformer_dinov2-small_30e_ceiling-adl.py')
 STEPS = ('choose', 'encoders', 'map', 'detectors', 'align', 'tune', 'parts',
          'folds')
-KINDS = ('repaired', 'cut', 'first')
+KINDS = ('repaired', 'both', 'cut', 'first')
 LOADERS = ('train', 'test')
 #: Videos by whose feature error is chosen, out of the training videos.
 HELD = dict(part='val', ratio=0.2, seed=0)
@@ -301,16 +302,19 @@ def encoder_steps(encoders: Encoders, results: Results,
         if 'first' in args.kinds:
             make(f'first-{blocks}',
                  lambda: first_blocks(encoders, blocks, args.batches))
-        if 'repaired' not in args.kinds:
-            continue
 
-        def refit() -> Any:
+        def refit(name: str = 'refit', both_layers: bool = False) -> Any:
             began = time.process_time()
-            model, entries = refitted(encoders, fold, args.batches)
-            results.add(f'refit {blocks}', repair=entries,
+            model, entries = refitted(encoders, fold, args.batches,
+                                      both_layers)
+            results.add(f'{name} {blocks}', repair=entries,
                         seconds=time.process_time() - began)
             return model, removed
 
+        if 'both' in args.kinds:
+            make(f'both-{blocks}', lambda: refit('both', True))
+        if 'repaired' not in args.kinds:
+            continue
         if blocks in args.refit:
             make(f'refit-{blocks}', refit)
 

@@ -406,6 +406,7 @@ def choose(encoders: Encoders, blocks: int, batches: int,
 
 
 def refitted(encoders: Encoders, start: str, batches: int,
+             both_layers: bool = False
              ) -> Tuple[nn.Module, List[Dict[str, Any]]]:
     """Fit all blocks behind the gaps, too.
 
@@ -413,6 +414,7 @@ def refitted(encoders: Encoders, start: str, batches: int,
         encoders: The encoders.
         start: Encoder to begin with.
         batches: Samples of 24 frames.
+        both_layers: Fit the projection of the attention, too.
 
     Returns:
         The encoder and what was fitted.
@@ -420,8 +422,8 @@ def refitted(encoders: Encoders, start: str, batches: int,
     student, teacher = encoders.load(start), encoders.load()
     structure = BlockStack(student, encoders.stack)
     calibration = list(encoders.loader(batches, held=False))
-    entries = LinearRepair()(student, teacher, structure,
-                             encoders.removed(start), calibration, run)
+    entries = LinearRepair(both_layers=both_layers)(
+        student, teacher, structure, encoders.removed(start), calibration, run)
     return student, entries
 
 

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 METHODS = [
-    'cut', 'repaired', 'repaired-both', 'repaired-by-map', 'aligned',
-    'repaired-aligned', 'gt-only', 'random', 'at-once', 'shallow'
+    'cut', 'repaired', 'repaired-both', 'repaired-by-map',
+    'repaired-both-by-map', 'aligned', 'repaired-aligned', 'gt-only', 'random', 'at-once', 'shallow'
 ]
 
 
@@ -37,7 +37,7 @@ def test_the_same_training_for_each():
     assert rows['shallow', 4].scratch and not rows['random', 4].scratch
 
 
-@pytest.mark.parametrize('name', METHODS[:4])
+@pytest.mark.parametrize('name', METHODS[:5])
 def test_rows_without_training_train_nothing(name):
     row = next(r for r in methods(ENCODERS['patches'], 8, 24, 1, [4])
                if r.name == name)
