@@ -350,8 +350,8 @@ def table(rows: Sequence[Method],
 #: Rows of the picture: name, label, line.
 DRAWN = {
     'cut': ('cut only', dict(color='#D55E00', marker='x', linestyle=':')),
-    'repaired': ('repaired, nothing trained, no labels',
-                 dict(color='#0072B2', marker='o')),
+    'repaired-both': ('repaired, nothing trained, no labels',
+                      dict(color='#0072B2', marker='o')),
     'aligned': ('cut and aligned (the paper)',
                 dict(color='#009E73', marker='s', linestyle='--')),
     'repaired-aligned': ('repaired and aligned',
@@ -397,7 +397,7 @@ def draw(rows: Sequence[Method],
             axes.errorbar(blocks, means, yerr=spreads, label=label,
                           capsize=2, **style)
     axes.invert_xaxis()
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 100)
     axes.set_xlabel('remaining blocks')
     axes.set_ylabel('test mAP@0.3:0.7 (%)')
     axes.legend(frameon=False, fontsize=8, loc='lower left')

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 METHODS = [
     'cut', 'repaired', 'repaired-both', 'repaired-by-map',
-    'repaired-both-by-map', 'aligned', 'repaired-aligned', 'gt-only', 'random', 'at-once', 'shallow'
+    'repaired-both-by-map', 'aligned', 'repaired-aligned', 'gt-only',
+    'random', 'at-once', 'shallow'
 ]
 
 
