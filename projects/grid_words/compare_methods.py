@@ -400,7 +400,8 @@ def draw(rows: Sequence[Method],
     axes.set_ylim(0, 100)
     axes.set_xlabel('remaining blocks')
     axes.set_ylabel('test mAP@0.3:0.7 (%)')
-    axes.legend(frameon=False, fontsize=8, loc='lower left')
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, loc='lower left')
     save_figure(figure, path)
 
 
