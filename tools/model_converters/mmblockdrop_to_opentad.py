@@ -2,29 +2,15 @@
 import argparse
 from typing import Optional, Sequence
 
-import mmblockdrop  # applies its patches
-
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
+from conversion import add_config, finish, localizer_of, parse
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='checkpoint of mmblockdrop')
-    parser.add_argument('config', help='config of its localizer')
-    parser.add_argument('target', nargs='?', help='file to write')
-    parser.add_argument(
-        '--check', action='store_true', help='report only, write nothing')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings of the config to replace, as key=value')
-    args = parser.parse_args(argv)
-    if args.check == (args.target is not None):
-        parser.error('give either a file to write or --check')
-    return args
+    add_config(parser, 'config of its localizer')
+    return parse(parser, argv)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -34,22 +20,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         ValueError: The checkpoint does not fit the config.
     """
     args = parse_args(argv)
-    from mmblockdrop.convert import (detector_for_opentad, read_checkpoint,
-                                     save_checkpoint)
-    from mmblockdrop.utils.config import localizer_config
-    from mmblockdrop.utils.messages import require_file
-    require_file(args.config, 'config')
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmaction'))
+    from mmblockdrop.convert import detector_for_opentad, read_checkpoint
+    localizer = localizer_of(args)
     converted, report = detector_for_opentad(
-        read_checkpoint(args.source), localizer_config(cfg), args.source)
-    print(report.text())
-    report.check()
-    if not args.check:
-        save_checkpoint(converted, args.target, args.source)
-        print(f'wrote {args.target}')
+        read_checkpoint(args.source), localizer, args.source)
+    finish(converted, report, args)
 
 
 if __name__ == '__main__':

@@ -6,18 +6,14 @@ attached, through tools/test.py and mmblockdrop.apis.
 import argparse
 from typing import Optional, Sequence
 
-import mmblockdrop  # applies its patches
-
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
+from conversion import add_config, finish, localizer_of, parse
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='published checkpoint')
-    parser.add_argument('config', help='config whose model it becomes')
-    parser.add_argument('target', nargs='?', help='file to write')
+    add_config(parser, 'config whose model it becomes')
     parser.add_argument(
         '--weights',
         choices=['ema', 'live'],
@@ -31,17 +27,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         type=float,
         default=1.,
         help='factor of the published LoRA layers, which no file holds')
-    parser.add_argument(
-        '--check', action='store_true', help='report only, write nothing')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings of the config to replace, as key=value')
-    args = parser.parse_args(argv)
-    if args.check == (args.target is not None):
-        parser.error('give either a file to write or --check')
-    return args
+    return parse(parser, argv)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -51,27 +37,16 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         ValueError: The checkpoint does not fit the config.
     """
     args = parse_args(argv)
-    from mmblockdrop.convert import (convert_detector, read_checkpoint,
-                                     save_checkpoint)
-    from mmblockdrop.utils.config import localizer_config
-    from mmblockdrop.utils.messages import require_file
-    require_file(args.config, 'config')
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmaction'))
+    from mmblockdrop.convert import convert_detector, read_checkpoint
+    localizer = localizer_of(args)
     converted, report = convert_detector(
         read_checkpoint(args.source),
-        localizer_config(cfg),
+        localizer,
         source=args.source,
         weights=args.weights,
         merge_lora=args.merge_lora,
         alpha=args.alpha)
-    print(report.text())
-    report.check()
-    if not args.check:
-        save_checkpoint(converted, args.target, args.source)
-        print(f'wrote {args.target}')
+    finish(converted, report, args)
 
 
 if __name__ == '__main__':

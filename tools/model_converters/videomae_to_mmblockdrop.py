@@ -5,14 +5,13 @@ The result is what ``pretrained=`` of ``mmblockdrop.LoRAViT`` takes.
 import argparse
 from typing import Optional, Sequence
 
-import mmblockdrop  # applies its patches
+from conversion import finish, parse
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='published checkpoint')
-    parser.add_argument('target', nargs='?', help='file to write')
     parser.add_argument(
         '--img-size',
         type=int,
@@ -20,12 +19,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         help='pixels of the frames it was trained on')
     parser.add_argument(
         '--num-frames', type=int, default=16, help='frames of a clip')
-    parser.add_argument(
-        '--check', action='store_true', help='report only, write nothing')
-    args = parser.parse_args(argv)
-    if args.check == (args.target is not None):
-        parser.error('give either a file to write or --check')
-    return args
+    return parse(parser, argv)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -35,16 +29,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         ValueError: The file lacks something or holds something unknown.
     """
     args = parse_args(argv)
-    from mmblockdrop.convert import (convert_encoder, read_checkpoint,
-                                     save_checkpoint)
+    from mmblockdrop.convert import convert_encoder, read_checkpoint
     converted, report = convert_encoder(
         read_checkpoint(args.source), args.source, args.img_size,
         args.num_frames)
-    print(report.text())
-    report.check()
-    if not args.check:
-        save_checkpoint(converted, args.target, args.source)
-        print(f'wrote {args.target}')
+    finish(converted, report, args)
 
 
 if __name__ == '__main__':
