@@ -42,6 +42,7 @@ from mmblockdrop.evaluation.average_precision import (match_detections,
                                                       matched_precision,
                                                       resampled_map)
 from mmblockdrop.evaluation.tad_metric import flatten_videos, group_windows
+from mmblockdrop.utils.checkpoint import read_checkpoint
 from mmblockdrop.utils.io import whole_file
 
 import frame_encoders
@@ -240,7 +241,7 @@ def evaluate(cfg: Config, checkpoint: Path) -> TADMetric:
     from mmblockdrop.registry import MODELS
     model = MODELS.build(cfg.model)
     model.load_state_dict(
-        torch.load(checkpoint, weights_only=True)['state_dict'])
+        read_checkpoint(checkpoint, 'detector')['state_dict'])
     model.eval()
     loader = Runner.build_dataloader(cfg.test_dataloader)
     metric = TADMetric()
@@ -458,8 +459,8 @@ def summary(detectors: Detectors, results: Results) -> Dict[str, Any]:
 def _joined(detectors: Detectors, row: str, folds: Sequence[int],
             seed: int) -> Dict[str, Any]:
     """Metrics of the test videos of some folds together."""
-    windows = [w for f in folds for w in torch.load(
-        detectors.windows(row, f, seed), weights_only=False)]
+    windows = [w for f in folds for w in read_checkpoint(
+        detectors.windows(row, f, seed), 'detections')]
     value, resampled = mean_ap(windows)
     half, _ = mean_ap(windows, 0, [0.5])
     return dict(value=value, half=half, resampled=resampled)

@@ -11,6 +11,7 @@ from mmblockdrop.distillation import TeacherStudentWrapper
 from mmblockdrop.registry import MODELS
 from mmblockdrop.scorers import FeatureErrorScorer
 from mmblockdrop.scorers.base import ScoringContext
+from mmblockdrop.utils.checkpoint import read_checkpoint
 from mmblockdrop.utils.io import whole_file
 from mmblockdrop.utils.video import Video, find_media
 
@@ -203,7 +204,7 @@ class Encoders:
             model = MODELS.build(copy.deepcopy(self.model))
             model.init_weights()
             self.keep(name, model, [])
-        found = torch.load(self.path(name), weights_only=True)
+        found = read_checkpoint(self.path(name), 'encoder')
         model = MODELS.build(copy.deepcopy(self.model))
         stack = BlockStack(model, self.stack)
         for block in found['removed']:
@@ -214,7 +215,7 @@ class Encoders:
 
     def removed(self, name: str) -> List[int]:
         """Blocks that an encoder lacks, in the order of their removal."""
-        return torch.load(self.path(name), weights_only=True)['removed']
+        return read_checkpoint(self.path(name), 'encoder')['removed']
 
     def pair(self) -> TeacherStudentWrapper:
         """The full encoder twice, as teacher and student."""
@@ -267,7 +268,7 @@ class Encoders:
         """Features of the repaired encoder behind the map of ``name``."""
         folder = self.folder / 'features' / name
         source = self.features(_source(name), videos)
-        found = torch.load(self.path(name), weights_only=True)
+        found = read_checkpoint(self.path(name), 'encoder')
         for video in videos:
             if not (folder / f'{video}.npy').exists():
                 feats = torch.from_numpy(np.load(source / f'{video}.npy'))
