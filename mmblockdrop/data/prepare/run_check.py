@@ -114,7 +114,7 @@ def check_data(cfg: Config,
         reads: Roles that the run reads; what is wrong with the others, such as
             ``test`` where another program tests, is a line, no error.
         seconds: Time in which videos are opened, test videos first and in
-            random order; those that are left are not opened.
+            random order; the others are not opened.
 
     Returns:
         Lines that say what is used and what is not.

@@ -4,15 +4,10 @@ _base_ = [
     './lora_vit-w64-d8_3e_demo-actions.py',
     '../../../configs/_base_/schedules/rounds_from_scratch.py'
 ]
-stack = 'backbone.blocks'
 model = dict(
     _delete_=True,
     type='mmblockdrop.TeacherStudentWrapper',
     localizer=_base_.model,
-    alignments=dict(
-        block=dict(type='mmblockdrop.BlockAlignment', stack=stack),
-        cls=dict(type='mmblockdrop.ClassAlignment'),
-        seg=dict(type='mmblockdrop.SegmentAlignment')),
     checkpoint='work_dirs/compare_adaptation/lora/epoch_3.pth')
 train_cfg = dict(
     _delete_=True,
@@ -22,7 +17,7 @@ train_cfg = dict(
     lora=dict(rank=16),
     score_dataloader=_base_.score_dataloader)
 custom_hooks = [
-    dict(type='mmblockdrop.BlockDropHook', stack=stack)
+    dict(type='mmblockdrop.BlockDropHook', stack='backbone.blocks')
 ]
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = _base_.round_schedule
